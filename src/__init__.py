@@ -1,0 +1,1 @@
+"""Strata: the package that the stage scripts share. docs/architecture.md tells which room may import which."""

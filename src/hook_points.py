@@ -1,0 +1,42 @@
+"""Names of places in the residual stream: `resid_post.5` is the output of block 5 (blocks are counted from 0)."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from src.errors import StrataError
+
+HOOKS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+
+_OWN = re.compile(r"(?P<hook>[a-z_]+)\.(?P<layer>\d+)")
+_TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.hook_(?P<hook>[a-z_]+)")
+
+
+@dataclass(frozen=True, order=True)
+class HookPoint:
+    """One hook of one layer.
+
+    hook: `resid_pre` (input of the block), `attn_out` and `mlp_out` (what the block really adds to the residual
+        stream, so after post-norms), or `resid_post` (output of the block, before any final norm).
+    layer: index of the block, from 0.
+    """
+
+    hook: str
+    layer: int
+
+    def __post_init__(self) -> None:
+        if self.hook not in HOOKS:
+            raise StrataError(f"unknown hook {self.hook!r}: choose one of {', '.join(HOOKS)}")
+        if self.layer < 0:
+            raise StrataError(f"layer {self.layer} is negative: layers are counted from 0")
+
+    def __str__(self) -> str:
+        return f"{self.hook}.{self.layer}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`resid_post.5`, or TransformerLens' spelling `blocks.5.hook_resid_post`."""
+        match = _OWN.fullmatch(text) or _TRANSFORMER_LENS.fullmatch(text)
+        if match is None:
+            raise StrataError(f"{text!r} is no hook point: write it like resid_post.5 or blocks.5.hook_resid_post")
+        return cls(match["hook"], int(match["layer"]))
