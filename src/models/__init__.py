@@ -1,0 +1,21 @@
+"""Language models: load one, find its blocks, read its residual stream.
+
+The only package that knows anything of model families, and what it knows it learns by asking the model: a few tokens
+are run through it once, and what the modules take and return decides where its blocks and its increments are.
+"""
+
+from src.models.capture import HiddenStateCheck, capture, check_hidden_states, run_with_hooks
+from src.models.language_model import LanguageModel, wrap_model
+from src.models.loading import load_model, load_tokenizer, resolve_device
+
+__all__ = [
+    "HiddenStateCheck",
+    "LanguageModel",
+    "capture",
+    "check_hidden_states",
+    "load_model",
+    "load_tokenizer",
+    "resolve_device",
+    "run_with_hooks",
+    "wrap_model",
+]

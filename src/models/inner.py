@@ -1,0 +1,119 @@
+"""The inner model (no vocabulary head), and how to read the hidden states that its modules take and return."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from src.errors import StrataError
+
+PROBE_SHAPE = (2, 5)  # sequences, positions: unlike each other, so that a transposed layout is noticed
+
+
+@dataclass(frozen=True)
+class InnerModel:
+    """A model up to its last block and final norm, called so that it keeps no cache.
+
+    path: module path of the stack that holds the blocks, inside the whole model ("" = anywhere in it).
+    through_decoder: an encoder-decoder that is read in its decoder. Both stacks are then given the same tokens: at
+        position i the decoder sees tokens 0..i of the text itself and the whole text through the encoder.
+    """
+
+    module: nn.Module
+    path: str
+    through_decoder: bool
+
+    def __call__(
+        self, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch pos"], **extra: Any
+    ) -> Any:
+        """Run the stack; `extra` goes to transformers, whose output comes back."""
+        if self.through_decoder:
+            extra |= {"decoder_input_ids": input_ids, "decoder_attention_mask": attention_mask}
+        if self._may_cache:
+            extra["use_cache"] = False
+        return self.module(input_ids=input_ids, attention_mask=attention_mask, **extra)
+
+    @cached_property
+    def _may_cache(self) -> bool:
+        return "use_cache" in inspect.signature(self.module.forward).parameters
+
+
+def find_inner_model(module: PreTrainedModel, stack: str) -> InnerModel:
+    """The base model of a causal LM or an encoder; of an encoder-decoder the stack that was asked for."""
+    if not module.config.is_encoder_decoder:
+        if stack != "auto":
+            raise StrataError(
+                f"model.stack={stack} is for encoder-decoders, and {type(module).__name__} is none: "
+                "use model.stack=auto"
+            )
+        return InnerModel(module.base_model, "", through_decoder=False)
+    through_decoder = stack == "decoder"
+    part = module.get_decoder() if through_decoder else module.get_encoder()
+    path = next(name for name, submodule in module.named_modules() if submodule is part)
+    return InnerModel(module.base_model if through_decoder else part, path, through_decoder)
+
+
+def probe_tokens(module: PreTrainedModel) -> Int[Tensor, "sequence pos"]:
+    """Token ids for a look at a model, from the middle of the vocabulary, away from special tokens.
+
+    The two sequences differ in their first token only: what differs between them at a later position has looked at
+    another position.
+    """
+    d_vocab = module.config.get_text_config().vocab_size
+    n_sequences, n_positions = PROBE_SHAPE
+    ids = torch.arange(n_positions, device=module.device).repeat(n_sequences, 1) + d_vocab // 2
+    ids[1, 0] += n_positions
+    return ids % d_vocab
+
+
+def probe(module: PreTrainedModel, inner: InnerModel) -> None:
+    """Run a few tokens through the inner model, for the sake of the hooks that stand on it.
+
+    Raises:
+        StrataError: the model can't run plain tokens.
+    """
+    ids = probe_tokens(module)
+    try:
+        with torch.inference_mode():
+            inner(ids, torch.ones_like(ids))
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise StrataError(
+            f"{type(module).__name__} could not run a probe of {ids.shape[0]} x {ids.shape[1]} tokens "
+            f"({type(error).__name__}: {error}); Strata reads models that take input_ids and attention_mask alone"
+        ) from error
+
+
+def hidden_state(output: Any) -> Any:
+    """The hidden state in what a module returned: blocks give a bare tensor or a tuple that begins with it."""
+    return output if isinstance(output, Tensor) or not isinstance(output, Sequence | Mapping) else _first(output)
+
+
+def _first(output: Any) -> Any:
+    values = list(output.values()) if isinstance(output, Mapping) else output
+    return values[0] if len(values) else None
+
+
+def residual_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The hidden state that a module was given: its first argument, or the first keyword that looks like one."""
+    if args:
+        return args[0]
+    if "hidden_states" in kwargs:
+        return kwargs["hidden_states"]
+    return next((value for value in kwargs.values() if is_hidden_state(value)), None)
+
+
+def is_hidden_state(value: Any) -> bool:
+    """Whether a value is a floating tensor [batch, pos, d]."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 3
+
+
+def rounding_units(difference: Float[Tensor, "*shape"], scale: Float[Tensor, "*shape"], dtype: torch.dtype) -> float:
+    """The largest |difference| in units of the machine epsilon of `dtype` times `scale`; NaN counts as infinite."""
+    units = difference.abs() / (torch.finfo(dtype).eps * scale.abs() + torch.finfo(torch.float32).tiny)
+    return float(units.nan_to_num(nan=torch.inf, posinf=torch.inf).max())

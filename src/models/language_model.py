@@ -1,0 +1,113 @@
+"""A loaded model with its blocks, and what may be asked of it."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from src.config.schema import fingerprint
+from src.config.shared import ModelConfig
+from src.errors import StrataError
+from src.hook_points import HookPoint
+from src.models.blocks import Blocks, find_blocks
+from src.models.increments import Increments, find_increments
+from src.models.inner import InnerModel, find_inner_model
+
+_SAMPLES_PER_WEIGHT = 64
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A Hugging Face model in eval mode, its inner model, and its blocks in the order in which they run.
+
+    module: the whole model, with its vocabulary head if it has one.
+    inner: the part up to the last block, for forward passes that never compute logits.
+    block_list: the blocks and where their list lies in `module`.
+    """
+
+    config: ModelConfig
+    module: PreTrainedModel
+    inner: InnerModel
+    block_list: Blocks
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The blocks: layer L is `blocks[L]`."""
+        return self.block_list.modules
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.block_list.d_model
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.module.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return self.module.dtype
+
+    @cached_property
+    def increments(self) -> Increments:
+        """Where attn_out and mlp_out are read; searched for when first asked (StrataError if there are none)."""
+        return find_increments(self.module, self.inner, self.block_list)
+
+    def check_hook_points(self, points: Iterable[HookPoint]) -> None:
+        """Raise StrataError for a layer that the model does not have, or an increment that can't be read from it."""
+        for point in points:
+            if point.layer >= self.n_layers:
+                raise StrataError(f"{point}: the model has layers 0..{self.n_layers - 1}")
+            if point.hook in ("attn_out", "mlp_out"):
+                _ = self.increments
+
+    def identity(self) -> dict[str, str | None]:
+        """What tells this model from another in a fingerprint: plain values, the same on every machine and device.
+
+        `revision` is the commit, where the hub told it. `weights` is the sha256 of up to 64 evenly spaced values of
+        every weight of the inner model, so that a retrained local model is another one.
+        """
+        architecture = json.loads(self.module.config.to_json_string(use_diff=False))
+        for key in ("_name_or_path", "transformers_version"):
+            architecture.pop(key, None)
+        return {
+            "name": self.config.name,
+            "path": self.config.path,
+            "revision": getattr(self.module.config, "_commit_hash", None) or self.config.revision,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "architecture": fingerprint(architecture),
+            "weights": self._weights_digest(),
+        }
+
+    def _weights_digest(self) -> str:
+        samples = []
+        for weight in self.inner.module.parameters():
+            step = max(1, weight.numel() // _SAMPLES_PER_WEIGHT)
+            samples.append(weight.detach().flatten()[::step][:_SAMPLES_PER_WEIGHT].float())
+        return hashlib.sha256(torch.cat(samples).cpu().numpy().tobytes()).hexdigest()
+
+
+def wrap_model(module: PreTrainedModel, config: ModelConfig) -> LanguageModel:
+    """Find the blocks of a model that is in memory already, by running a few tokens through it.
+
+    The model is put in eval mode and its weights need no gradients from here on. Its device and dtype stay as they are.
+
+    Raises:
+        StrataError: no blocks are found (the message lists what was tried), or config.stack or config.blocks does not
+            fit.
+    """
+    module.eval().requires_grad_(False)
+    inner = find_inner_model(module, config.stack)
+    return LanguageModel(config, module, inner, find_blocks(module, inner, config.blocks))

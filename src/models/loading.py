@@ -1,0 +1,163 @@
+"""Load models and tokenizers from a local folder or the hub."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from src.config.shared import ModelConfig
+from src.errors import StrataError
+from src.hook_points import HookPoint
+from src.models.capture import run_with_hooks
+from src.models.inner import probe_tokens
+from src.models.language_model import LanguageModel, wrap_model
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+Loaded = TypeVar("Loaded")
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` (the accelerator that torch sees: cuda, mps, ...; else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        StrataError: no such device here; the message lists those that are.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count() if accelerator is not None else 0
+    if name == "auto":
+        return torch.device("cpu") if accelerator is None else accelerator
+    available = ["cpu"]
+    if accelerator is not None:
+        available += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
+    if name not in available:
+        raise StrataError(f"device={name} is not available here: choose one of auto, {', '.join(available)}")
+    return torch.device(name)
+
+
+def load_model(config: ModelConfig, device: str) -> LanguageModel:
+    """Load a causal LM, an encoder or an encoder-decoder, in eval mode and without gradients, and find its blocks.
+
+    `config.path` (a local folder; relative to the working directory, else to the project) wins over `config.name` (a
+    hub id). A checkpoint of a causal LM keeps its vocabulary head; of any other architecture the body alone is loaded.
+
+    Raises:
+        StrataError: no such folder or hub model, missing or damaged weights, an unknown family, or no such device.
+    """
+    target = resolve_device(device)
+    source = _source(config)
+    options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    architecture = _explained(config, lambda: AutoConfig.from_pretrained(source, **options))
+    auto_class = AutoModelForCausalLM if _is_causal_lm(architecture) else AutoModel
+    if config.attention is not None:
+        options["attn_implementation"] = config.attention
+    options |= {"dtype": config.dtype, "weights_only": True, "output_loading_info": True}
+    module, info = _explained(
+        config, lambda: cast(Any, auto_class).from_pretrained(source, config=architecture, **options)
+    )
+    model = wrap_model(module.to(target), config)
+    _refuse_missing_weights(model, set(info["missing_keys"]), auto_class is AutoModelForCausalLM)
+    return model
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model (the fast one, where there is one); loads no weights.
+
+    Raises:
+        StrataError: no such folder or hub model, or no tokenizer in it.
+    """
+    source = _source(config)
+    return _explained(
+        config,
+        lambda: AutoTokenizer.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        ),
+    )
+
+
+def _source(config: ModelConfig) -> str:
+    """The folder or the hub id to load from."""
+    if config.path is None:
+        return config.name
+    path = Path(config.path).expanduser()
+    folder = path if path.exists() else PROJECT_ROOT / path
+    if not folder.is_dir():
+        tried = dict.fromkeys(str(place.absolute()) for place in (path, PROJECT_ROOT / path))
+        raise StrataError(
+            f"model.path={config.path}: no such folder (looked at {' and '.join(tried)}). Give the folder that "
+            "save_pretrained wrote, or set model.path=null and model.name to a hub id"
+        )
+    if not (folder / "config.json").is_file():
+        raise StrataError(
+            f"model.path={config.path}: {folder} holds no config.json, so it is no Hugging Face model folder. "
+            "Point model.path at the folder that save_pretrained wrote"
+        )
+    return str(folder)
+
+
+def _is_causal_lm(architecture: PreTrainedConfig) -> bool:
+    """Whether the checkpoint was saved by a class of causal LMs (or brings one as remote code)."""
+    names = {name for entry in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in _as_tuple(entry)}
+    saved_by = set(architecture.architectures or ())
+    return bool(saved_by & names) or "AutoModelForCausalLM" in (getattr(architecture, "auto_map", None) or {})
+
+
+def _as_tuple(entry: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _explained(config: ModelConfig, load: Callable[[], Loaded]) -> Loaded:
+    """Run a loader of transformers; what goes wrong becomes one message with the remedy."""
+    try:
+        return load()
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+        if config.path is not None:
+            raise StrataError(
+                f"model.path={config.path} can't be loaded ({reason}). The folder must hold what save_pretrained "
+                "writes: config.json, weights (model.safetensors) and the tokenizer's files"
+            ) from error
+        raise StrataError(
+            f"model.name={config.name} can't be loaded from the Hugging Face hub ({reason}). Check the id and the "
+            "network (HF_TOKEN for gated models), or download it and set model.path=FOLDER"
+        ) from error
+
+
+def _refuse_missing_weights(model: LanguageModel, missing: set[str], with_head: bool) -> None:
+    """Weights that a checkpoint lacks are random: refuse those that hidden states, or a causal LM's logits, need."""
+    harmful = sorted(missing if with_head or not missing else missing & _names_in_use(model))
+    if harmful:
+        source = f"model.path={model.config.path}" if model.config.path else f"model.name={model.config.name}"
+        raise StrataError(
+            f"{source}: the checkpoint lacks {len(harmful)} weights that {type(model.module).__name__} needs "
+            f"({', '.join(harmful[:5])}{', ...' if len(harmful) > 5 else ''}), so they would be random. "
+            "Point model.path at a complete checkpoint of this architecture"
+        )
+
+
+def _names_in_use(model: LanguageModel) -> set[str]:
+    """All names of the weights of the modules that run until the last block is done (a pooler does not, say)."""
+    in_use: set[int] = set()
+
+    def note(module: nn.Module, _args: Any) -> None:
+        in_use.update(id(weight) for weight in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
+
+    with ExitStack() as hooks:
+        for module in model.module.modules():
+            hooks.callback(module.register_forward_pre_hook(note).remove)
+        ids = probe_tokens(model.module)
+        run_with_hooks(
+            model, ids, torch.ones_like(ids), [HookPoint("resid_post", model.n_layers - 1)], lambda _point, _state: None
+        )
+    named = (
+        *model.module.named_parameters(remove_duplicate=False),
+        *model.module.named_buffers(remove_duplicate=False),
+    )
+    return {name for name, weight in named if id(weight) in in_use}
