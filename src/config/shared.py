@@ -15,11 +15,21 @@ class ModelConfig(Schema):
     name: str = Field(description="hub id, or the label of a local model")
     path: str | None = Field(description="local model folder; wins over name")
     revision: str | None = Field(description="branch, tag or commit on the hub")
-    dtype: DtypeName | Literal["auto"] = Field(description="dtype of weights and forward pass; auto = the checkpoint's own")
-    blocks: str | None = Field(description="module path of the block list, e.g. model.layers; null = found structurally")
-    stack: Literal["auto", "encoder", "decoder"] = Field(description="which stack of an encoder-decoder; auto = encoder")
-    attention: str | None = Field(description="attention implementation, e.g. eager or sdpa; null = the model's default")
-    trust_remote_code: bool = Field(description="run code that ships with the checkpoint; leave off unless you trust it")
+    dtype: DtypeName | Literal["auto"] = Field(
+        description="dtype of weights and forward pass; auto = the checkpoint's own"
+    )
+    blocks: str | None = Field(
+        description="module path of the block list, e.g. model.layers; null = found structurally"
+    )
+    stack: Literal["auto", "encoder", "decoder"] = Field(
+        description="which stack of an encoder-decoder; auto = encoder"
+    )
+    attention: str | None = Field(
+        description="attention implementation, e.g. eager or sdpa; null = the model's default"
+    )
+    trust_remote_code: bool = Field(
+        description="run code that ships with the checkpoint; leave off unless you trust it"
+    )
 
 
 class DatasetConfig(Schema):
@@ -49,7 +59,9 @@ class StageConfig(Schema):
 
     experiment_name: str = Field(min_length=1, description="label of the study; the W&B group")
     artifacts_dir: str = Field(min_length=1, description="folder that holds all artifacts")
-    name: str | None = Field(description="name of the artifact; null = a label and the first 8 digits of its fingerprint")
+    name: str | None = Field(
+        description="name of the artifact; null = a label and the first 8 digits of its fingerprint"
+    )
     overwrite: bool = Field(description="remake the artifact even if it is there")
     seed: int = Field(ge=0, description="seed of every random choice")
     device: str = Field(min_length=1, description="auto (cuda, mps, cpu in this order), cpu, cuda, cuda:1, mps")

@@ -1,0 +1,66 @@
+"""Collect activations: run a model over text once and store its residual stream at any layers and hooks.
+
+  python collect_activations.py                                     the testbed, all layers
+  python collect_activations.py model=gpt2 dataset=wikitext2        a model and text from the hub
+  python collect_activations.py layers=[0,5] hooks=[resid_post,mlp_out] num_tokens=50000
+  torchrun --nproc-per-node 4 collect_activations.py                four processes fill one store
+
+Run the same command again after an interruption: finished parts are kept.
+"""
+
+from src.artifacts import Artifact, label
+from src.config.stages import CollectConfig
+from src.stage import Stage, entry_point
+
+
+def run(config: CollectConfig, stage: Stage) -> Artifact | None:
+    """Make the store, or go on with it; None while other workers still have parts to do."""
+    from src.activations import collect, job
+    from src.activations.workers import choose_worker
+    from src.artifacts.folder import open_shared_folder
+    from src.models import load_model, resolve_device
+    from src.report.collection import keep_table
+    from src.stage.sequences import prepare_sequences
+    from src.text import SequenceTable
+
+    worker = choose_worker(config.num_workers, config.worker_index)
+    resolve_device(config.device)
+    sequences = prepare_sequences(config, stage)
+    table = SequenceTable(sequences.path)
+    model = load_model(config.model, config.device)
+    points = job.hook_points_of(model, list(config.hooks), config.layers)
+    layout = job.plan_layout(
+        model, table, points, config.storage_dtype, config.max_length, config.part_megabytes * 2**20, config.batch_size
+    )
+    settings = collect.CollectSettings(config.batch_size, config.sink_norm, config.non_finite)
+    identity = {"model": model.identity(), "layout": layout.as_json(), "settings": vars(settings)}
+    name = label(config.model.name, config.dataset.dataset_name, config.dataset.dataset_split or "all")
+    plan = stage.plan("activations", name, identity, [sequences.parent], config.name)
+
+    finished = stage.reuse(plan)
+    missing = collect.missing_parts(plan.path, layout, plan.fingerprint, repair=config.repair or config.overwrite)
+    if finished is None or missing:
+        needed = job.bytes_of(layout, table, missing)
+        job.refuse_full_disk(plan.path, needed)
+        stage.say(
+            f"{len(missing)} of {layout.n_parts} parts to make, up to {needed / 1e6:,.1f} MB: "
+            f"{len(points)} hook points, {layout.n_tokens:,} tokens of {layout.n_sequences:,} sequences"
+        )
+        check = job.self_test(model, table, config.batch_size)
+        open_shared_folder(plan, overwrite=config.overwrite)
+        with stage.progress("collecting", layout.n_tokens, "tokens") as advance:
+            mine = worker.share(missing)
+            collect.collect_parts(model, table, plan.path, layout, settings, mine, plan.fingerprint, advance)
+        if not job.finish(plan.path, layout, plan, stage.provenance, check):
+            stage.say(f"worker {worker.index} is done; the last of the {worker.count} workers seals {plan.path}")
+            return None
+        finished = stage.finished(plan)
+    stage.show(keep_table(finished))
+    stage.say(f"{plan.path}: {layout.n_tokens:,} tokens at {len(points)} hook points")
+    return finished
+
+
+main = entry_point(run, CollectConfig, "collect_activations")
+
+if __name__ == "__main__":
+    main()

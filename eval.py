@@ -1,0 +1,62 @@
+"""Evaluate transport operators on the sequences that nothing was fitted on, beside the baselines that need no fit.
+
+  python eval.py                                     every operator that was fitted on the store
+  python eval.py eval.Ls=[0,1] eval.ks=[1,2]
+  python eval.py operators=NAME bootstrap=2000       operators of one artifact
+
+R2, MSE, cosine and skill against the identity, each with a 95 % interval from a bootstrap over sequences, with BOS rows
+left out (and, once, with them). Writes JSON, parquet, PNG and HTML.
+"""
+
+from src.artifacts import Artifact, label
+from src.config.stages import EvalConfig
+from src.stage import Stage, entry_point
+
+
+def run(config: EvalConfig, stage: Stage) -> Artifact:
+    """Judge the operators, or show what an earlier run found."""
+    from src.activations.passes import rows_by_part
+    from src.models.loading import resolve_device
+    from src.report.evaluation import bos_table, residual_figures, residual_records, residual_table, summary_table
+    from src.report.records import write_records
+    from src.stage.operators import find_operators, split_of
+    from src.stage.stores import find_store
+    from src.transport.evaluate import PairJudge, judge_pairs
+    from src.transport.metrics import SequenceBootstrap
+
+    device = resolve_device(config.device)
+    store = find_store(stage, config.activations, config.model, config.dataset)
+    operators = find_operators(config, stage, store)
+    parents = list(dict.fromkeys(saved.artifact.parent for saved in operators.values()))
+    identity = {"pairs": [[pair.L, pair.k] for pair in operators], "bootstrap": config.bootstrap}
+    plan = stage.plan(
+        "evaluation", label(config.model.name, "residual"), identity, [store.artifact.parent, *parents], config.name
+    )
+    finished = stage.reuse(plan)
+    if finished is not None:
+        stage.show_report(finished)
+        return finished
+
+    split = split_of(store, operators)
+    bootstrap = SequenceBootstrap(config.bootstrap, config.seed)
+    judges = [PairJudge(saved.load(), saved.means(), bootstrap, device) for saved in operators.values()]
+    points = [point for judge in judges for point in (judge.source, judge.target)]
+    store.require(points)
+    test = rows_by_part(store, points, split.groups, [split.test])
+    with stage.progress("evaluating", None, "tokens") as advance:
+        judgements = dict(zip(operators, judge_pairs(judges, test, advance), strict=True))
+    details = [table for table in (residual_table(judgements), bos_table(judgements)) if table is not None]
+    with stage.create(plan) as draft:
+        write_records(draft.path / "residual", residual_records(judgements))
+        draft.summary = identity
+        text = f"{len(operators)} operators on the test share of {store.path.name}, beside their baselines."
+        figures = residual_figures(judgements)
+        title = "Evaluation of transport operators"
+        stage.report(draft, title, text, [summary_table(judgements)], figures, details)
+    return stage.finished(plan)
+
+
+main = entry_point(run, EvalConfig, "eval")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""One part of an activation store: a zarr group of arrays along one token axis, and a manifest that seals it.
+
+The manifest is written last, so a part without one is unfinished and is made again. One writer owns a whole part,
+because zarr loses data when two processes write into one shard.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from zarr.codecs import BloscCodec
+
+from src.artifacts.files import changed_files, checksums, disk_errors, fsync_tree, relative_files, write_json
+from src.errors import StrataError
+from src.hook_points import HookPoint
+
+# zarr 3 and Arrow have no bfloat16: its bits are kept as uint16, and the true dtype is named in the attributes
+_ZARR_DTYPES = {torch.bfloat16: "uint16", torch.float16: "float16", torch.float32: "float32"}
+_CHUNK_BYTES = 6 * 2**20
+_SHARD_CHUNKS = 16
+# measured on residual streams: bitshuffle + lz4 costs a third of zstd's time, and bfloat16 bits compress best with it
+_COMPRESSOR = BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
+
+
+@dataclass
+class PartData:
+    """The contents of a part, in memory.
+
+    token_ids, position (index within the sequence), keep (see src.text.Keep): one per token.
+    sequence_start: offsets into the token axis, one more than there are sequences.
+    activations: per hook point one row per token, in the storage dtype.
+    """
+
+    token_ids: Int[np.ndarray, " token"]
+    position: Int[np.ndarray, " token"]
+    keep: UInt8[np.ndarray, " token"]
+    sequence_start: Int[np.ndarray, " sequence+1"]
+    activations: Mapping[HookPoint, Float[Tensor, "token d_model"]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a sealed part holds. files: relative path -> [bytes, sha256]; keep: reason -> number of tokens."""
+
+    fingerprint: str
+    part: int
+    first_sequence: int
+    n_sequences: int
+    n_tokens: int
+    keep: dict[str, int]
+    files: dict[str, list[Any]]
+
+
+def part_folder(store: Path, part: int) -> Path:
+    """The zarr group of a part."""
+    return store / f"part-{part:05d}.zarr"
+
+
+def manifest_path(store: Path, part: int) -> Path:
+    """The file whose presence says that a part is finished."""
+    return store / f"part-{part:05d}.json"
+
+
+def array_name(point: HookPoint) -> str:
+    """`resid_post/05`."""
+    return f"{point.hook}/{point.layer:02d}"
+
+
+def write_part(
+    store: Path, part: int, first_sequence: int, data: PartData, keep: dict[str, int], seal: str
+) -> Manifest:
+    """Write a part beside its place, force it to the disk, rename it, and seal it with its manifest.
+
+    seal: the fingerprint of the store, which keeps parts of different stores apart. Raises StrataError on a full disk.
+    """
+    place = part_folder(store, part)
+    draft = place.with_name(f".{place.name}.draft")
+    with disk_errors(store):
+        manifest_path(store, part).unlink(missing_ok=True)
+        for leftover in (draft, place):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        try:
+            _write_arrays(draft, data)
+            fsync_tree(draft)
+            manifest = Manifest(
+                fingerprint=seal,
+                part=part,
+                first_sequence=first_sequence,
+                n_sequences=len(data.sequence_start) - 1,
+                n_tokens=len(data.token_ids),
+                keep=keep,
+                files=checksums(draft, relative_files(draft)),
+            )
+            draft.rename(place)
+            write_json(manifest_path(store, part), asdict(manifest))
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+def _write_arrays(folder: Path, data: PartData) -> None:
+    group = zarr.create_group(folder)
+    for name in ("token_ids", "position", "keep", "sequence_start"):
+        values = getattr(data, name)
+        axis = "sequence_start" if name == "sequence_start" else "token"
+        array = group.create_array(
+            name, shape=values.shape, chunks=(max(1, len(values)),), dtype=values.dtype, dimension_names=[axis]
+        )
+        array[:] = values
+    for point, rows in data.activations.items():
+        n_tokens, d_model = rows.shape
+        chunk = max(1, min(n_tokens, _CHUNK_BYTES // (d_model * rows.element_size())))
+        array = group.create_array(
+            array_name(point),
+            shape=(n_tokens, d_model),
+            chunks=(chunk, d_model),
+            shards=(chunk * min(_SHARD_CHUNKS, -(-n_tokens // chunk)), d_model),
+            dtype=_ZARR_DTYPES[rows.dtype],
+            compressors=_COMPRESSOR,
+            dimension_names=["token", "d_model"],
+            attributes={"dtype": str(rows.dtype).removeprefix("torch."), "hook_point": str(point)},
+        )
+        array[:] = (rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows).numpy()
+
+
+def read_manifest(store: Path, part: int, seal: str) -> Manifest | None:
+    """The manifest of a finished part of this store, or None if the part must be made (again).
+
+    A part counts as finished when its manifest can be read, carries the store's fingerprint, and all its files are
+    there with their sizes; contents are checked by `damage`.
+    """
+    try:
+        manifest = Manifest(**json.loads(manifest_path(store, part).read_text(encoding="utf-8")))
+        folder = part_folder(store, part)
+        whole = all((folder / name).stat().st_size == size for name, (size, _) in manifest.files.items())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return manifest if whole and manifest.fingerprint == seal else None
+
+
+def damage(store: Path, manifest: Manifest) -> list[str]:
+    """One line for each file of a part that differs from its checksum."""
+    return changed_files(part_folder(store, manifest.part), manifest.files)
+
+
+class Part:
+    """A finished part, read array by array."""
+
+    def __init__(self, store: Path, index: int, first_sequence: int) -> None:
+        self.index = index
+        self.first_sequence = first_sequence
+        self._folder = part_folder(store, index)
+        try:
+            self._group = zarr.open_group(self._folder, mode="r")
+        except (FileNotFoundError, ValueError, KeyError) as error:
+            raise StrataError(f"{self._folder} can't be read ({error}); collect again with repair=true") from None
+
+    def _read(self, name: str) -> np.ndarray:
+        try:
+            array = self._group[name]
+            assert isinstance(array, zarr.Array)
+            return np.asarray(array[:])
+        except (KeyError, RuntimeError, ValueError, OSError) as error:
+            raise StrataError(f"{self._folder}/{name} is damaged ({error}); collect again with repair=true") from None
+
+    @property
+    def token_ids(self) -> Int[np.ndarray, " token"]:
+        """Token ids, int32."""
+        return self._read("token_ids")
+
+    @property
+    def position(self) -> Int[np.ndarray, " token"]:
+        """Index of each token within its sequence, int32."""
+        return self._read("position")
+
+    @property
+    def keep(self) -> UInt8[np.ndarray, " token"]:
+        """0 = counted in statistics, else the reason why not (src.text.Keep)."""
+        return self._read("keep")
+
+    @property
+    def sequence_start(self) -> Int[np.ndarray, " sequence+1"]:
+        """Offsets of the sequences into the token axis, int64."""
+        return self._read("sequence_start")
+
+    @property
+    def sequence(self) -> Int[np.ndarray, " token"]:
+        """The index of each token's sequence within the whole store, int64."""
+        lengths = np.diff(self.sequence_start)
+        return self.first_sequence + np.repeat(np.arange(len(lengths)), lengths)
+
+    def activations(self, point: HookPoint) -> Float[Tensor, "token d_model"]:
+        """All rows of a hook point, in the storage dtype, on the CPU."""
+        rows = torch.from_numpy(self._read(array_name(point)))
+        return rows.view(torch.bfloat16) if rows.dtype == torch.uint16 else rows

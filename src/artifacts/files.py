@@ -1,0 +1,109 @@
+"""Files as artifacts need them: checksums, atomic JSON, durable folders, and disk errors that name the place."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from src.errors import StrataError
+
+_SAMPLED_ABOVE = 256 * 2**20
+
+
+def changed_files(folder: Path, expected: Mapping[str, Sequence[Any]]) -> list[str]:
+    """One line for each file that is truncated or changed against its [bytes, sha256]."""
+    problems = []
+    for name, found in checksums(folder, list(expected)).items():
+        size, digest = expected[name]
+        if found[0] != size:
+            problems.append(f"{name}: has {found[0]} bytes instead of {size}")
+        elif found[1] != digest:
+            problems.append(f"{name}: its content has changed (checksum)")
+    return problems
+
+
+def checksums(folder: Path, names: Sequence[str]) -> dict[str, list[Any]]:
+    """[bytes, sha256 hex] of each file, hashed in threads."""
+    if not names:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(4, len(names))) as pool:
+        return dict(zip(names, pool.map(lambda name: _checksum(folder / name), names), strict=True))
+
+
+def _checksum(path: Path) -> list[Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return [file.tell(), digest]
+
+
+def content_digest(paths: Iterable[Path]) -> str:
+    """sha256 over names and contents of input files; of a file above 256 MiB, over its size and 64 samples of 1 MiB."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= _SAMPLED_ABOVE:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+            else:
+                for sample in range(64):
+                    file.seek(sample * (size - 2**20) // 63)
+                    digest.update(file.read(2**20))
+    return digest.hexdigest()
+
+
+def relative_files(folder: Path) -> list[str]:
+    """All files below a folder as sorted relative POSIX paths."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part of it."""
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn 'no space left', 'read-only' and 'permission denied' into a StrataError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StrataError(
+                f"the disk that holds {path} is full: free space there or set artifacts_dir=..."
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise StrataError(
+                f"{path} can't be written ({error.strerror}): set artifacts_dir=... to a folder of yours"
+            ) from error
+        raise
+
+
+def fsync_tree(folder: Path) -> None:
+    """Force a folder's files and directories to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        fsync(path)
+
+
+def fsync(path: Path) -> None:
+    """Force one file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

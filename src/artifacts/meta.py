@@ -1,0 +1,150 @@
+"""What an artifact says of itself (meta.json), and the plan that gives its folder and fingerprint beforehand."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from src.config.schema import fingerprint
+from src.errors import StrataError
+
+META = "meta.json"
+
+# One home for the format of each kind: raise the number when a reader of the old format would read it wrongly.
+FORMAT_VERSIONS = {"sequences": 1, "activations": 1, "moments": 1, "operators": 1, "evaluation": 1, "pipeline": 1}
+
+
+@dataclass(frozen=True)
+class Parent:
+    """An artifact that another one was made from."""
+
+    kind: str
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The contents of meta.json.
+
+    identity: what determines the content; with kind, format version and parents it gives `fingerprint`.
+    config: the whole resolved config of the stage, with keys that don't change the content (device, logger, ...).
+    files: relative path -> [bytes, sha256] of every file but meta.json itself.
+    summary: what the stage wants its readers to know without opening the data (shapes, counts, scores).
+    """
+
+    kind: str
+    format_version: int
+    name: str
+    fingerprint: str
+    identity: dict[str, Any]
+    parents: list[Parent]
+    config: dict[str, Any]
+    config_fingerprint: str
+    seed: int
+    device: str
+    versions: dict[str, str]
+    git_revision: str | None
+    started_at: str
+    ended_at: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact on disk."""
+
+    path: Path
+    meta: Meta
+
+    @property
+    def parent(self) -> Parent:
+        """This artifact as a parent of the next one."""
+        return Parent(self.meta.kind, self.meta.name, self.meta.fingerprint)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a stage knows about itself, the same for every artifact that it makes."""
+
+    config: dict[str, Any]
+    seed: int
+    device: str
+    versions: dict[str, str]
+    git_revision: str | None
+    started_at: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made: enough to know the folder and the fingerprint before any work is done."""
+
+    root: Path
+    kind: str
+    label: str
+    identity: dict[str, Any]
+    parents: list[Parent] = field(default_factory=list)
+    name: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over kind, format version, identity and the parents' fingerprints."""
+        return fingerprint(
+            {
+                "kind": self.kind,
+                "format_version": FORMAT_VERSIONS[self.kind],
+                "identity": self.identity,
+                "parents": [parent.fingerprint for parent in self.parents],
+            }
+        )
+
+    @property
+    def path(self) -> Path:
+        """The folder: the given name, or the label with the first 8 digits of the fingerprint."""
+        name = self.name if self.name is not None else f"{self.label}-{self.fingerprint[:8]}"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", name):
+            raise StrataError(f"name={name!r} can't be a folder name: use letters, digits and . _ = + -")
+        return self.root / self.kind / name
+
+
+def label(*parts: str) -> str:
+    """A folder label of several words, e.g. of a hub id: characters that a path can't hold become dashes."""
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-.") for part in parts)
+
+
+def now() -> str:
+    """The time now, ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line for each key whose value differs between two nested mappings."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += describe_changes(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: there {json.dumps(before)}, wanted {json.dumps(after)}")
+    return lines
+
+
+def open_meta(folder: Path) -> Meta:
+    """Read meta.json; StrataError if it is missing or no meta.json of ours."""
+    path = folder / META
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Meta(**{**values, "parents": [Parent(**parent) for parent in values["parents"]]})
+    except FileNotFoundError:
+        hint = (
+            "it is unfinished: run its stage again to go on"
+            if folder.is_dir() and any(folder.iterdir())
+            else "check the path"
+        )
+        raise StrataError(f"{folder} is no finished artifact (it has no {META}); {hint}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise StrataError(f"{path} is damaged or foreign ({error}); remake the artifact with overwrite=true") from None

@@ -1,0 +1,120 @@
+"""The config of each stage: its keys, their types and limits, and what --help says of them."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from src.config.schema import Schema
+from src.config.shared import DatasetConfig, DtypeName, ModelConfig, StageConfig
+
+Layer = Annotated[int, Field(ge=0)]
+Layers = Layer | list[Layer] | Literal["all"]
+Leap = Annotated[int, Field(ge=1)]
+Leaps = Leap | list[Leap] | Literal["all"]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class SequencesConfig(StageConfig):
+    """Keys of every stage that reads text: which sequences it sees."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    max_length: int = Field(ge=2, description="tokens of a sequence at most, BOS counted")
+    num_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        description="stop with the sequence that reaches so many tokens; null = no limit"
+    )
+    num_sequences: Annotated[int, Field(ge=1)] | None = Field(
+        description="stop after so many sequences; null = no limit"
+    )
+    skip_documents: int = Field(ge=0, description="documents to pass over at the start of the dataset")
+    long_documents: Literal["truncate", "split"] = Field(
+        description="a document above max_length is cut off, or split into several sequences"
+    )
+
+
+class CollectConfig(SequencesConfig):
+    """collect_activations.py."""
+
+    layers: Layers = Field(description="layers to store, counted from 0")
+    hooks: list[Literal["resid_pre", "attn_out", "mlp_out", "resid_post"]] = Field(
+        min_length=1, description="hooks to store at each of the layers"
+    )
+    batch_size: int = Field(ge=1, description="sequences per forward pass")
+    storage_dtype: DtypeName = Field(description="dtype on disk; a value that it can't hold is an error")
+    part_megabytes: int = Field(ge=1, description="size of a part, the unit of writing and resuming; memory holds two")
+    sink_norm: Annotated[float, Field(gt=1)] | None = Field(
+        description="keep tokens whose norm exceeds this multiple of the median out of statistics; null = keep them"
+    )
+    non_finite: Literal["error", "mask"] = Field(description="NaN or inf in activations: stop, or keep the token out")
+    repair: bool = Field(description="check finished parts against their checksums and remake damaged ones")
+    num_workers: Annotated[int, Field(ge=1)] | None = Field(
+        description="processes that fill this store together; null = torchrun's WORLD_SIZE, else 1"
+    )
+    worker_index: Annotated[int, Field(ge=0)] | None = Field(
+        description="which of them this is, from 0; null = torchrun's RANK, else 0"
+    )
+
+
+class PairsConfig(Schema):
+    """Which pairs of layers (experiment.*)."""
+
+    L: Layers = Field(description="source layers")
+    k: Leaps = Field(description="leaps: the target of L is layer L + k")
+
+
+class SplitConfig(Schema):
+    """Shares of the sequences (split.*): whole sequences only, identical ones always together."""
+
+    train: float = Field(gt=0, lt=1, description="share that operators are fitted on, by cross-validation")
+    val: float = Field(gt=0, lt=1, description="share that the fit is checked on")
+    test: float = Field(gt=0, lt=1, description="share that eval.py scores, seen by nothing before")
+
+    @model_validator(mode="after")
+    def _sum(self) -> Self:
+        if abs(self.train + self.val + self.test - 1) > 1e-9:
+            raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}; it must be 1")
+        return self
+
+
+class TransportConfig(StageConfig):
+    """train_transport_operators.py."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    activations: str | None = Field(description="name or path of the store; null = the one of this model and dataset")
+    hook: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = Field(description="hook of source and target")
+    experiment: PairsConfig
+    method: Literal["ridge", "linear"] = Field(description="ridge regression, or ordinary least squares")
+    auto_tune: bool = Field(description="choose alpha by cross-validation; false = use regularization")
+    regularization: Positive = Field(description="alpha when auto_tune=false, in alpha_unit")
+    alpha_unit: Literal["relative", "absolute"] = Field(
+        description="relative = units of tr(X'X)/d_model of the centred training rows; absolute = scikit-learn's alpha"
+    )
+    alphas: list[Positive] = Field(min_length=1, description="grid for auto_tune, in alpha_unit")
+    cv_folds: int = Field(ge=2, description="folds of the cross-validation, by sequence")
+    scoring: Literal["uniform", "variance_weighted"] = Field(
+        description="average of R2 over dimensions that chooses alpha"
+    )
+    split: SplitConfig
+    precision: Literal["auto", "float64", "float32"] = Field(
+        description="of the products in the moments, added up in float64; auto = float64 where the device is good at it"
+    )
+
+
+class EvalPairsConfig(Schema):
+    """Which operators to judge (eval.*)."""
+
+    Ls: Layers = Field(description="source layers")
+    ks: Leaps = Field(description="leaps")
+
+
+class EvalConfig(StageConfig):
+    """eval.py."""
+
+    model: ModelConfig
+    dataset: DatasetConfig
+    activations: str | None = Field(description="name or path of the store; null = the one of this model and dataset")
+    operators: str | None = Field(description="name or path of the operators; null = the ones fitted on this store")
+    method: Literal["ridge", "linear"] | None = Field(description="only operators of this method; null = any")
+    eval: EvalPairsConfig
+    bootstrap: int = Field(ge=100, description="replicates of the sequence bootstrap behind each 95 % interval")

@@ -1,0 +1,110 @@
+"""From a command line to a checked config and a running stage."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.config.schema import flat_keys, parse_config, unknown_key_message
+from src.config.shared import StageConfig
+from src.errors import StrataError
+from src.stage.context import Stage
+from src.stage.help import print_help
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+class StageFailure(CompactHydraException):
+    """A StrataError on its way through Hydra, which prints the message of this class without a traceback."""
+
+
+def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], config_name: str) -> Callable[[], None]:
+    """The `main` of a stage script: `--help`, checked overrides, Hydra (with multirun), then `run(config, stage)`.
+
+    run: the stage itself. schema: its typed config. config_name: the primary YAML in configs/, which names the stage.
+    """
+
+    def job(config: DictConfig) -> None:
+        try:
+            swept = OmegaConf.to_container(HydraConfig.get().overrides.task)
+            run_stage(run, schema, config_name, config, overrides=[str(item) for item in swept])
+        except StrataError as error:
+            raise StageFailure(str(error)) from None
+
+    def main() -> None:
+        arguments = sys.argv[1:]
+        if {"--help", "-h"} & set(arguments):
+            print_help(run, schema, config_name, CONFIGS)
+            return
+        try:
+            check_overrides(arguments, schema)
+        except StrataError as error:
+            sys.exit(f"{config_name}: {error}")
+        # a researcher's traceback starts in the stage, not in Hydra
+        os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
+
+    return main
+
+
+def run_stage(
+    run: Callable[[ConfigT, Stage], Any],
+    schema: type[ConfigT],
+    stage_name: str,
+    config: DictConfig,
+    overrides: list[str],
+) -> Any:
+    """Check a composed config, open the stage, and run it. Raises StrataError for a bad config."""
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise StrataError(f"{error.full_key}: {str(error).splitlines()[0]}; set it on the command line") from None
+    assert isinstance(values, dict)
+    checked = parse_config(schema, {str(key): value for key, value in values.items()})
+    with Stage(stage_name, checked, overrides=overrides) as stage:
+        return run(checked, stage)
+
+
+def compose(config_name: str, overrides: list[str]) -> DictConfig:
+    """Compose a primary config with overrides, as the command line does (for run_pipeline.py and tests)."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+        try:
+            return hydra.compose(config_name, overrides=overrides)
+        except HydraException as error:
+            raise StrataError(str(error)) from None
+
+
+def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:
+    """Refuse overrides of keys that the schema does not have, with the nearest keys that it has.
+
+    Hydra would refuse them too, but advises to add them with a plus sign.
+    """
+    known = dict(flat_keys(schema))
+    groups = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()}
+    words = [word for word in arguments if not word.startswith("-") and "=" in word]
+    try:
+        overrides = OverridesParser.create().parse_overrides(words)
+    except HydraException as error:
+        raise StrataError(str(error).splitlines()[0]) from None
+    problems = []
+    for override in overrides:
+        key = override.key_or_group
+        is_section = any(name.startswith(f"{key}.") for name in known)
+        if key in known or is_section or key in groups or key.split(".")[0].split("/")[0] == "hydra":
+            continue
+        problems.append(unknown_key_message(key, known))
+    if problems:
+        raise StrataError("\n".join(problems))

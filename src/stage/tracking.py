@@ -1,0 +1,87 @@
+"""Experiment tracking: the tables and figures of a stage, sent to W&B as well when the user asks for it."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from src.config.shared import LoggerConfig
+from src.report.tables import Table
+
+
+class Tracker(Protocol):
+    """Where a stage sends its results besides its artifact."""
+
+    def log_table(self, table: Table) -> None:
+        """A result table; its numbers also become summary metrics."""
+        ...
+
+    def log_figure(self, title: str, png: Path) -> None:
+        """A figure as a picture."""
+        ...
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Numbers for the run's summary, by name."""
+        ...
+
+    def finish(self, exit_code: int) -> None:
+        """Close the run: without this a multirun would merge its jobs into one run."""
+        ...
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def log_table(self, table: Table) -> None:
+        """Do nothing."""
+
+    def log_figure(self, title: str, png: Path) -> None:
+        """Do nothing."""
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Do nothing."""
+
+    def finish(self, exit_code: int) -> None:
+        """Do nothing."""
+
+
+class WandbTracker:
+    """One W&B run for one job of one stage.
+
+    The id is a fingerprint of stage and config, so that running the same command again goes on in the same run.
+    """
+
+    def __init__(
+        self, logger: LoggerConfig, *, run_id: str, group: str, job_type: str, name: str, config: dict[str, Any]
+    ) -> None:
+        import wandb
+
+        self._wandb = wandb
+        self._run = wandb.init(
+            project=logger.project,
+            entity=logger.entity,
+            group=logger.group or group,
+            job_type=job_type,
+            name=name,
+            id=run_id,
+            resume="allow" if logger.mode == "online" else None,
+            tags=logger.tags,
+            config=config,
+            mode=logger.mode,
+            settings=wandb.Settings(silent=True),
+        )
+
+    def log_table(self, table: Table) -> None:
+        """Log a table under its title."""
+        rows = [[cell["value"] if isinstance(cell, dict) else cell for cell in row] for row in table.rows]
+        self._run.log({f"tables/{table.title}": self._wandb.Table(columns=list(table.columns), data=rows)})
+
+    def log_figure(self, title: str, png: Path) -> None:
+        """Log a picture under its title."""
+        self._run.log({f"figures/{title}": self._wandb.Image(str(png))})
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Put numbers into the run's summary."""
+        self._run.summary.update(metrics)
+
+    def finish(self, exit_code: int) -> None:
+        """Close the run."""
+        self._run.finish(exit_code=exit_code)

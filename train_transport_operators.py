@@ -1,0 +1,69 @@
+"""Fit transport operators: affine maps from layer L to layer L + k, by ridge regression or least squares.
+
+  python train_transport_operators.py experiment.L=[0,1,2] experiment.k=[1,2]
+  python train_transport_operators.py experiment.L=all experiment.k=all            every pair of the model
+  python train_transport_operators.py -m experiment.L=0,1,2 experiment.k=1,2       one job for each pair
+  python train_transport_operators.py auto_tune=false alpha_unit=absolute regularization=10
+
+Reads the activation store of the model and dataset once, keeps second moments per fold, and fits everything from those:
+alpha is chosen by cross-validation over sequences. The test share is left untouched for eval.py.
+"""
+
+from src.artifacts import Artifact, label
+from src.config.stages import TransportConfig
+from src.stage import Stage, entry_point
+
+
+def run(config: TransportConfig, stage: Stage) -> Artifact:
+    """Fit the operators of all pairs, or reuse them."""
+    from src.models.loading import resolve_device
+    from src.report.fitting import fit_figures, fit_text, pair_table
+    from src.stage.moments import prepare_moments
+    from src.stage.stores import find_store, split_store
+    from src.transport.fitting import RidgeSettings, fit_pairs
+    from src.transport.pairs import layer_pairs
+    from src.transport.saved import save_operators
+
+    device = resolve_device(config.device)
+    store = find_store(stage, config.activations, config.model, config.dataset)
+    pairs = layer_pairs(config.experiment.L, config.experiment.k, store.layout.n_layers, "experiment.L, experiment.k")
+    store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
+    ridge = RidgeSettings(
+        config.auto_tune,
+        tuple(config.alphas),
+        config.regularization,
+        config.alpha_unit == "relative",
+        config.scoring,
+    )
+    settings = None if config.method == "linear" else ridge
+    fitting = {
+        "hook": config.hook,
+        "method": config.method,
+        "ridge": None if settings is None else vars(settings),
+        "split": config.split.model_dump(),
+        "cv_folds": config.cv_folds,
+        "precision": config.precision,
+    }
+    identity = {"pairs": [[pair.L, pair.k] for pair in pairs], **fitting}
+    name = label(
+        config.model.name, config.method, "-".join(str(pair) for pair in pairs[:1]) + ("-etc" * (len(pairs) > 1))
+    )
+    plan = stage.plan("operators", name, identity, [store.artifact.parent], config.name)
+    finished = stage.reuse(plan)
+    if finished is None:
+        split = split_store(store, config.split, config.cv_folds, config.seed)
+        moments = prepare_moments(config, stage, store, split, pairs, device)
+        fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings)
+        with stage.create(plan) as draft:
+            save_operators(draft.path, fits, moments.subset(split.train))
+            draft.summary = {"fitting": fitting, "pairs": identity["pairs"]}
+            stage.report(draft, "Transport operators", fit_text(fits), [pair_table(fits)], fit_figures(fits))
+        return stage.finished(plan)
+    stage.show_report(finished)
+    return finished
+
+
+main = entry_point(run, TransportConfig, "train_transport_operators")
+
+if __name__ == "__main__":
+    main()
