@@ -1,0 +1,151 @@
+"""Draws with an exact code length, and the page that a document is written on.
+
+The generators themselves are in `facts.py` (calendar, clock, sums, kinds), `tales.py` (stories, emotions, descriptions,
+diaries) and `chats.py`; this module holds what they share, the mixture of topics, and the sampling of whole documents.
+
+**Code length.** `Draws` adds -ln p of every random choice to `nats`. Frames are made so that each choice can be read
+off the text, so for a document the sum is -ln of its probability under the generator: its exact code length, which no
+model can beat on average (tests enumerate the sentences to show it). Conversations are the exception: how long they
+tend to be is drawn but not shown, so there the sum is an upper bound.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+MARK = "^"  # in a frame, written before a word that the text so far determines; never part of the text
+_LOG = [0.0] + [math.log(n) for n in range(1, 20001)]
+
+
+class Draws:
+    """Random choices, with the sum of their -ln p in `nats`."""
+
+    def __init__(self, seed: int | str) -> None:
+        self._random = random.Random(seed)
+        self.nats = 0.0
+
+    def below(self, n: int) -> int:
+        """A uniform integer in [0, n)."""
+        self.nats += _LOG[n]
+        return int(self._random.random() * n)
+
+    def choice(self, options: Sequence[T]) -> T:
+        """One of `options`, all equally likely. They must be distinct, or the code length is only a bound."""
+        return options[self.below(len(options))]
+
+    def between(self, low: int, high: int) -> int:
+        """A uniform integer in [low, high], both ends included."""
+        return low + self.below(high - low + 1)
+
+    def chance(self, p: float) -> bool:
+        """True with probability p."""
+        hit = self._random.random() < p
+        self.nats -= math.log(p if hit else 1 - p)
+        return hit
+
+    def weighted(self, weights: Mapping[T, float]) -> T:
+        """A key, with probability proportional to its weight."""
+        total = sum(weights.values())
+        point = self._random.random() * total
+        for key, weight in weights.items():  # noqa: B007 (the key that the loop stops at is the choice)
+            point -= weight
+            if point < 0:
+                break
+        self.nats -= math.log(weights[key] / total)
+        return key
+
+    def sample(self, options: Sequence[T], k: int) -> list[T]:
+        """Draw k different options in the order in which they were drawn."""
+        left = list(options)
+        return [left.pop(self.below(len(left))) for _ in range(k)]
+
+    def length(self, low: int, stop: float, high: int) -> int:
+        """A length in [low, high]: `low`, then one more until a stop of probability `stop` (forced at `high`)."""
+        n = low
+        while n < high and not self.chance(stop):
+            n += 1
+        return n
+
+
+@dataclass
+class Page:
+    """The sentences of a document under way. `answers` holds (index of the word, skill) of the determined words."""
+
+    draws: Draws
+    words: list[str] = field(default_factory=list)
+    answers: list[tuple[int, str]] = field(default_factory=list)
+
+    def say(self, sentence: str, skill: str = "") -> None:
+        """Append a sentence. Its words marked with ^ are counted as answers of `skill`."""
+        if MARK not in sentence:
+            self.words += sentence.split(" ")
+            return
+        for word in sentence.split(" "):
+            if word[0] == MARK:
+                word = word[1:]
+                if skill:
+                    self.answers.append((len(self.words), skill))
+            self.words.append(word)
+
+    def sentences(self, one: Callable[[Page], None], low: int, stop: float, limit: int) -> None:
+        """Call `one` at least `low` times, then until a stop draw, or until the page has more than `limit` words.
+
+        The limit can be read off the text, so a forced stop costs nothing.
+        """
+        count = 0
+        while len(self.words) <= limit:
+            one(self)
+            count += 1
+            if count >= low and len(self.words) <= limit and self.draws.chance(stop):
+                return
+
+
+@dataclass(frozen=True)
+class Document:
+    """A finished document. `nats` is its code length, the choice of topic and the end of the text included."""
+
+    text: str
+    topic: str
+    nats: float
+    answers: tuple[tuple[int, str], ...]  # (index of the word in the text, skill that determines it)
+
+    @property
+    def tokens(self) -> int:
+        """Predicted tokens: the words and the EOS after them."""
+        return self.text.count(" ") + 2
+
+
+# Shares of documents (not of tokens). `TOPICS` is the corpus; `DRILL` is the first phase of training only.
+TOPICS: dict[str, float] = {
+    "days": 0.13, "months": 0.15, "clock": 0.12, "sums": 0.11, "kinds": 0.13,
+    "stories": 0.16, "emotions": 0.07, "descriptions": 0.05, "diaries": 0.05, "notes": 0.03,
+}  # fmt: skip
+DRILL: dict[str, float] = {
+    "days": 0.20, "months": 0.28, "clock": 0.22, "sums": 0.08, "kinds": 0.06,
+    "stories": 0.10, "emotions": 0.02, "descriptions": 0.01, "diaries": 0.02, "notes": 0.01,
+}  # fmt: skip
+
+
+def writers() -> dict[str, Callable[[Page], None]]:
+    """Topic -> the function that writes a document of it. Facts and tales import this module, hence here."""
+    from testbed import facts, tales
+
+    return {
+        "days": facts.days, "months": facts.months, "clock": facts.clock, "sums": facts.sums, "kinds": facts.kinds,
+        "stories": tales.stories, "emotions": tales.emotions, "descriptions": tales.descriptions,
+        "diaries": tales.diaries, "notes": tales.notes,
+    }  # fmt: skip
+
+
+def document(seed: int | str, weights: Mapping[str, float] = TOPICS) -> Document:
+    """The document of a seed: the same seed and weights give the same document on every machine."""
+    draws = Draws(seed)
+    topic = draws.weighted(weights)
+    page = Page(draws)
+    writers()[topic](page)
+    return Document(" ".join(page.words), topic, draws.nats, tuple(page.answers))
