@@ -165,8 +165,8 @@ class _BlockWatch:
             tried = dict.fromkeys(record.path for record in records)
             raise StrataError(
                 f"attn_out and mlp_out can't be read from {self.model_name}: in {self.path} no two modules' outputs "
-                "add up to what the block adds to the residual stream, neither before nor after a norm. Tried all pairs "
-                f"of {', '.join(tried) or '(none gives [batch, pos, d_model])'}. Use resid_pre and resid_post"
+                "add up to what the block adds to the residual stream, neither before nor after a norm. Tried all "
+                f"pairs of {', '.join(tried) or '(none gives [batch, pos, d_model])'}. Use resid_pre and resid_post"
             )
 
 
