@@ -1,0 +1,47 @@
+"""Which sequences are for fitting, for choosing and for judging."""
+
+import math
+
+import numpy as np
+from jaxtyping import Int8, UInt64
+
+from src.errors import StrataError
+
+
+def split_groups(
+    hashes: UInt64[np.ndarray, "sequence"], fractions: tuple[float, float, float], n_folds: int
+) -> Int8[np.ndarray, "sequence"]:
+    """The group of each sequence: 0 to n_folds - 1 are the folds of train, n_folds is val, n_folds + 1 is test.
+
+    hashes: of the contents (`src.text.content_hashes`), so that identical sequences share a group.
+    fractions: of train, val and test among the different sequences; sizes are exact but for rounding (by the largest
+        remainder, so each is at most one off its quota). Different sequences are sorted by hash, cut into train, val
+        and test, and train is dealt to the folds in turn, whose sizes differ by at most one.
+
+    Raises StrataError: fractions that are not positive or do not sum to 1; too few different sequences.
+    """
+    if min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise StrataError(f"fractions of train, val and test must be positive and sum to 1, not {list(fractions)}")
+    if not 1 <= n_folds <= 125:
+        raise StrataError(f"n_folds={n_folds} is not within 1 to 125")
+    unique, inverse = np.unique(hashes, return_inverse=True)
+    n_train, n_val, n_test = _sizes(len(unique), fractions)
+    if n_train < n_folds or not n_val or not n_test:
+        train, val, test = fractions
+        enough = math.ceil(max(n_folds / train, 1 / val, 1 / test))
+        raise StrataError(
+            f"{len(unique)} different sequences cannot be split into {n_folds} folds of train, val and test "
+            f"({train:g}, {val:g}, {test:g}): {enough} are enough; collect more, or choose fewer folds or "
+            "other fractions"
+        )
+    groups = np.concatenate([np.arange(n_train) % n_folds, np.full(n_val, n_folds), np.full(n_test, n_folds + 1)])
+    return groups.astype(np.int8)[inverse]
+
+
+def _sizes(n: int, fractions: tuple[float, float, float]) -> list[int]:
+    quotas = [n * fraction / sum(fractions) for fraction in fractions]
+    sizes = [math.floor(quota) for quota in quotas]
+    by_remainder = sorted(range(3), key=lambda i: sizes[i] - quotas[i])
+    for i in by_remainder[: n - sum(sizes)]:
+        sizes[i] += 1
+    return sizes

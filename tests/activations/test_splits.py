@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.activations.splits import split_groups
+from src.errors import StrataError
+
+hash_arrays = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), min_size=1, max_size=150).map(
+    lambda values: np.array(values, np.uint64)
+)
+positive = st.floats(0.05, 1)
+
+
+@given(hashes=hash_arrays, weights=st.tuples(positive, positive, positive), n_folds=st.integers(1, 6))
+def test_groups_are_exact_and_part_no_duplicates(hashes, weights, n_folds):
+    fractions = tuple(np.array(weights) / sum(weights))
+    n = len(set(hashes.tolist()))
+    try:
+        groups = split_groups(hashes, fractions, n_folds)
+    except StrataError:
+        quotas = np.array([fractions[0] / n_folds, fractions[1], fractions[2]]) * n
+        assert min(quotas) < 1  # refused only where some group has no whole sequence by right
+        return
+
+    group_of = dict(zip(hashes.tolist(), groups.tolist(), strict=True))
+    assert [group_of[value] for value in hashes.tolist()] == groups.tolist()
+    sizes = np.bincount(list(group_of.values()), minlength=n_folds + 2)
+    assert len(sizes) == n_folds + 2
+    assert sizes.min() >= 1
+    assert np.ptp(sizes[:n_folds]) <= 1
+    cut = np.array([sizes[:n_folds].sum(), *sizes[n_folds:]])
+    assert cut.sum() == n
+    assert np.all(np.abs(cut - n * np.array(fractions)) < 1)
+
+
+def test_round_numbers_are_split_to_the_sequence():
+    groups = split_groups(np.arange(1000, dtype=np.uint64), (0.7, 0.2, 0.1), 5)
+    assert np.bincount(groups).tolist() == [140] * 5 + [200, 100]
+    assert groups.dtype == np.int8
+
+
+def test_what_rounding_leaves_goes_to_the_largest_remainders():
+    groups = split_groups(np.arange(9, dtype=np.uint64), (0.5, 0.3, 0.2), 1)  # quotas 4.5, 2.7, 1.8
+    assert np.bincount(groups).tolist() == [4, 3, 2]
+
+
+@given(st.permutations(range(40)))
+def test_group_of_a_sequence_does_not_depend_on_the_order(order):
+    hashes = np.arange(40, dtype=np.uint64) * 7919
+    groups = split_groups(hashes, (0.6, 0.2, 0.2), 3)
+    assert split_groups(hashes[order], (0.6, 0.2, 0.2), 3).tolist() == groups[order].tolist()
+
+
+@pytest.mark.parametrize(
+    ("fractions", "n_folds"), [((0.6, 0.2, 0.2), 5), ((0.98, 0.01, 0.01), 3), ((0.1, 0.1, 0.8), 4)]
+)
+def test_too_few_sequences_says_how_many_are_enough(fractions, n_folds):
+    with pytest.raises(StrataError, match=r"2 different sequences cannot be split into") as caught:
+        split_groups(np.array([4, 4, 4, 9], np.uint64), fractions, n_folds)
+    enough = int(str(caught.value).split(": ")[1].split(" are enough")[0])
+    groups = split_groups(np.arange(enough, dtype=np.uint64), fractions, n_folds)
+    assert set(groups.tolist()) == set(range(n_folds + 2))
+
+
+@pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.1), (0.8, 0.0, 0.2), (1.2, -0.1, -0.1)])
+def test_fractions_must_be_positive_and_sum_to_one(fractions):
+    with pytest.raises(StrataError, match=r"must be positive and sum to 1, not \["):
+        split_groups(np.arange(100, dtype=np.uint64), fractions, 5)
+
+
+def test_number_of_folds():
+    with pytest.raises(StrataError, match=r"n_folds=0 is not within"):
+        split_groups(np.arange(100, dtype=np.uint64), (0.6, 0.2, 0.2), 0)
