@@ -53,6 +53,11 @@ def load_model(config: ModelConfig, device: str) -> LanguageModel:
     """
     target = resolve_device(device)
     source = _source(config)
+    if config.path is not None and not (Path(source) / "config.json").is_file():
+        raise StrataError(
+            f"model.path={config.path}: {source} holds no config.json, so it is no Hugging Face model folder. "
+            "Point model.path at the folder that save_pretrained wrote"
+        )
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     architecture = _explained(config, lambda: AutoConfig.from_pretrained(source, **options))
     auto_class = AutoModelForCausalLM if _is_causal_lm(architecture) else AutoModel
@@ -93,11 +98,6 @@ def _source(config: ModelConfig) -> str:
         raise StrataError(
             f"model.path={config.path}: no such folder (looked at {' and '.join(tried)}). Give the folder that "
             "save_pretrained wrote, or set model.path=null and model.name to a hub id"
-        )
-    if not (folder / "config.json").is_file():
-        raise StrataError(
-            f"model.path={config.path}: {folder} holds no config.json, so it is no Hugging Face model folder. "
-            "Point model.path at the folder that save_pretrained wrote"
         )
     return str(folder)
 
