@@ -1,0 +1,1 @@
+"""Transport operators: affine maps from one hook point of the residual stream to a later one."""
