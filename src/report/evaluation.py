@@ -30,13 +30,13 @@ def summary_table(judgements: Judgements) -> Table:
                 pair.L,
                 pair.k,
                 interval(operator.metrics.r2_uniform),
-                interval(operator.metrics.r2_variance_weighted),
                 interval(operator.skill),
-                interval(operator.metrics.cosine),
+                operator.metrics.cosine.value,
+                operator.metrics.r2_variance_weighted.value,
                 *(by_name[name].metrics.r2_variance_weighted.value for name in (SHIFT, IDENTITY, MEAN)),
             ]
         )
-    columns = ["L", "k", "R²", "R² vw", "skill", "cosine", "shift vw", "identity vw", "mean vw"]
+    columns = ["L", "k", "R²", "skill", "cosine", "R² vw", "shift vw", "identity vw", "mean vw"]
     return Table("Transport operators on held-out sequences", columns, rows, _caption(judgements))
 
 

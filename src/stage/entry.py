@@ -87,6 +87,14 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
             raise StrataError(str(error)) from None
 
 
+def override_key(argument: str) -> str:
+    """The key or group of an override such as `model=gpt2` or `+experiment.L=[0]`; StrataError if it is none."""
+    try:
+        return OverridesParser.create().parse_override(argument).key_or_group
+    except HydraException as error:
+        raise StrataError(f"{argument!r} is no override: {str(error).splitlines()[0]}") from None
+
+
 def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:
     """Refuse overrides of keys that the schema does not have, with the nearest keys that it has.
 
@@ -94,17 +102,13 @@ def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:
     """
     known = dict(flat_keys(schema))
     groups = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()}
-    words = [word for word in arguments if not word.startswith("-") and "=" in word]
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise StrataError(str(error).splitlines()[0]) from None
     problems = []
-    for override in overrides:
-        key = override.key_or_group
-        is_section = any(name.startswith(f"{key}.") for name in known)
-        if key in known or is_section or key in groups or key.split(".")[0].split("/")[0] == "hydra":
+    for word in arguments:
+        if word.startswith("-") or "=" not in word:
             continue
-        problems.append(unknown_key_message(key, known))
+        key = override_key(word)
+        is_section = any(name.startswith(f"{key}.") for name in known)
+        if key not in known and not is_section and key not in groups and key.split(".")[0].split("/")[0] != "hydra":
+            problems.append(unknown_key_message(key, known))
     if problems:
         raise StrataError("\n".join(problems))

@@ -1,0 +1,53 @@
+"""Run every stage in order and write one report of it all: artifacts/index.html.
+
+  python run_pipeline.py                                            the testbed: what `make demo` does
+  python run_pipeline.py model=gpt2 dataset=wikitext2 num_tokens=50000 experiment.L=[3,6] experiment.k=[1,2]
+
+Each override goes to every stage that has its key. A stage whose artifact is there already is not run again.
+"""
+
+import sys
+
+import collect_activations
+import eval
+import train_transport_operators
+from src.config.stages import CollectConfig, EvalConfig, TransportConfig
+from src.errors import StrataError
+from src.stage.pipeline import PipelineStage, run_stages
+
+STAGES = (
+    PipelineStage("collect_activations", collect_activations.run, CollectConfig),
+    PipelineStage(
+        "train_transport_operators",
+        train_transport_operators.run,
+        TransportConfig,
+        ("experiment.L=all", "experiment.k=all"),
+    ),
+    PipelineStage("eval", eval.run, EvalConfig),
+)
+
+
+def main() -> None:
+    """Run the stages with the overrides of the command line, then write the report."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(
+            __doc__
+            + "\nKeys of a stage: python "
+            + ".py --help, ".join(stage.config_name for stage in STAGES)
+            + ".py --help"
+        )
+        return
+    try:
+        artifacts = run_stages(STAGES, sys.argv[1:])
+        from src.report.index import collect_sections
+        from src.report.page import write_page
+
+        page = artifacts / "index.html"
+        write_page(page, "Strata", collect_sections(artifacts), subtitle="Every stage, its tables and its figures.")
+        print(f"report: {page}")
+    except StrataError as error:
+        sys.exit(f"run_pipeline: {error}")
+
+
+if __name__ == "__main__":
+    main()

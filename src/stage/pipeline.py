@@ -1,0 +1,57 @@
+"""Run several stages one after the other, with the overrides of one command line."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.config.schema import flat_keys, unknown_key_message
+from src.config.shared import StageConfig
+from src.errors import StrataError
+from src.stage.context import Stage
+from src.stage.entry import compose, override_key, run_stage
+
+
+@dataclass(frozen=True)
+class PipelineStage:
+    """A stage of the pipeline: its primary config, its function, and the overrides that the pipeline itself makes."""
+
+    config_name: str
+    run: Callable[[Any, Stage], Any]
+    schema: type[StageConfig]
+    overrides: tuple[str, ...] = ()
+
+
+def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Path:
+    """Run the stages in order; an override goes to every stage that has its key. Returns the artifacts folder.
+
+    All configs are composed and checked before the first stage runs. Raises StrataError for a key that no stage has.
+    """
+    for argument in arguments:
+        if not any(_knows(stage, argument) for stage in stages):
+            known = {key: info for stage in stages for key, info in flat_keys(stage.schema)}
+            raise StrataError(unknown_key_message(override_key(argument), known))
+    jobs = []
+    for stage in stages:
+        overrides = [*stage.overrides, *(word for word in arguments if _knows(stage, word))]
+        jobs.append((stage, compose(stage.config_name, overrides), overrides))
+    _log_to(Path("outputs") / "run_pipeline" / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    for stage, config, overrides in jobs:
+        run_stage(stage.run, stage.schema, stage.config_name, config, overrides)
+    return Path(jobs[-1][1].artifacts_dir)
+
+
+def _knows(stage: PipelineStage, argument: str) -> bool:
+    key = override_key(argument)
+    return any(name == key or name.startswith(f"{key}.") for name, _ in flat_keys(stage.schema))
+
+
+def _log_to(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "run_pipeline.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
