@@ -1,0 +1,1 @@
+"""Figures: each function takes plain records and returns one Altair chart."""

@@ -1,0 +1,311 @@
+"""Figures of transport operators: how well layer L + k is predicted from layer L, over all pairs.
+
+A *record* is a mapping with at least `layer` (L) and `leap` (k), one per pair, or per pair and something else.
+"""
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from src.report.figures.theme import (
+    BLUE,
+    CATEGORIES,
+    FAINT_INK,
+    GRID,
+    INK,
+    VERMILION,
+    Record,
+    bounded,
+    data,
+    finite,
+    ordered,
+    short_number,
+    themed,
+)
+
+# bars and whiskers below this are cut: identity can score -20 where a stream changes its scale
+LOWEST_SCORE = -1.0
+CUT = f"cut at \N{MINUS SIGN}{-LOWEST_SCORE:g}"
+# how far the axis of an alpha path reaches below the worst pair's best score
+PATH_DEPTH = 0.5
+
+
+def baseline_bars(
+    records: Sequence[Record],
+    title: str = "Operators against their baselines",
+    *,
+    value: str = "r2",
+    label: str = "R²",
+    subtitle: str | None = None,
+) -> alt.FacetChart:
+    """The score of each predictor, side by side for each source layer, one panel per leap.
+
+    Args:
+        records: one per pair and predictor: `layer`, `leap`, `predictor` (operator, identity, ...), the field named by
+            `value`, and if known `<value>_low` and `<value>_high`. Predictors keep the order of the records.
+        title: what the figure shows.
+        value: the field that is drawn.
+        label: its name on the axis.
+        subtitle: a second, fainter line.
+    """
+    return _grouped_bars(records, "predictor", value, label, title, subtitle)
+
+
+def bos_effect(
+    records: Sequence[Record],
+    title: str = "What the BOS rows do to the score",
+    *,
+    value: str = "r2",
+    label: str = "R²",
+) -> alt.FacetChart:
+    """The score with and without the rows of BOS: the same records as `baseline_bars`, with `rows` for `predictor`."""
+    subtitle = "BOS rows have outsized norms: one row a sequence can carry most of the variance"
+    return _grouped_bars(records, "rows", value, label, title, subtitle)
+
+
+def _grouped_bars(
+    records: Sequence[Record], group: str, value: str, label: str, title: str, subtitle: str | None
+) -> alt.FacetChart:
+    layers, groups = ordered(records, "layer"), ordered(records, group)
+    domain = bounded(finite(records, value, f"{value}_low", f"{value}_high"), LOWEST_SCORE)
+    rows = [
+        {
+            "layer": record["layer"],
+            "leap": record["leap"],
+            "target": record["layer"] + record["leap"],
+            "group": record[group],
+            "score": record[value],
+            "low": record.get(f"{value}_low"),
+            "high": record.get(f"{value}_high"),
+        }
+        for record in records
+    ]
+    bars = len(layers) * len(groups)
+    bar_width = 26 if bars <= 8 else 16 if bars <= 32 else 7
+    base = alt.Chart().encode(
+        x=alt.X("layer:O", title="source layer L", sort=layers, scale=alt.Scale(paddingInner=0.18)),
+        xOffset=alt.XOffset("group:N", sort=groups, scale=alt.Scale(domain=groups)),
+        tooltip=[
+            alt.Tooltip("group:N", title=group),
+            alt.Tooltip("layer:Q", title="source layer L"),
+            alt.Tooltip("target:Q", title="target layer L + k"),
+            alt.Tooltip("score:Q", title=label, format=".4f"),
+            alt.Tooltip("low:Q", title="low", format=".4f"),
+            alt.Tooltip("high:Q", title="high", format=".4f"),
+        ],
+    )
+    y = alt.Y("score:Q", title=label, scale=alt.Scale(domain=domain, clamp=True), axis=_score_axis())
+    layered = [
+        base.mark_bar(cornerRadiusEnd=1.5).encode(
+            y=y,
+            color=alt.Color(
+                "group:N",
+                title=None,
+                scale=alt.Scale(domain=groups, range=CATEGORIES[: len(groups)]),
+                legend=alt.Legend(orient="top", direction="horizontal", columns=4),
+            ),
+        ),
+        base.mark_rule(color=INK, strokeWidth=1.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q"),
+    ]
+    if any(score < LOWEST_SCORE for score in finite(records, value)):
+        if bar_width >= 16:
+            layered.append(
+                base.mark_text(angle=270, align="left", dx=5, fontSize=10, color=INK)
+                .encode(y=alt.datum(domain[0]), text=alt.Text("score:Q", format=".3~s"))
+                .transform_filter(f"datum.score < {LOWEST_SCORE}")
+            )
+        subtitle = f"{subtitle}; {CUT}" if subtitle else f"bars are {CUT}"
+    panel_width = max(bars * bar_width + 30, 120)
+    chart = (
+        alt.layer(*layered, data=data(rows))
+        .properties(width=panel_width, height=220 if bars <= 64 else 140)
+        .facet(
+            facet=alt.Facet("leap:O", sort=ordered(records, "leap"), header=_panel_header("leap k")),
+            columns=max(1, 860 // (panel_width + 40)),
+            spacing=22,
+        )
+    )
+    return themed(chart, title, subtitle)
+
+
+def _score_axis() -> alt.Axis:
+    """Zero stands out from the other grid lines: below it a predictor is worse than the mean."""
+    zero = alt.when("datum.value === 0")
+    return alt.Axis(
+        tickCount=6,
+        gridColor=zero.then(alt.value(FAINT_INK)).otherwise(alt.value(GRID)),  # type: ignore[arg-type]
+    )
+
+
+def _panel_header(name: str) -> alt.Header:
+    return alt.Header(title=None, labelExpr=f"'{name} = ' + datum.value")
+
+
+def alpha_path(
+    records: Sequence[Record],
+    title: str = "Cross-validated score along the regularisation path",
+    *,
+    label: str = "CV R²",
+    subtitle: str | None = None,
+) -> alt.FacetChart:
+    """The CV score against alpha, one panel per source layer, one line per leap, the chosen alpha marked.
+
+    Args:
+        records: one per pair and alpha: `layer`, `leap`, `alpha` (> 0; relative or absolute), `score`, if known `low`
+            and `high` (over the folds), and `chosen` (is it the pair's alpha?). A chosen alpha at either end of its
+            pair's grid is marked as such: a better one may lie beyond.
+        title: what the figure shows.
+        label: the name of the score.
+        subtitle: a second, fainter line.
+    """
+    layers, leaps = ordered(records, "layer"), ordered(records, "leap")
+    alphas, domain = ordered(records, "alpha"), _path_domain(records)
+    ends: dict[tuple[int, int], tuple[float, float]] = {}
+    for record in records:
+        pair, alpha = (record["layer"], record["leap"]), record["alpha"]
+        lowest, highest = ends.get(pair, (alpha, alpha))
+        ends[pair] = min(lowest, alpha), max(highest, alpha)
+    choices = ["chosen alpha", "chosen alpha, at an end of the grid"]
+    rows = [
+        {
+            "layer": record["layer"],
+            "leap": record["leap"],
+            "target": record["layer"] + record["leap"],
+            "alpha": record["alpha"],
+            "score": record["score"],
+            "low": record.get("low"),
+            "high": record.get("high"),
+            "choice": choices[record["alpha"] in ends[record["layer"], record["leap"]]]
+            if record.get("chosen")
+            else None,
+        }
+        for record in records
+    ]
+    hues = [hue for hue in CATEGORIES if hue != VERMILION]
+    # many leaps are an order, not names: shades instead of hues
+    if any(score < domain[0] for score in finite(records, "score")):
+        lowest = f"scores below {short_number(domain[0], 2)} are drawn there"
+        subtitle = f"{subtitle}; {lowest}" if subtitle else lowest
+    few = len(leaps) <= len(hues)
+    scale = alt.Scale(domain=leaps, range=hues[: len(leaps)]) if few else alt.Scale(scheme="viridis")
+    legend = alt.Legend(
+        orient="top", titleOrient="left", symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=2.5, columns=13
+    )
+    colour = alt.Color("leap:O", title="leap k", sort=leaps, scale=scale, legend=legend)
+    base = alt.Chart().encode(
+        x=alt.X(
+            "alpha:Q",
+            title="alpha",
+            scale=alt.Scale(type="log", domain=[min(alphas), max(alphas)], nice=False),
+            axis=alt.Axis(format="~e", tickCount=5),
+        ),
+        color=colour,
+    )
+    y = alt.Y("score:Q", title=label, scale=alt.Scale(domain=domain, clamp=True, zero=False))
+    tooltip = [
+        alt.Tooltip("layer:Q", title="source layer L"),
+        alt.Tooltip("leap:Q", title="leap k"),
+        alt.Tooltip("target:Q", title="target layer L + k"),
+        alt.Tooltip("alpha:Q", format=".3~e"),
+        alt.Tooltip("score:Q", title=label, format=".5f"),
+        alt.Tooltip("low:Q", title="low", format=".5f"),
+        alt.Tooltip("high:Q", title="high", format=".5f"),
+    ]
+    chosen = base.mark_point(filled=True, size=90, opacity=1, stroke="white", strokeWidth=1).encode(
+        y=y,
+        shape=alt.Shape(
+            "choice:N",
+            title=None,
+            scale=alt.Scale(domain=choices, range=["circle", "triangle-up"]),
+            legend=alt.Legend(orient="top"),
+        ),
+        tooltip=tooltip,
+    )
+    layered = [
+        base.mark_area(opacity=0.14).encode(y=alt.Y("low:Q", title=label), y2="high:Q"),
+        base.mark_line(strokeWidth=1.8).encode(y=y),
+        # a wide unseen point under every grid value, so that the tooltip is easy to hit
+        base.mark_point(opacity=0, size=120, filled=True).encode(y=y, tooltip=tooltip),
+        chosen.encode(color=colour).transform_filter(f"datum.choice === '{choices[0]}'"),
+        chosen.encode(color=alt.value(VERMILION)).transform_filter(f"datum.choice === '{choices[1]}'"),
+    ]
+    chart = (
+        alt.layer(*layered, data=data(rows))
+        .properties(width=260 if len(layers) > 1 else 420, height=200 if len(layers) > 1 else 260)
+        .facet(
+            facet=alt.Facet("layer:O", sort=layers, header=_panel_header("source layer L")),
+            columns=min(3, len(layers)),
+            spacing=22,
+        )
+    )
+    return themed(chart, title, subtitle)
+
+
+def _path_domain(records: Sequence[Record]) -> list[float]:
+    """Down to `PATH_DEPTH` below the worst pair's best score: too small an alpha can be arbitrarily bad."""
+    best: dict[tuple[int, int], float] = {}
+    for record in records:
+        for score in finite([record], "score"):
+            pair = record["layer"], record["leap"]
+            best[pair] = max(best.get(pair, score), score)
+    values = finite(records, "score", "low", "high") or [0.0, 1.0]
+    low = max(min(values), min(best.values(), default=0.0) - PATH_DEPTH)
+    margin = 0.04 * (max(values) - low) or 0.01
+    return [low - margin, max(values) + margin]
+
+
+QUANTILES = ("q05", "q25", "q50", "q75", "q95")
+
+
+def dimension_quantiles(
+    records: Sequence[Record],
+    title: str = "Some dimensions are predicted better than others",
+    *,
+    label: str = "R² of a single dimension",
+) -> alt.FacetChart:
+    """How the R2 of single dimensions is spread: box from q25 to q75, whiskers from q05 to q95, a tick at the median.
+
+    Args:
+        records: one per pair: `layer`, `leap`, and the quantiles over dimensions `q05`, `q25`, `q50`, `q75`, `q95`.
+        title: what the figure shows.
+        label: its name on the axis.
+    """
+    layers = ordered(records, "layer")
+    rows = [
+        {
+            "layer": record["layer"],
+            "leap": record["leap"],
+            "target": record["layer"] + record["leap"],
+            **{name: record[name] for name in QUANTILES},
+        }
+        for record in records
+    ]
+    domain = bounded(finite(records, *QUANTILES), LOWEST_SCORE)
+    y = alt.Y("q05:Q", title=label, scale=alt.Scale(domain=domain, clamp=True), axis=_score_axis())
+    base = alt.Chart().encode(
+        x=alt.X("layer:O", title="source layer L", sort=layers),
+        tooltip=[
+            alt.Tooltip("layer:Q", title="source layer L"),
+            alt.Tooltip("target:Q", title="target layer L + k"),
+            *(alt.Tooltip(f"{name}:Q", title=f"{int(name[1:])} %", format=".4f") for name in QUANTILES),
+        ],
+    )
+    box, gap = (22, 16) if len(layers) <= 6 else (12, 8)
+    layered = [
+        base.mark_rule(color=FAINT_INK).encode(y=y, y2="q95:Q"),
+        base.mark_bar(color=BLUE, width=box, cornerRadius=1.5).encode(y=alt.Y("q25:Q", title=label), y2="q75:Q"),
+        base.mark_tick(color="white", thickness=2, width=box).encode(y=alt.Y("q50:Q", title=label)),
+    ]
+    panel_width = max(len(layers) * (box + gap), 110)
+    chart = (
+        alt.layer(*layered, data=data(rows))
+        .properties(width=panel_width, height=200)
+        .facet(
+            facet=alt.Facet("leap:O", sort=ordered(records, "leap"), header=_panel_header("leap k")),
+            columns=max(1, 860 // (panel_width + 40)),
+            spacing=22,
+        )
+    )
+    cut = any(quantile < LOWEST_SCORE for quantile in finite(records, *QUANTILES))
+    subtitle = "box: 25 % to 75 % of the dimensions, line: 5 % to 95 %"
+    return themed(chart, title, f"{subtitle}; {CUT}" if cut else subtitle)

@@ -1,0 +1,90 @@
+"""All artifacts of a folder as sections of one report."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from src.artifacts import META, Meta, open_meta
+from src.errors import StrataError
+from src.report.artifact_report import REPORT, read_report
+from src.report.page import Section, duration
+from src.report.tables import Table
+
+# The order in which stages follow each other; kinds that are not named here come after, by the time of their end
+KIND_ORDER = ("sequences", "activations", "moments", "operators", "evaluation")
+
+_META_FORMAT = TypeAdapter(Meta)
+
+
+def collect_sections(artifacts_dir: Path) -> list[Section]:
+    """One section for each finished artifact that has a report, what could not be read, and a table of all artifacts.
+
+    Folders without meta.json (unfinished) and drafts (names with a leading dot) are passed over. Anything damaged or
+    foreign becomes a section that says so; this function does not raise for it.
+    """
+    sections: list[Section] = []
+    problems: list[Section] = []
+    finished: list[tuple[Path, Meta]] = []
+    for path in artifacts_dir.glob(f"[!.]*/[!.]*/{META}"):
+        folder = path.parent
+        try:
+            finished.append((folder, _read_meta(folder)))
+        except StrataError as error:
+            problems.append(_problem(folder, error))
+    finished.sort(key=lambda item: _reading_order(item[1]))
+    for folder, meta in finished:
+        if not (folder / REPORT).exists():
+            continue
+        try:
+            sections.append(read_report(folder, meta))
+        except StrataError as error:
+            problems.append(_problem(folder, error, meta))
+    problems.sort(key=lambda section: section.title)
+    overview = [_overview([meta for _, meta in finished])] if finished else []
+    return sections + problems + overview
+
+
+def _read_meta(folder: Path) -> Meta:
+    try:
+        meta = _META_FORMAT.validate_python(asdict(open_meta(folder)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise StrataError(f"{folder / META} is damaged or foreign ({place}: {first['msg']})") from None
+    except OSError as error:
+        raise StrataError(f"{folder / META} can't be read ({error.strerror})") from None
+    if meta.kind != folder.parent.name:
+        raise StrataError(f"{folder} holds {meta.kind!r}, but lies among {folder.parent.name!r}: move or remove it")
+    return meta
+
+
+def _reading_order(meta: Meta) -> tuple[int, str, str]:
+    place = KIND_ORDER.index(meta.kind) if meta.kind in KIND_ORDER else len(KIND_ORDER)
+    return place, meta.ended_at, meta.name
+
+
+def _problem(folder: Path, error: StrataError, meta: Meta | None = None) -> Section:
+    return Section(f"{folder.parent.name}/{folder.name} can't be shown", str(error), source=meta, problem=True)
+
+
+def _overview(metas: list[Meta]) -> Section:
+    table = Table(
+        title="All artifacts",
+        columns=["kind", "name", "fingerprint", "made from", "seed", "device", "ended (UTC)", "took"],
+        rows=[
+            [
+                meta.kind,
+                meta.name,
+                meta.fingerprint[:12],
+                ", ".join(f"{parent.kind}/{parent.name}" for parent in meta.parents),
+                str(meta.seed),
+                meta.device,
+                meta.ended_at.removesuffix("+00:00").replace("T", " "),
+                duration(meta),
+            ]
+            for meta in metas
+        ],
+        caption="Every finished artifact of this folder, in the order in which stages follow each other.",
+    )
+    return Section("Artifacts", tables=[table])
