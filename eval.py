@@ -17,7 +17,7 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
     """Judge the operators, or show what an earlier run found."""
     from src.activations.passes import rows_by_part
     from src.models.loading import resolve_device
-    from src.report.evaluation import bos_table, residual_figures, residual_records, residual_table, summary_table
+    from src.report import evaluation as show
     from src.report.records import write_records
     from src.stage.operators import find_operators, split_of
     from src.stage.stores import find_store
@@ -45,14 +45,15 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
     test = rows_by_part(store, points, split.groups, [split.test])
     with stage.progress("evaluating", None, "tokens") as advance:
         judgements = dict(zip(operators, judge_pairs(judges, test, advance), strict=True))
-    details = [table for table in (residual_table(judgements), bos_table(judgements)) if table is not None]
+    details = [table for table in (show.residual_table(judgements), show.bos_table(judgements)) if table is not None]
     with stage.create(plan) as draft:
-        write_records(draft.path / "residual", residual_records(judgements))
+        write_records(draft.path / "residual", show.residual_records(judgements))
         draft.summary = identity
         text = f"{len(operators)} operators on the test share of {store.path.name}, beside their baselines."
-        figures = residual_figures(judgements)
+        figures = show.residual_figures(judgements)
         title = "Evaluation of transport operators"
-        stage.report(draft, title, text, [summary_table(judgements)], figures, details)
+        metrics = show.operator_metrics(judgements)
+        stage.report(draft, title, text, [show.summary_table(judgements)], figures, details, metrics)
     return stage.finished(plan)
 
 

@@ -57,7 +57,9 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
         with stage.create(plan) as draft:
             save_operators(draft.path, fits, moments.subset(split.train))
             draft.summary = {"fitting": fitting, "pairs": identity["pairs"]}
-            stage.report(draft, "Transport operators", fit_text(fits), [pair_table(fits)], fit_figures(fits))
+            metrics = {f"{fit.pair}/val_r2": fit.val.r2_uniform for fit in fits}
+            title = "Transport operators"
+            stage.report(draft, title, fit_text(fits), [pair_table(fits)], fit_figures(fits), metrics=metrics)
         return stage.finished(plan)
     stage.show_report(finished)
     return finished

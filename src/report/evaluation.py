@@ -133,6 +133,17 @@ def residual_figures(judgements: Judgements) -> list[NamedChart]:
     return figures
 
 
+def operator_metrics(judgements: Judgements) -> dict[str, float]:
+    """R2 and skill of every operator, by name, for experiment trackers."""
+    return {
+        f"{pair}/{name}": estimate.value
+        for pair, of_pair in judgements.items()
+        for item in of_pair
+        if item.predictor == OPERATOR
+        for name, estimate in (("r2", item.metrics.r2_uniform), ("skill", item.skill))
+    }
+
+
 def residual_records(judgements: Judgements) -> list[dict[str, Any]]:
     """One flat record per pair and predictor, with every number and its interval: what the parquet and JSON hold."""
     records = []

@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +56,7 @@ class Stage:
             self.console.width = _FILE_WIDTH
         self._overrides = overrides
         self._tracker: Tracker = NoTracker()
+        self._untracked: list[Callable[[], None]] = []
         self._started = time.monotonic()
         self._values = config.model_dump(mode="json")
 
@@ -81,6 +82,13 @@ class Stage:
     ) -> None:
         if error is not None:
             log.error("%s failed: %s", self.name, error)
+        for entry in self._untracked:
+            # a tracker that fails must not cost the user a result that is on the disk
+            try:
+                entry()
+            except Exception as failure:
+                self.warn(f"tracking failed: {failure}")
+                break
         self._tracker.finish(exit_code=0 if error is None else 1)
 
     def _start_wandb(self) -> Tracker:
@@ -126,7 +134,7 @@ class Stage:
     def show(self, table: Table) -> None:
         """Print a result table and send it to the tracker."""
         print_table(table, self.console)
-        self._tracker.log_table(table)
+        self._track(lambda: self._tracker.log_table(table))
 
     def report(
         self,
@@ -136,10 +144,12 @@ class Stage:
         tables: Sequence[Table],
         figures: "Sequence[NamedChart]",
         details: Sequence[Table] = (),
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Show the tables of a stage, track them, and put them into the artifact, where the report page finds them.
 
         details: tables that are too long for a terminal: they are only tracked and put into the artifact.
+        metrics: numbers by name for the tracker's summary.
         """
         # altair takes a second to import, and --help must not wait for it
         from src.report.artifact_report import write_report
@@ -148,10 +158,16 @@ class Stage:
         for table in tables:
             self.show(table)
         for table in details:
-            self._tracker.log_table(table)
+            self._track(lambda table=table: self._tracker.log_table(table))
         draft.summary["n_shown"] = len(tables)
         for name, png in pictures.items():
-            self._tracker.log_figure(name, png)
+            picture = png.read_bytes()  # the draft is gone when the tracker's turn comes
+            self._track(lambda name=name, picture=picture: self._tracker.log_figure(name, picture))
+        if metrics:
+            self._track(lambda: self._tracker.log_metrics(dict(metrics)))
+
+    def _track(self, entry: Callable[[], None]) -> None:
+        self._untracked.append(entry)
 
     def show_report(self, artifact: Artifact) -> None:
         """Show the tables of a finished artifact again."""

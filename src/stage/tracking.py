@@ -1,9 +1,10 @@
 """Experiment tracking: the tables and figures of a stage, sent to W&B as well when the user asks for it."""
 
-from pathlib import Path
+import io
 from typing import Any, Protocol
 
 from src.config.shared import LoggerConfig
+from src.errors import StrataError
 from src.report.tables import Table
 
 
@@ -14,7 +15,7 @@ class Tracker(Protocol):
         """A result table; its numbers also become summary metrics."""
         ...
 
-    def log_figure(self, title: str, png: Path) -> None:
+    def log_figure(self, title: str, png: bytes) -> None:
         """A figure as a picture."""
         ...
 
@@ -33,7 +34,7 @@ class NoTracker:
     def log_table(self, table: Table) -> None:
         """Do nothing."""
 
-    def log_figure(self, title: str, png: Path) -> None:
+    def log_figure(self, title: str, png: bytes) -> None:
         """Do nothing."""
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
@@ -55,28 +56,34 @@ class WandbTracker:
         import wandb
 
         self._wandb = wandb
-        self._run = wandb.init(
-            project=logger.project,
-            entity=logger.entity,
-            group=logger.group or group,
-            job_type=job_type,
-            name=name,
-            id=run_id,
-            resume="allow" if logger.mode == "online" else None,
-            tags=logger.tags,
-            config=config,
-            mode=logger.mode,
-            settings=wandb.Settings(silent=True),
-        )
+        try:
+            self._run = wandb.init(
+                project=logger.project,
+                entity=logger.entity,
+                group=logger.group or group,
+                job_type=job_type,
+                name=name,
+                id=run_id,
+                # an offline run has no server to go on with: its id makes `wandb sync` join it to the earlier one
+                resume="allow" if logger.mode == "online" else None,
+                tags=logger.tags,
+                config=config,
+                mode=logger.mode,
+                settings=wandb.Settings(silent=True),
+            )
+        except wandb.Error as error:
+            raise StrataError(f"W&B can't start ({error}): run `wandb login`, or use logger=wandb_offline") from None
 
     def log_table(self, table: Table) -> None:
-        """Log a table under its title."""
+        """Log a table under its title (estimates without their intervals)."""
         rows = [[cell["value"] if isinstance(cell, dict) else cell for cell in row] for row in table.rows]
         self._run.log({f"tables/{table.title}": self._wandb.Table(columns=list(table.columns), data=rows)})
 
-    def log_figure(self, title: str, png: Path) -> None:
+    def log_figure(self, title: str, png: bytes) -> None:
         """Log a picture under its title."""
-        self._run.log({f"figures/{title}": self._wandb.Image(str(png))})
+        import PIL.Image
+
+        self._run.log({f"figures/{title}": self._wandb.Image(PIL.Image.open(io.BytesIO(png)))})
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Put numbers into the run's summary."""
