@@ -148,6 +148,11 @@ def test_a_chosen_alpha_at_the_edge_of_the_grid_is_marked_as_such(chosen, at_edg
     assert png_size(draw_png(spec))[0] > 300
 
 
+def test_a_grid_of_one_alpha_has_no_edge():
+    spec = chart_spec(alpha_path(path_records([0.5], 0)))
+    assert [row["choice"] for row in rows_of(spec)] == ["chosen alpha"]
+
+
 def test_a_disastrous_alpha_does_not_hide_the_optimum():
     spec = chart_spec(alpha_path(path_records([-1e6, 0.8, 0.85, 0.7], 2)))
     low, high = encodings(spec)[1]["y"]["scale"]["domain"]

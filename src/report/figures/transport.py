@@ -57,9 +57,9 @@ def bos_effect(
     *,
     value: str = "r2",
     label: str = "R²",
+    subtitle: str | None = None,
 ) -> alt.FacetChart:
     """The score with and without the rows of BOS: the same records as `baseline_bars`, with `rows` for `predictor`."""
-    subtitle = "BOS rows have outsized norms: one row a sequence can carry most of the variance"
     return _grouped_bars(records, "rows", value, label, title, subtitle)
 
 
@@ -165,6 +165,8 @@ def alpha_path(
         pair, alpha = (record["layer"], record["leap"]), record["alpha"]
         lowest, highest = ends.get(pair, (alpha, alpha))
         ends[pair] = min(lowest, alpha), max(highest, alpha)
+    # a grid of one alpha has no ends to look beyond
+    ends = {pair: limits for pair, limits in ends.items() if limits[0] < limits[1]}
     choices = ["chosen alpha", "chosen alpha, at an end of the grid"]
     rows = [
         {
@@ -175,7 +177,7 @@ def alpha_path(
             "score": record["score"],
             "low": record.get("low"),
             "high": record.get("high"),
-            "choice": choices[record["alpha"] in ends[record["layer"], record["leap"]]]
+            "choice": choices[record["alpha"] in ends.get((record["layer"], record["leap"]), ())]
             if record.get("chosen")
             else None,
         }
@@ -259,7 +261,7 @@ QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 
 def dimension_quantiles(
     records: Sequence[Record],
-    title: str = "Some dimensions are predicted better than others",
+    title: str = "How well single dimensions are predicted",
     *,
     label: str = "R² of a single dimension",
 ) -> alt.FacetChart:
