@@ -45,9 +45,8 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
         "precision": config.precision,
     }
     identity = {"pairs": [[pair.L, pair.k] for pair in pairs], **fitting}
-    name = label(
-        config.model.name, config.method, "-".join(str(pair) for pair in pairs[:1]) + ("-etc" * (len(pairs) > 1))
-    )
+    which = str(pairs[0]) if len(pairs) == 1 else f"{len(pairs)}-pairs"
+    name = label(config.model.name, config.method, which)
     plan = stage.plan("operators", name, identity, [store.artifact.parent], config.name)
     finished = stage.reuse(plan)
     if finished is None:

@@ -31,8 +31,8 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
         )
     columns = ["L", "k", "alpha", "relative", "optimum", "CV R²", "val R²", "val R² vw", "shift vw", "identity vw"]
     caption = (
-        "R² is the mean over dimensions, vw weighs them by variance. val: sequences that no fit and no choice has "
-        "seen. shift: y = x + mean(y - x); identity: y = x. alpha is scikit-learn's; relative is in units of tr(X'X)/d_model."
+        "R² is the mean over dimensions, vw weighs them by variance. val: sequences that no fit and no choice saw. "
+        "shift: y = x + mean(y - x); identity: y = x. alpha is scikit-learn's; relative: in units of tr(X'X)/d_model."
     )
     return Table("Transport operators", columns, rows, caption)
 

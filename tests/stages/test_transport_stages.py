@@ -1,0 +1,214 @@
+"""collect -> fit -> evaluate on the testbed, as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import zarr
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+import collect_activations
+import eval as eval_stage
+import train_transport_operators
+from src.artifacts import open_meta, verify
+from src.config.stages import CollectConfig, EvalConfig, TransportConfig
+from src.errors import StrataError
+from src.stage.entry import compose, run_stage
+from src.transport.operator import TransportOperator
+
+ROOT = Path(__file__).parents[2]
+STAGES = {
+    "collect_activations": (collect_activations.run, CollectConfig),
+    "train_transport_operators": (train_transport_operators.run, TransportConfig),
+    "eval": (eval_stage.run, EvalConfig),
+}
+
+
+def run(stage: str, artifacts: Path, *overrides: str):
+    words = [f"artifacts_dir={artifacts}", "threads=1", *overrides]
+    function, schema = STAGES[stage]
+    return run_stage(function, schema, stage, compose(stage, words), words)
+
+
+def script(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / f"{name}.py"), *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=dict(os.environ), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    artifacts = tmp_path_factory.mktemp("project") / "artifacts"
+    return run("collect_activations", artifacts, "num_tokens=12000", "part_megabytes=2", "storage_dtype=float32")
+
+
+@pytest.fixture(scope="module")
+def artifacts(collected):
+    return collected.path.parents[1]
+
+
+@pytest.fixture(scope="module")
+def operators(collected, artifacts):
+    return run("train_transport_operators", artifacts, "experiment.L=[0,1]", "experiment.k=[1,2]", "cv_folds=3")
+
+
+@pytest.fixture(scope="module")
+def evaluation(operators, artifacts):
+    return run("eval", artifacts, "bootstrap=100")
+
+
+def rows_of(store: Path, layers: list[int]) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Counted rows and their sequences, read with zarr alone."""
+    arrays: dict[int, list] = {layer: [] for layer in layers}
+    sequences, first = [], 0
+    for part in sorted(store.glob("part-*.zarr")):
+        group = zarr.open_group(part, mode="r")
+        counted = group["keep"][:] == 0
+        lengths = np.diff(group["sequence_start"][:])
+        sequences.append(np.repeat(np.arange(first, first + len(lengths)), lengths)[counted])
+        first += len(lengths)
+        for layer in layers:
+            arrays[layer].append(group[f"resid_post/{layer:02d}"][:][counted])
+    return {layer: np.concatenate(parts).astype(float) for layer, parts in arrays.items()}, np.concatenate(sequences)
+
+
+def test_operators_and_their_scores_are_scikit_learn_s_on_the_rows_of_the_store(collected, operators, evaluation):
+    from src.activations.store import ActivationStore
+    from src.config.stages import SplitConfig
+    from src.stage.stores import split_store
+
+    operator = TransportOperator.load(operators.path / "L0_k2")
+    rows, sequence = rows_of(collected.path, [0, 2])
+    split = split_store(ActivationStore(collected), SplitConfig(train=0.6, val=0.2, test=0.2), 3, seed=42)
+    group = split.groups[sequence]
+    train, test = group < split.val, group == split.test
+    expected = Ridge(alpha=operator.alpha).fit(rows[0][train], rows[2][train])
+    np.testing.assert_allclose(operator.weight.numpy(), expected.coef_.T, atol=1e-6)
+    records = pq.read_table(evaluation.path / "residual.parquet").to_pylist()
+    by_name = {(record["L"], record["k"], record["predictor"]): record for record in records}
+    assert {name for _, _, name in by_name} == {"operator", "identity", "identity + shift", "mean"}
+    scores = by_name[0, 2, "operator"]
+    prediction = expected.predict(rows[0][test])
+    assert scores["n_rows"] == test.sum()
+    assert scores["r2_uniform"] == pytest.approx(r2_score(rows[2][test], prediction), abs=1e-6)
+    assert by_name[0, 2, "identity"]["r2_uniform"] == pytest.approx(r2_score(rows[2][test], rows[0][test]), abs=1e-6)
+    assert scores["r2_uniform_low"] < scores["r2_uniform"] < scores["r2_uniform_high"]
+    assert scores["with_bos_n_rows"] > scores["n_rows"]
+
+
+def test_on_a_trained_model_operators_beat_every_baseline_at_every_pair(evaluation):
+    records = json.loads((evaluation.path / "residual.json").read_text())
+    for record in records:
+        if record["predictor"] == "operator":
+            assert record["skill_low"] > 0.2
+            assert record["r2_uniform_low"] > 0.3
+
+
+def test_every_artifact_is_whole_and_tells_its_parents(artifacts, operators, evaluation):
+    folders = [meta.parent for meta in artifacts.glob("*/*/meta.json")]
+    assert {folder.parent.name for folder in folders} >= {
+        "sequences",
+        "activations",
+        "moments",
+        "operators",
+        "evaluation",
+    }
+    assert all(verify(folder) == [] for folder in folders)
+    assert [parent.kind for parent in open_meta(evaluation.path).parents] == ["activations", "operators"]
+    assert {path.suffix for path in (evaluation.path / "figures").iterdir()} == {".png", ".html", ".json"}
+
+
+def test_the_same_command_reuses_and_another_seed_does_not(artifacts, operators, capsys):
+    words = ("experiment.L=[0,1]", "experiment.k=[1,2]", "cv_folds=3")
+    before = (operators.path / "meta.json").stat().st_mtime_ns
+    again = run("train_transport_operators", artifacts, *words)
+    assert again.path == operators.path
+    assert (again.path / "meta.json").stat().st_mtime_ns == before
+    assert "reused" in capsys.readouterr().out
+    other = run("train_transport_operators", artifacts, "experiment.L=0", "experiment.k=2", "cv_folds=3", "seed=1")
+    first, second = (TransportOperator.load(made.path / "L0_k2").weight for made in (operators, other))
+    assert not torch.equal(first, second)
+
+
+def test_a_remade_artifact_has_the_same_bytes(artifacts, operators):
+    words = ("experiment.L=[0,1]", "experiment.k=[1,2]", "cv_folds=3")
+    files = dict(operators.meta.files)
+    remade = run("train_transport_operators", artifacts, *words, "overwrite=true")
+    assert remade.meta.files == files
+
+
+def test_moments_of_more_pairs_serve_fewer(artifacts, operators, capsys):
+    run("train_transport_operators", artifacts, "experiment.L=1", "experiment.k=2", "cv_folds=3", "method=linear")
+    assert "covers these pairs: reused" in capsys.readouterr().out
+
+
+def test_layers_that_are_not_there_are_named(artifacts, collected):
+    with pytest.raises(StrataError, match=r"layer 9 is out of range: the model has layers 0\.\.5"):
+        run("train_transport_operators", artifacts, "experiment.L=[9]")
+    with pytest.raises(StrataError, match=r"no attn_out\.0.*holds resid_post of layers \[0, 1, 2, 3, 4, 5\]"):
+        run("train_transport_operators", artifacts, "hook=attn_out")
+
+
+def test_missing_parents_come_with_the_command_that_makes_them(tmp_path, collected, artifacts):
+    with pytest.raises(StrataError, match=r"collect them with collect_activations.py \(model=testbed"):
+        run("train_transport_operators", tmp_path)
+    run("collect_activations", tmp_path, "num_tokens=300")
+    with pytest.raises(StrataError, match=r"fit some with train_transport_operators.py"):
+        run("eval", tmp_path)
+    with pytest.raises(StrataError, match=r"no operator for L4_k1.*experiment.L=4 experiment.k=1"):
+        run("eval", artifacts, "eval.Ls=[4]", "eval.ks=[1]", "method=ridge", "seed=3")
+
+
+def test_too_few_sequences_for_the_split_is_told_before_any_work(tmp_path):
+    run("collect_activations", tmp_path, "num_sequences=4")
+    with pytest.raises(StrataError, match=r"4 different sequences cannot be split"):
+        run("train_transport_operators", tmp_path)
+
+
+def test_a_sweep_makes_one_artifact_and_one_offline_run_per_job(tmp_path):
+    script("collect_activations", "num_tokens=3000", cwd=tmp_path)
+    sweep = ("-m", "experiment.L=0,1,2", "experiment.k=1,2", "logger=wandb_offline", "cv_folds=2")
+    done = script("train_transport_operators", *sweep, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len({path.name.rsplit("-", 1)[1] for path in runs}) == 6
+    assert all(list(path.glob("*.wandb")) for path in runs)
+    pairs = [open_meta(path.parent).summary["pairs"] for path in (tmp_path / "artifacts/operators").glob("*/meta.json")]
+    assert sorted(pairs) == [[[layer, leap]] for layer in (0, 1, 2) for leap in (1, 2)]
+
+
+def test_the_pipeline_ends_with_a_report_and_runs_nothing_twice(tmp_path):
+    words = ("num_tokens=4000", "cv_folds=2", "experiment.k=[1]", "bootstrap=100")
+    done = script("run_pipeline", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "artifacts" / "index.html").read_text()
+    assert "Transport operators on held-out sequences" in page
+    assert 'src="http' not in page
+    again = script("run_pipeline", *words, cwd=tmp_path)
+    assert again.stdout.count("reused") == 4
+    assert "wrote" not in again.stdout
+
+
+def test_the_pipeline_refuses_a_key_that_no_stage_has(tmp_path):
+    done = script("run_pipeline", "num_token=4000", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "num_token: unknown key; did you mean num_tokens" in done.stderr
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_verify_artifact_prints_what_is_wrong_and_fails(tmp_path):
+    script("collect_activations", "num_sequences=3", cwd=tmp_path)
+    (store,) = (tmp_path / "artifacts/activations").iterdir()
+    assert script("verify_artifact", str(store), cwd=tmp_path).returncode == 0
+    (store / "plan.json").write_text("{}")
+    done = script("verify_artifact", str(store), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "plan.json: has 2 bytes instead of" in done.stdout
