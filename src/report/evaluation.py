@@ -128,7 +128,7 @@ def residual_figures(judgements: Judgements) -> list[NamedChart]:
         for label, metrics in (("without BOS", item.metrics), ("with BOS", item.with_bos))
     ]
     if bos:
-        title = "Scoring BOS rows flatters a predictor: the identity, R² vw"
+        title = "R² vw of the identity, with and without the BOS rows"
         figures.append(NamedChart("bos", "What BOS does", bos_effect(bos, title, label="R² vw")))
     return figures
 

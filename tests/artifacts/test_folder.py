@@ -102,9 +102,14 @@ def test_the_second_of_two_processes_keeps_what_the_first_made(tmp_path):
 
 def test_a_failure_leaves_no_trace(tmp_path):
     plan = plan_in(tmp_path)
-    with pytest.raises(RuntimeError, match="boom"), create_artifact(plan, PROVENANCE) as draft:
-        (draft.path / "a.txt").write_text("half")
-        raise RuntimeError("boom")
+
+    def fail():
+        with create_artifact(plan, PROVENANCE) as draft:
+            (draft.path / "a.txt").write_text("half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
     assert list(plan.path.parent.iterdir()) == []
 
 
