@@ -30,12 +30,8 @@ STAGES = (
 def main() -> None:
     """Run the stages with the overrides of the command line, then write the report."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(
-            __doc__
-            + "\nKeys of a stage: python "
-            + ".py --help, ".join(stage.config_name for stage in STAGES)
-            + ".py --help"
-        )
+        scripts = ", ".join(f"{stage.config_name}.py" for stage in STAGES)
+        print(f"{__doc__}\nThe keys of a stage: --help of {scripts}")
         return
     try:
         artifacts = run_stages(STAGES, sys.argv[1:])

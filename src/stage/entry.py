@@ -38,8 +38,8 @@ def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], con
 
     def job(config: DictConfig) -> None:
         try:
-            swept = OmegaConf.to_container(HydraConfig.get().overrides.task)
-            run_stage(run, schema, config_name, config, overrides=[str(item) for item in swept])
+            overrides = [str(item) for item in HydraConfig.get().overrides.task]
+            run_stage(run, schema, config_name, config, overrides)
         except StrataError as error:
             raise StageFailure(str(error)) from None
 

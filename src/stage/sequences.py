@@ -1,6 +1,9 @@
 """The artifact `sequences`: a dataset, tokenised once for a tokenizer and a length."""
 
 import hashlib
+import json
+
+from transformers import PreTrainedTokenizerBase
 
 from src.artifacts import Artifact, content_digest, label
 from src.config.stages import SequencesConfig
@@ -19,9 +22,7 @@ def prepare_sequences(config: SequencesConfig, stage: Stage) -> Artifact:
     identity = {
         "dataset": config.dataset.model_dump(mode="json"),
         "text_digest": content_digest(files) if files else None,
-        "tokenizer": hashlib.sha256(
-            (tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)).encode()
-        ).hexdigest(),
+        "tokenizer": _tokenizer_digest(tokenizer),
         "chat_template": tokenizer.chat_template,
         "max_length": config.max_length,
         "num_tokens": config.num_tokens,
@@ -48,3 +49,14 @@ def prepare_sequences(config: SequencesConfig, stage: Stage) -> Artifact:
         counted = advance.counting(sequences, lambda sequence: len(sequence.token_ids))
         draft.summary = vars(write_sequence_table(draft.path, counted, counts, config.dataset.dataset_name))
     return stage.finished(plan)
+
+
+def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of all that decides how text becomes token ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = (
+        backend.to_str()
+        if backend is not None
+        else json.dumps([repr(tokenizer), tokenizer.get_vocab()], sort_keys=True)
+    )
+    return hashlib.sha256(rules.encode()).hexdigest()

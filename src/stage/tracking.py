@@ -76,7 +76,7 @@ class WandbTracker:
 
     def log_table(self, table: Table) -> None:
         """Log a table under its title (estimates without their intervals)."""
-        rows = [[cell["value"] if isinstance(cell, dict) else cell for cell in row] for row in table.rows]
+        rows: list[Any] = [[cell["value"] if isinstance(cell, dict) else cell for cell in row] for row in table.rows]
         self._run.log({f"tables/{table.title}": self._wandb.Table(columns=list(table.columns), data=rows)})
 
     def log_figure(self, title: str, png: bytes) -> None:
