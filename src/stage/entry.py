@@ -1,6 +1,5 @@
 """From a command line to a checked config and a running stage."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +27,7 @@ ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
 
 class StageFailure(CompactHydraException):
-    """A StrataError on its way through Hydra, which prints the message of this class without a traceback."""
+    """A StrataError of one job of a sweep: Hydra runs the other jobs, then prints the message without a traceback."""
 
 
 def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], config_name: str) -> Callable[[], None]:
@@ -41,7 +41,9 @@ def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], con
             overrides = [str(item) for item in HydraConfig.get().overrides.task]
             run_stage(run, schema, config_name, config, overrides)
         except StrataError as error:
-            raise StageFailure(str(error)) from None
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise StageFailure(str(error)) from None
+            sys.exit(f"{config_name}: {error}")
 
     def main() -> None:
         arguments = sys.argv[1:]
@@ -52,8 +54,6 @@ def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], con
             check_overrides(arguments, schema)
         except StrataError as error:
             sys.exit(f"{config_name}: {error}")
-        # a researcher's traceback starts in the stage, not in Hydra
-        os.environ.setdefault("HYDRA_FULL_ERROR", "0")
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
 
     return main
@@ -67,14 +67,19 @@ def run_stage(
     overrides: list[str],
 ) -> Any:
     """Check a composed config, open the stage, and run it. Raises StrataError for a bad config."""
+    checked = checked_config(schema, config)
+    with Stage(stage_name, checked, overrides=overrides) as stage:
+        return run(checked, stage)
+
+
+def checked_config(schema: type[ConfigT], config: DictConfig) -> ConfigT:
+    """Resolve a composed config and check it against its schema; StrataError names every bad key."""
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise StrataError(f"{error.full_key}: {str(error).splitlines()[0]}; set it on the command line") from None
     assert isinstance(values, dict)
-    checked = parse_config(schema, {str(key): value for key, value in values.items()})
-    with Stage(stage_name, checked, overrides=overrides) as stage:
-        return run(checked, stage)
+    return parse_config(schema, {str(key): value for key, value in values.items()})
 
 
 def compose(config_name: str, overrides: list[str]) -> DictConfig:

@@ -11,7 +11,7 @@ from src.config.schema import flat_keys, unknown_key_message
 from src.config.shared import StageConfig
 from src.errors import StrataError
 from src.stage.context import Stage
-from src.stage.entry import compose, override_key, run_stage
+from src.stage.entry import checked_config, compose, override_key, run_stage
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
     jobs = []
     for stage in stages:
         overrides = [*stage.overrides, *(word for word in arguments if _knows(stage, word))]
-        jobs.append((stage, compose(stage.config_name, overrides), overrides))
+        config = compose(stage.config_name, overrides)
+        checked_config(stage.schema, config)
+        jobs.append((stage, config, overrides))
     _log_to(Path("outputs") / "run_pipeline" / time.strftime("%Y-%m-%d_%H-%M-%S"))
     for stage, config, overrides in jobs:
         run_stage(stage.run, stage.schema, stage.config_name, config, overrides)

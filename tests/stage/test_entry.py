@@ -83,5 +83,6 @@ def test_a_bad_config_is_one_message_and_a_non_zero_exit_before_torch_is_importe
     for word in words:
         assert word in message
     assert "Traceback" not in message
+    assert "HYDRA_FULL_ERROR" not in message
     assert "| torch" not in done.stderr
     assert not (tmp_path / "artifacts").exists()
