@@ -104,7 +104,7 @@ def fit_ridge_path(
         raise StrataError("R2 needs at least 2 rows in each held-out group: use fewer folds, or more sequences")
     with exact_products():
         bases = [_EigenBasis.of(train, part, source, moments.precision) for train, part in splits]
-        whole = _eigh(total.scatter(source, source)) if validation is None else (bases[0].values, bases[0].vectors)
+        ridge = _Ridge(total, source, unit)
         paths = {}
         for target in targets:
             by_split = [basis.r2(source, target, absolute) for basis in bases]
@@ -112,8 +112,9 @@ def fit_ridge_path(
                 name: torch.stack([r2[i] for r2 in by_split]) for i, name in enumerate(SCORINGS)
             }
             best = int(scores[scoring].mean(0).argmax())
-            fit = _ridge(total, source, target, whole, float(absolute[best]), unit)
-            paths[target] = RidgePath(fit, absolute, absolute / unit, scores, scoring, best)
+            paths[target] = RidgePath(
+                ridge.fit(target, float(absolute[best])), absolute, absolute / unit, scores, scoring, best
+            )
     return paths
 
 
@@ -129,8 +130,8 @@ def fit_ridge(
     total = moments.subset(_distinct(groups))
     absolute, unit = _absolute_alphas(total, source, [alpha], relative)
     with exact_products():
-        basis = _eigh(total.scatter(source, source))
-        return {target: _ridge(total, source, target, basis, float(absolute[0]), unit) for target in targets}
+        ridge = _Ridge(total, source, unit)
+        return {target: ridge.fit(target, float(absolute[0])) for target in targets}
 
 
 def fit_least_squares(
@@ -157,9 +158,8 @@ def fit_least_squares(
         fits = {}
         for target in targets:
             rotated = vectors.T @ total.scatter(source, target)
-            fits[target] = _affine(
-                total, source, target, vectors @ (rotated / values[used][:, None]), 0.0, 0.0, int(used.sum())
-            )
+            weight = vectors @ (rotated / values[used][:, None])
+            fits[target] = AffineFit(weight, _bias(total, source, target, weight), 0.0, 0.0, int(used.sum()))
     return fits
 
 
@@ -196,32 +196,34 @@ def _eigh(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, "d"], Float[Tenso
     return values.clamp(min=0), vectors
 
 
-def _affine(
-    total: Statistics,
-    source: HookPoint,
-    target: HookPoint,
-    weight: Float[Tensor, "d_in d_out"],
-    alpha: float,
-    relative_alpha: float,
-    rank: int,
-) -> AffineFit:
-    bias = total.mean(target) - total.mean(source) @ weight
-    return AffineFit(weight, bias, alpha, relative_alpha, rank)
+class _Ridge:
+    """(Sxx + alpha I)^-1 Sxy for the targets of one source; those with an equal alpha share one factorisation."""
+
+    def __init__(self, total: Statistics, source: HookPoint, unit: float) -> None:
+        self.total, self.source, self.unit = total, source, unit
+        self.scatter = total.scatter(source, source)
+        self._factors: dict[float, Tensor] = {}
+
+    def fit(self, target: HookPoint, alpha: float) -> AffineFit:
+        if alpha not in self._factors:
+            penalised = self.scatter.clone()
+            penalised.diagonal().add_(alpha)
+            factor, failed = torch.linalg.cholesky_ex(penalised)
+            if failed:
+                # alpha is lost in the rounding of a singular scatter matrix: take a root of it that is exact in alpha
+                values, vectors = _eigh(self.scatter)
+                factor = torch.linalg.qr((values + alpha).sqrt()[:, None] * vectors.T, mode="r").R.T
+            self._factors[alpha] = factor
+        weight = torch.cholesky_solve(self.total.scatter(self.source, target), self._factors[alpha])
+        bias = _bias(self.total, self.source, target, weight)
+        relative = alpha / self.unit if self.unit else float("nan")
+        return AffineFit(weight, bias, alpha, relative, len(weight))
 
 
-def _ridge(
-    total: Statistics,
-    source: HookPoint,
-    target: HookPoint,
-    basis: tuple[Float[Tensor, "d"], Float[Tensor, "d d"]],
-    alpha: float,
-    unit: float,
-) -> AffineFit:
-    """(Sxx + alpha I)^-1 Sxy with Sxx = V diag(values) V'."""
-    values, vectors = basis
-    rotated = vectors.T @ total.scatter(source, target)
-    weight = vectors @ (rotated / (values + alpha)[:, None])
-    return _affine(total, source, target, weight, alpha, alpha / unit if unit else float("nan"), len(values))
+def _bias(
+    total: Statistics, source: HookPoint, target: HookPoint, weight: Float[Tensor, "d_in d_out"]
+) -> Float[Tensor, "d_out"]:
+    return total.mean(target) - total.mean(source) @ weight
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,15 @@ def test_one_alpha_equals_ridge_also_with_fewer_rows_than_dimensions(n):
     assert relative.alpha == pytest.approx(0.1 * n * data[X].var(0).mean())
 
 
+def test_an_alpha_below_rounding_still_gives_the_ridge_fit():
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.integers(-9, 10, (300, 3)), 2, axis=1).astype(float)
+    y = x[:, ::2] @ rng.standard_normal((3, 2)) + rng.standard_normal((300, 2))
+    fit = fit_ridge(moments_of({X: x, Y: y}, np.zeros(300, dtype=np.int64)), X, [Y], [0], 1e-14, relative=False)[Y]
+    predicted = x @ fit.weight.numpy() + fit.bias.numpy()
+    np.testing.assert_allclose(predicted, LinearRegression().fit(x, y).predict(x), atol=1e-2)
+
+
 def test_cross_validation_with_fewer_rows_than_dimensions():
     data = residual_stream(24, 30)
     group = np.arange(24) % 3
