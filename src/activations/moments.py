@@ -1,4 +1,4 @@
-"""First and second moments of activations per group of sequences: all that linear operators need (design.md section 4).
+"""First and second moments of activations per group of sequences: all that linear operators need.
 
 A group is a cross-validation fold or a split; every sequence belongs to exactly one. Rows are shifted by a pilot mean
 before they are squared or multiplied, since residual streams have dimensions whose mean is far larger than their spread

@@ -1,6 +1,6 @@
 """Affine maps between hook points, solved from moments: cross-validated ridge for all alphas at once, and OLS.
 
-One eigendecomposition per source and training set serves every target and every alpha (specs/transport.md 4.3).
+One eigendecomposition per source and training set serves every target and every alpha (docs/methods.md).
 S and H are scatter matrices (sums over rows, not means) of the training rows about their means and of the held-out rows
 about the *training* means, so that alpha is scikit-learn's.
 """
