@@ -16,19 +16,21 @@ from src.stage import Stage, entry_point
 def run(config: CollectConfig, stage: Stage) -> Artifact | None:
     """Make the store, or go on with it; None while other workers still have parts to do."""
     from src.activations import collect, job
-    from src.activations.workers import choose_worker
-    from src.artifacts.folder import open_shared_folder
+    from src.activations.workers import choose_worker, own_device
+    from src.artifacts import find_finished
     from src.models import load_model, resolve_device
     from src.report.collection import keep_table
     from src.stage.sequences import prepare_sequences
     from src.text import SequenceTable
 
     worker = choose_worker(config.num_workers, config.worker_index)
-    resolve_device(config.device)
+    device = own_device(config.device)
+    resolve_device(device)
     sequences = prepare_sequences(config, stage)
     table = SequenceTable(sequences.path)
-    model = load_model(config.model, config.device)
+    model = load_model(config.model, device)
     points = job.hook_points_of(model, list(config.hooks), config.layers)
+    job.refuse_long_sequences(model, table)
     layout = job.plan_layout(
         model, table, points, config.storage_dtype, config.max_length, config.part_megabytes * 2**20, config.batch_size
     )
@@ -37,23 +39,27 @@ def run(config: CollectConfig, stage: Stage) -> Artifact | None:
     name = label(config.model.name, config.dataset.dataset_name, config.dataset.dataset_split or "all")
     plan = stage.plan("activations", name, identity, [sequences.parent], config.name)
 
-    finished = stage.reuse(plan)
-    missing = collect.missing_parts(plan.path, layout, plan.fingerprint, repair=config.repair or config.overwrite)
-    if finished is None or missing:
-        needed = job.bytes_of(layout, table, missing)
-        job.refuse_full_disk(plan.path, needed)
+    # before anything is said or counted: a folder of this name that holds something else is refused
+    begun = find_finished(plan, overwrite=config.overwrite)
+    missing = job.missing_parts(plan.path, layout, plan.fingerprint, repair=config.repair, overwrite=config.overwrite)
+    finished = stage.reuse(plan) if begun is not None and not missing else None
+    if finished is None:
+        needed = job.tokens_of(layout, table, missing) * layout.bytes_per_token
+        job.refuse_full_disk(plan.path, needed, overwrite=config.overwrite)
         stage.say(
             f"{len(missing)} of {layout.n_parts} parts to make, up to {needed / 1e6:,.1f} MB: "
             f"{len(points)} hook points, {layout.n_tokens:,} tokens of {layout.n_sequences:,} sequences"
         )
         check = job.self_test(model, table, config.batch_size)
-        open_shared_folder(plan, overwrite=config.overwrite)
-        with stage.progress("collecting", layout.n_tokens, "tokens") as advance:
-            mine = worker.share(missing)
+        mine = worker.share(missing)
+        with (
+            job.filling(plan, worker, overwrite=config.overwrite),
+            stage.progress("collecting", job.tokens_of(layout, table, mine), "tokens") as advance,
+        ):
             collect.collect_parts(model, table, plan.path, layout, settings, mine, plan.fingerprint, advance)
-        if not job.finish(plan.path, layout, plan, stage.provenance, check):
-            stage.say(f"worker {worker.index} is done; the last of the {worker.count} workers seals {plan.path}")
-            return None
+            if not job.finish(plan.path, layout, plan, stage.provenance, check):
+                stage.say(f"worker {worker.index} is done; the last of the {worker.count} workers seals {plan.path}")
+                return None
         finished = stage.finished(plan)
     stage.show(keep_table(finished))
     stage.say(f"{plan.path}: {layout.n_tokens:,} tokens at {len(points)} hook points")

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from src.activations.parts import Manifest, PartData, damage, read_manifest, write_part
+from src.activations.parts import Manifest, PartData, write_part
 from src.activations.store import STORAGE_DTYPES, StoreLayout
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -38,16 +38,6 @@ def sequences_per_part(bytes_per_token: int, max_length: int, part_bytes: int, b
     return max(1, fitting // batch_size) * batch_size
 
 
-def missing_parts(store: Path, layout: StoreLayout, seal: str, *, repair: bool) -> list[int]:
-    """The parts that are still to be made; with repair, also those whose contents don't match their checksums."""
-    missing = []
-    for part in range(layout.n_parts):
-        manifest = read_manifest(store, part, seal)
-        if manifest is None or (repair and damage(store, manifest)):
-            missing.append(part)
-    return missing
-
-
 def collect_parts(
     model: LanguageModel,
     table: SequenceTable,
@@ -57,7 +47,7 @@ def collect_parts(
     parts: Iterable[int],
     seal: str,
     advance: Callable[[int], None],
-) -> list[Manifest]:
+) -> None:
     """Make parts of a store, in order. A finished part is never lost: killed at any moment, only the one under way is.
 
     seal: the store's fingerprint. advance: is told the number of tokens done. Memory holds two parts: one is written by
@@ -66,17 +56,15 @@ def collect_parts(
     Raises:
         StrataError: a value that the storage dtype can't hold, NaN or inf (unless masked), or a full disk.
     """
-    manifests: list[Manifest] = []
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="part-writer") as writer:
         pending: Future[Manifest] | None = None
         for part in parts:
             data = compute_part(model, table, layout, settings, part, advance)
             if pending is not None:
-                manifests.append(pending.result())
+                pending.result()
             pending = writer.submit(_finish_part, store, layout, settings, part, data, seal)
         if pending is not None:
-            manifests.append(pending.result())
-    return manifests
+            pending.result()
 
 
 def compute_part(
@@ -89,23 +77,20 @@ def compute_part(
 ) -> PartData:
     """Run the sequences of a part through the model; rows come back in the order of the table, without padding.
 
-    Batches hold sequences of like length (the longest come first, so that memory runs out at once if it does), and
-    depend on the part alone: whoever makes it, gets the same bits.
+    Batches depend on the part alone: whoever makes it, gets the same bits.
     """
     which = layout.sequences_of(part)
     sequences = table.read(which.start, which.stop)
     lengths = np.array([len(sequence.token_ids) for sequence in sequences])
     start = np.concatenate([[0], np.cumsum(lengths)])
-    rows = _Rows(layout, settings.non_finite, int(start[-1]), which.start, start)
-    by_length = np.argsort(-lengths, kind="stable")
-    for first in range(0, len(by_length), settings.batch_size):
-        batch = by_length[first : first + settings.batch_size]
+    rows = _PartRows(layout, settings.non_finite, start, which.start)
+    for batch in batches_of_like_length(lengths, settings.batch_size):
         input_ids, attention_mask = right_padded([sequences[index].token_ids for index in batch])
-        rows.begin_batch(attention_mask, start[batch], model.device)
+        rows.begin_batch(batch)
         run_with_hooks(
             model, input_ids.to(model.device), attention_mask.to(model.device), layout.hook_points, rows.take
         )
-        rows.check_batch()
+        rows.end_batch()
         advance(int(lengths[batch].sum()))
     keep = np.concatenate([sequence.roles for sequence in sequences]).astype(np.uint8)
     keep[rows.non_finite & (keep == Keep.COUNTED)] = Keep.NON_FINITE
@@ -116,6 +101,12 @@ def compute_part(
         sequence_start=start.astype(np.int64),
         activations=rows.buffers,
     )
+
+
+def batches_of_like_length(lengths: Int[np.ndarray, " sequence"], batch_size: int) -> list[Int[np.ndarray, " batch"]]:
+    """Indices of the sequences of each batch: the longest come first, so that memory runs out at once if it does."""
+    by_length = np.argsort(-lengths, kind="stable")
+    return [by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)]
 
 
 def right_padded(sequences: list[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -129,73 +120,86 @@ def right_padded(sequences: list[np.ndarray]) -> tuple[Tensor, Tensor]:
     return input_ids, attention_mask
 
 
-class _Rows:
-    """The rows of one part: takes what the hooks see, drops padding, casts to the storage dtype, and checks values."""
+class _PartRows:
+    """The rows of one part: takes what the hooks see, drops padding, casts to the storage dtype, and checks values.
+
+    start: the first row of each sequence of the part, and one more. first_sequence: the index of the first one.
+    """
 
     def __init__(
-        self, layout: StoreLayout, non_finite: str, n_tokens: int, first_sequence: int, start: np.ndarray
+        self, layout: StoreLayout, non_finite: str, start: Int[np.ndarray, " sequence+1"], first_sequence: int
     ) -> None:
-        dtype = STORAGE_DTYPES[layout.storage_dtype]
-        self.buffers = {point: torch.empty(n_tokens, layout.d_model, dtype=dtype) for point in layout.hook_points}
-        self.non_finite = np.zeros(n_tokens, dtype=bool)
+        self._dtype = STORAGE_DTYPES[layout.storage_dtype]
+        self._limit = torch.finfo(self._dtype).max
+        shape = int(start[-1]), layout.d_model
+        self.buffers = {point: torch.empty(shape, dtype=self._dtype) for point in layout.hook_points}
+        self.non_finite = np.zeros(shape[0], dtype=bool)
         self._mask_non_finite = non_finite == "mask"
-        self._dtype = dtype
         self._first_sequence = first_sequence
         self._start = start
 
-    def begin_batch(self, attention_mask: Tensor, offsets: np.ndarray, device: torch.device) -> None:
-        """Work out where the rows of a batch belong: `offsets` [batch] are the first rows of its sequences."""
-        is_token = attention_mask.bool()
-        place = torch.from_numpy(offsets)[:, None] + torch.arange(is_token.shape[1])
-        self._place = place[is_token]
-        # a batch without padding needs no gathering of rows
-        self._select = None if bool(is_token.all()) else is_token.flatten().nonzero().squeeze(1).to(device)
+    def begin_batch(self, batch: Int[np.ndarray, " batch"]) -> None:
+        """The next tensors are of these sequences of the part."""
+        self._batch = batch
+        self._places = [slice(self._start[index], self._start[index + 1]) for index in batch.tolist()]
         self._largest: dict[HookPoint, Tensor] = {}
+        self._in_flight: dict[HookPoint, Tensor] = {}
 
     def take(self, point: HookPoint, activations: Float[Tensor, "batch pos d_model"]) -> None:
         """Store the rows of one hook point."""
-        rows = activations.flatten(0, 1)
-        if self._select is not None:
-            rows = rows.index_select(0, self._select)
-        # NaN stays NaN in a maximum: one number tells overflow and non-finite values alike
-        self._largest[point] = rows.abs().amax()
-        self.buffers[point].index_copy_(0, self._place, rows.to(self._dtype).cpu())
+        if activations.device.type == "cpu":
+            self._place(point, activations)
+            # One cheap pass: no value exceeds the norm of all, and NaN and inf fail the comparison. (A maximum of
+            # absolute values takes several times as long on a CPU.)
+            if float(torch.linalg.vector_norm(activations, dtype=torch.float32)) <= self._limit:
+                return
+        else:
+            # cast on the device, and copied while it goes on with the next block
+            host = torch.empty(activations.shape, dtype=self._dtype, pin_memory=activations.is_cuda)
+            self._in_flight[point] = host.copy_(activations.to(self._dtype), non_blocking=True)
+        # NaN stays NaN in a maximum: it tells overflow and non-finite values alike
+        self._largest[point] = activations.abs().amax(-1)
 
-    def check_batch(self) -> None:
-        """Raise (or mask) if a value of the batch is not finite or too large for the storage dtype."""
-        limit = torch.finfo(self._dtype).max
-        # one wait for the device per batch, not one per hook point
-        largest = torch.stack([value.float().cpu() for value in self._largest.values()])
-        if bool((largest <= limit).all()):
-            return
-        for point, value in zip(self._largest, largest.tolist(), strict=True):
-            if value <= limit:
-                continue
-            stored = self.buffers[point].index_select(0, self._place)
-            bad_rows = self._place[~stored.isfinite().all(1)]
-            if np.isfinite(value):
-                raise StrataError(
-                    f"{point} reaches {value:.4g}, which {self._name(self._dtype)} can't hold (at most {limit:.4g}): "
-                    f"use storage_dtype=bfloat16 or float32 ({self._where(bad_rows)})"
-                )
-            if not self._mask_non_finite:
-                raise StrataError(
-                    f"{point} is NaN or infinite ({self._where(bad_rows)}): run the model in a wider dtype "
-                    "(model.dtype=float32 or bfloat16), or keep such tokens out of statistics with non_finite=mask"
-                )
-            self.non_finite[bad_rows.numpy()] = True
+    def end_batch(self) -> None:
+        """Wait for the device. Raise (or mask) if a value is not finite, or too large for the storage dtype."""
+        if self._in_flight:
+            torch.accelerator.synchronize()
+        for point, activations in self._in_flight.items():
+            self._place(point, activations)
+        for point, largest in self._largest.items():
+            self._check(point, largest.float().cpu())
 
-    def _where(self, rows: Tensor) -> str:
-        if len(rows) == 0:
-            return "no row of it was stored"
-        row = int(rows[0])
-        sequence = int(np.searchsorted(self._start, row, side="right")) - 1
-        place = f"first at sequence {self._first_sequence + sequence}, position {row - self._start[sequence]}"
-        return f"{len(rows)} tokens of its batch, {place}"
+    def _place(self, point: HookPoint, activations: Float[Tensor, "batch pos d_model"]) -> None:
+        buffer = self.buffers[point]
+        for place, sequence in zip(self._places, activations, strict=True):
+            # unpads, casts and copies at once
+            buffer[place].copy_(sequence[: place.stop - place.start])
 
-    @staticmethod
-    def _name(dtype: torch.dtype) -> str:
-        return str(dtype).removeprefix("torch.")
+    def _check(self, point: HookPoint, largest: Float[Tensor, "batch pos"]) -> None:
+        lengths = torch.tensor([place.stop - place.start for place in self._places])
+        bad = ~(largest <= self._limit) & (torch.arange(largest.shape[1]) < lengths[:, None])
+        too_large = bad & largest.isfinite()
+        if too_large.any():
+            raise StrataError(
+                f"{point} reaches {float(largest[too_large].max()):.4g}, which {self._dtype_name} can't hold (at most "
+                f"{self._limit:.4g}): use storage_dtype=bfloat16 or float32 ({self._where(too_large)})"
+            )
+        if bad.any() and not self._mask_non_finite:
+            raise StrataError(
+                f"{point} is NaN or infinite ({self._where(bad)}): run the model in a wider dtype "
+                "(model.dtype=float32 or bfloat16), or keep such tokens out of statistics with non_finite=mask"
+            )
+        for row, position in bad.nonzero().tolist():
+            self.non_finite[self._places[row].start + position] = True
+
+    def _where(self, tokens: Bool[Tensor, "batch pos"]) -> str:
+        row, position = tokens.nonzero()[0].tolist()
+        sequence = self._first_sequence + int(self._batch[row])
+        return f"{int(tokens.sum())} tokens of its batch, the first at sequence {sequence}, position {position}"
+
+    @property
+    def _dtype_name(self) -> str:
+        return str(self._dtype).removeprefix("torch.")
 
 
 def _finish_part(

@@ -1,23 +1,32 @@
 """A store under construction: its layout, the check that it fits the disk, and the seal when all parts are there."""
 
+import contextlib
+import errno
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from src.activations.collect import right_padded, sequences_per_part
-from src.activations.parts import Manifest, part_folder, read_manifest
+from src.activations.parts import Manifest, damage, part_folder, read_manifest
 from src.activations.store import STORAGE_DTYPES, StoreLayout
-from src.artifacts import Plan, Provenance
-from src.artifacts.folder import seal
+from src.activations.workers import Worker
+from src.artifacts import Plan, Provenance, find_finished
+from src.artifacts.folder import open_shared_folder, seal
 from src.errors import StrataError
 from src.hook_points import HookPoint
-from src.models import HiddenStateCheck, LanguageModel, check_hidden_states
+from src.models import HiddenStateCheck, LanguageModel, check_hidden_states, run_with_hooks
 from src.text import Keep, SequenceTable
 
 # the disk of a machine that is filled to the last byte helps nobody
 _SPARE_BYTES = 64 * 2**20
+_TEST_POSITIONS = 32
+# written by open_shared_folder
+_PLAN_FILE = "plan.json"
 
 
 def hook_points_of(model: LanguageModel, hooks: list[str], layers: int | list[int] | str) -> tuple[HookPoint, ...]:
@@ -26,11 +35,26 @@ def hook_points_of(model: LanguageModel, hooks: list[str], layers: int | list[in
         chosen = list(range(model.n_layers))
     else:
         chosen = sorted({layers} if isinstance(layers, int) else {int(layer) for layer in layers})
-    points = tuple(HookPoint(hook, layer) for hook in dict.fromkeys(hooks) for layer in chosen)
-    if not points:
+    if not chosen:
         raise StrataError("layers=[] leaves nothing to collect: name at least one layer")
+    if chosen[-1] >= model.n_layers:
+        raise StrataError(
+            f"layers: {model.config.name} has no layer {chosen[-1]}; choose from its layers 0 to {model.n_layers - 1}"
+        )
+    points = tuple(HookPoint(hook, layer) for hook in dict.fromkeys(hooks) for layer in chosen)
     model.check_hook_points(points)
     return points
+
+
+def refuse_long_sequences(model: LanguageModel, table: SequenceTable) -> None:
+    """StrataError if the table has sequences that are longer than the model was made for."""
+    positions = getattr(model.module.config.get_text_config(), "max_position_embeddings", None)
+    longest = int(table.lengths.max())
+    if isinstance(positions, int) and 0 < positions < longest:
+        raise StrataError(
+            f"there are sequences of {longest} tokens, and {model.config.name} has {positions} positions: "
+            f"set max_length={positions} (and long_documents=split to keep the rest of each document)"
+        )
 
 
 def plan_layout(
@@ -55,17 +79,31 @@ def plan_layout(
     )
 
 
-def bytes_of(layout: StoreLayout, table: SequenceTable, parts: list[int]) -> int:
-    """Upper bound on the bytes that some parts take on the disk (compression only makes it less)."""
+def missing_parts(store: Path, layout: StoreLayout, seal: str, *, repair: bool, overwrite: bool) -> list[int]:
+    """The parts that are still to be made.
+
+    repair: also those whose contents don't match their checksums. overwrite: all.
+    """
+    missing = []
+    for part in range(layout.n_parts):
+        manifest = None if overwrite else read_manifest(store, part, seal)
+        if manifest is None or (repair and damage(store, manifest)):
+            missing.append(part)
+    return missing
+
+
+def tokens_of(layout: StoreLayout, table: SequenceTable, parts: list[int]) -> int:
+    """Number of tokens of some parts."""
     which = [layout.sequences_of(part) for part in parts]
-    tokens = sum(int(table.offsets[sequences.stop] - table.offsets[sequences.start]) for sequences in which)
-    return tokens * layout.bytes_per_token
+    return sum(int(table.offsets[sequences.stop] - table.offsets[sequences.start]) for sequences in which)
 
 
-def refuse_full_disk(store: Path, needed: int) -> None:
-    """StrataError if the disk can't hold `needed` more bytes."""
+def refuse_full_disk(store: Path, needed: int, *, overwrite: bool) -> None:
+    """StrataError if the disk can't hold `needed` more bytes (overwrite: what lies in the store makes room first)."""
     existing = next(path for path in (store, *store.parents) if path.exists())
     free = shutil.disk_usage(existing).free
+    if overwrite:
+        free += sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     if needed + _SPARE_BYTES > free:
         raise StrataError(
             f"{store} needs up to {needed / 1e9:.3g} GB more, and its disk has {free / 1e9:.3g} GB free: collect fewer "
@@ -73,23 +111,72 @@ def refuse_full_disk(store: Path, needed: int) -> None:
         )
 
 
+@contextlib.contextmanager
+def filling(plan: Plan, worker: Worker, *, overwrite: bool) -> Iterator[None]:
+    """Open the folder of a store for filling, and keep other runs of the same command out of it meanwhile.
+
+    Workers of several share it. Raises StrataError if another run fills it, or if it is to become another store.
+    """
+    if overwrite and worker.count > 1:
+        raise StrataError(
+            f"overwrite=true with {worker.count} workers: each would remove what the others made. Remove {plan.path} "
+            "yourself, or choose another name=..., and start the workers without overwrite"
+        )
+    kind = fcntl.LOCK_EX if worker.count == 1 else fcntl.LOCK_SH
+    busy = (
+        f"another run is filling {plan.path}: wait until it has ended (several runs may share the work: give each of "
+        "them num_workers and its own worker_index)"
+    )
+    if plan.path.exists():
+        with _locked(plan.path, kind, busy):  # an overwrite must not pull the folder from under another run
+            open_shared_folder(plan, overwrite=overwrite)
+    else:
+        open_shared_folder(plan)
+    with _locked(plan.path, kind, busy):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, kind: int, busy: str | None = None) -> Iterator[None]:
+    """Hold a lock that ends with the process: wait for it, or raise StrataError(busy) if it is taken."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind if busy is None else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StrataError(busy) from None
+    except OSError as error:
+        # some network file systems have no locks, and there the user has to take care
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            os.close(descriptor)
+            raise
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def finish(
     store: Path, layout: StoreLayout, plan: Plan, provenance: Provenance, check: HiddenStateCheck | None
 ) -> bool:
     """Seal the store if all parts are there: write meta.json. False while parts of other workers are missing.
 
-    Any worker may do it, several may do it at once: they write the same.
+    Any worker may do it; when several are done at once, one does it, and the others find it done.
     """
-    manifests = [read_manifest(store, part, plan.fingerprint) for part in range(layout.n_parts)]
-    present = [manifest for manifest in manifests if manifest is not None]
-    if len(present) < layout.n_parts:
-        return False
-    known = {
-        f"{part_folder(store, manifest.part).name}/{name}": entry
-        for manifest in present
-        for name, entry in manifest.files.items()
-    }
-    seal(store, plan, provenance, summarise(layout, present, check), known)
+    with _locked(store / _PLAN_FILE, fcntl.LOCK_EX):
+        manifests = [read_manifest(store, part, plan.fingerprint) for part in range(layout.n_parts)]
+        present = [manifest for manifest in manifests if manifest is not None]
+        if len(present) < layout.n_parts:
+            return False
+        if find_finished(plan, overwrite=False) is None:
+            for leftover in store.glob(".*"):  # of processes that were killed, maybe on other machines
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            known = {
+                f"{part_folder(store, manifest.part).name}/{name}": entry
+                for manifest in present
+                for name, entry in manifest.files.items()
+            }
+            seal(store, plan, provenance, summarise(layout, present, check), known)
     return True
 
 
@@ -104,7 +191,19 @@ def summarise(layout: StoreLayout, manifests: list[Manifest], check: HiddenState
     }
 
 
-def self_test(model: LanguageModel, table: SequenceTable, batch_size: int) -> HiddenStateCheck:
-    """Compare our hooks with transformers' own hidden states on the first sequences (StrataError if they differ)."""
+def self_test(model: LanguageModel, table: SequenceTable, batch_size: int) -> HiddenStateCheck | None:
+    """Compare our hooks with transformers' own hidden states on the first batch (StrataError if they differ).
+
+    Its first positions suffice, and cost little. None if NaN or infinite values leave nothing to compare.
+    """
     sequences = table.read(0, min(batch_size, table.n_sequences))
-    return check_hidden_states(model, *right_padded([sequence.token_ids for sequence in sequences]))
+    input_ids, attention_mask = right_padded([sequence.token_ids[:_TEST_POSITIONS] for sequence in sequences])
+    finite: list[bool] = []
+    run_with_hooks(
+        model,
+        input_ids,
+        attention_mask,
+        [HookPoint("resid_post", layer) for layer in range(model.n_layers)],
+        lambda _point, state: finite.append(bool(state.isfinite().all())),
+    )
+    return check_hidden_states(model, input_ids, attention_mask) if all(finite) else None

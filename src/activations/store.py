@@ -62,7 +62,7 @@ class ActivationStore:
 
     def __iter__(self) -> Iterator[Part]:
         for index in range(self.layout.n_parts):
-            yield Part(self.path, index, self.layout.sequences_of(index).start)
+            yield Part(self.path, index, self.layout.sequences_of(index).start, self.artifact.meta.fingerprint)
 
     def require(self, points: Sequence[HookPoint]) -> None:
         """StrataError if the store lacks one of the hook points."""

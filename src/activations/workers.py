@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+import torch
+
 from src.errors import StrataError
 
 
@@ -26,7 +28,27 @@ def choose_worker(num_workers: int | None, worker_index: int | None) -> Worker:
     if (num_workers is None) != (worker_index is None):
         raise StrataError("set num_workers and worker_index together, or neither")
     if num_workers is None or worker_index is None:
-        num_workers, worker_index = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if worker_index >= num_workers:
+        num_workers, worker_index = _environment("WORLD_SIZE", 1), _environment("RANK", 0)
+    if not 0 <= worker_index < num_workers:
         raise StrataError(f"worker_index={worker_index}: with num_workers={num_workers} it is 0 to {num_workers - 1}")
     return Worker(worker_index, num_workers)
+
+
+def own_device(device: str) -> str:
+    """The device of this process: torchrun's processes on one machine (LOCAL_RANK) get one accelerator each.
+
+    A device that names its index, or the CPU, stays what it is.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if "LOCAL_RANK" not in os.environ or accelerator is None or device not in ("auto", accelerator.type):
+        return device
+    return f"{accelerator.type}:{_environment('LOCAL_RANK', 0) % torch.accelerator.device_count()}"
+
+
+def _environment(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise StrataError(
+            f"the environment variable {name} is {text!r}, not a number: unset it, or start with torchrun"
+        )
+    return int(text)

@@ -1,0 +1,115 @@
+"""Passes over a store against the same sums over all rows at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from src.activations.moments import Moments
+from src.activations.passes import accumulate_moments, rows_by_part, store_hashes
+from src.errors import StrataError
+from src.hook_points import HookPoint
+from src.text import Keep, content_hashes
+from tests.fixtures.stores import make_store
+
+A, B, C = (HookPoint("resid_post", layer) for layer in range(3))
+LENGTHS = [5, 3, 1, 6, 2, 8, 4]
+N_TOKENS = sum(LENGTHS)
+SEQUENCE = np.repeat(range(len(LENGTHS)), LENGTHS)
+GROUPS = np.array([0, 2, 1, 0, 2, 1, 0], np.int8)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    draws = np.random.default_rng(0)
+    return {point: (draws.standard_normal((N_TOKENS, 6)) + 40 * point.layer).astype(np.float32) for point in (A, B, C)}
+
+
+@pytest.fixture(scope="module")
+def keep():
+    first = np.concatenate([[0], np.cumsum(LENGTHS)[:-1]])
+    keep = np.zeros(N_TOKENS, np.uint8)
+    keep[first] = Keep.BOS
+    keep[first[1]] = Keep.FIRST
+    keep[[7, 12]] = Keep.SPECIAL
+    keep[20] = Keep.SINK
+    return keep
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, rows, keep):
+    return make_store(tmp_path_factory.mktemp("artifacts"), rows, LENGTHS, keep, sequences_per_part=2)
+
+
+def test_rows_of_the_wanted_groups_in_the_order_of_the_store(store, rows, keep):
+    found = list(rows_by_part(store, [A, C, A], GROUPS, [0, 2]))
+    wanted = np.isin(GROUPS[SEQUENCE], [0, 2])
+    assert list(found[0].activations) == [A, C]
+    for point in (A, C):
+        assert np.array_equal(torch.cat([part.activations[point] for part in found]).numpy(), rows[point][wanted])
+    for name, expected in {
+        "sequence": SEQUENCE[wanted],
+        "group": GROUPS[SEQUENCE][wanted],
+        "is_counted": keep[wanted] == Keep.COUNTED,
+        "is_bos": np.isin(keep[wanted], [Keep.BOS, Keep.FIRST]),
+    }.items():
+        assert torch.cat([getattr(part, name) for part in found]).tolist() == expected.tolist()
+
+
+def test_a_part_without_a_wanted_sequence_is_not_read(store, monkeypatch):
+    read = []
+    part_type = type(next(iter(store)))
+    original = part_type.activations
+    monkeypatch.setattr(part_type, "activations", lambda part, point: read.append(part.index) or original(part, point))
+    groups = np.array([0, 0, 0, 0, 1, 0, 0])
+    assert len(list(rows_by_part(store, [A], groups, [1]))) == 1
+    assert read == [2]
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_moments_are_sums_over_counted_rows_by_group(store, rows, keep, precision):
+    done = []
+    moments = accumulate_moments(store, [(A, A), (A, C)], GROUPS, 3, precision, CPU, done.append)
+    assert done == [8, 7, 10, 4]
+    for group in range(3):
+        counted = (keep == Keep.COUNTED) & (GROUPS[SEQUENCE] == group)
+        x, y = (rows[point][counted].astype(np.float64) for point in (A, C))
+        found = moments.subset([group])
+        assert found.n == len(x)
+        np.testing.assert_allclose(found.mean(C).numpy(), y.mean(0), rtol=1e-6)
+        expected = (x - x.mean(0)).T @ (y - y.mean(0))
+        tolerance = 1e-9 if precision == "float64" else 1e-4
+        np.testing.assert_allclose(found.scatter(A, C).numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_moments_do_not_depend_on_how_the_store_is_cut(tmp_path, store, rows, keep):
+    pairs = [(A, A), (A, B)]
+    whole = make_store(tmp_path, rows, LENGTHS, keep, sequences_per_part=100)
+    one, many = (accumulate_moments(each, pairs, GROUPS, 3, "float64", CPU, lambda _n: None) for each in (whole, store))
+    assert torch.equal(one.count, many.count)
+    for a, b in pairs:
+        torch.testing.assert_close(
+            one.subset([0, 2]).scatter(a, b), many.subset([0, 2]).scatter(a, b), rtol=1e-9, atol=1e-9
+        )
+
+
+def test_tokens_that_are_not_counted_may_hold_anything(tmp_path, rows, keep):
+    spoilt = {point: values.copy() for point, values in rows.items()}
+    for values in spoilt.values():
+        values[keep != Keep.COUNTED] = np.nan
+    store = make_store(tmp_path, spoilt, LENGTHS, keep)
+    moments: Moments = accumulate_moments(store, [(A, B)], GROUPS, 3, "float64", CPU, lambda _n: None)
+    assert int(moments.count.sum()) == int((keep == Keep.COUNTED).sum())
+    assert bool(moments.subset([0, 1, 2]).scatter(A, B).isfinite().all())
+
+
+def test_a_layer_that_was_not_collected_is_refused(store):
+    with pytest.raises(StrataError, match=r"has no resid_post\.7"):
+        accumulate_moments(store, [(A, HookPoint("resid_post", 7))], GROUPS, 3, None, CPU, lambda _n: None)
+
+
+def test_hashes_are_those_of_the_sequences_token_ids(store):
+    ids = np.concatenate([part.token_ids for part in store])
+    expected = content_hashes(np.split(ids, np.cumsum(LENGTHS)[:-1]), seed=5)
+    assert store_hashes(store, seed=5).tolist() == expected.tolist()
+    assert store_hashes(store, seed=6).tolist() != expected.tolist()
