@@ -19,9 +19,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python benchmarks/bench_fit.py
-	$(BIN)/python benchmarks/bench_memory.py
-	$(BIN)/python benchmarks/bench_collect.py
+	$(BIN)/python -m benchmarks.bench_fit
+	$(BIN)/python -m benchmarks.bench_memory
+	$(BIN)/python -m benchmarks.bench_collect
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
