@@ -85,6 +85,9 @@ def plain_forward(module: Any, blocks: Any, table: SequenceTable, increments: tu
         value = value[0] if isinstance(value, tuple) else value
         seen.setdefault(point, []).append(value.detach().reshape(-1, value.shape[-1]).clone())
 
+    def after(point: HookPoint) -> Any:
+        return lambda _module, _args, output: note(point, output)
+
     handles = []
     for layer, block in enumerate(blocks):
 
@@ -94,11 +97,7 @@ def plain_forward(module: Any, blocks: Any, table: SequenceTable, increments: tu
 
         handles.append(block.register_forward_hook(around, with_kwargs=True))
         for hook, name in zip(("attn_out", "mlp_out"), increments or (), strict=False):
-
-            def after(_module: nn.Module, _args: Any, output: Any, point: HookPoint = HookPoint(hook, layer)) -> None:
-                note(point, output)
-
-            handles.append(block.get_submodule(name).register_forward_hook(after))
+            handles.append(block.get_submodule(name).register_forward_hook(after(HookPoint(hook, layer))))
     with torch.no_grad():
         for sequence in table.read(0, table.n_sequences):
             ids = torch.from_numpy(sequence.token_ids).long()[None]

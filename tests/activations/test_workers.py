@@ -91,12 +91,13 @@ def test_a_second_run_is_kept_out_while_a_store_is_filled(plan):
 
 
 def test_workers_share_a_store_and_keep_a_lone_run_out(plan):
-    with job.filling(plan, Worker(0, 2), overwrite=False), job.filling(plan, Worker(1, 2), overwrite=False):
-        with (
-            pytest.raises(StrataError, match="another run is filling"),
-            job.filling(plan, Worker(0, 1), overwrite=False),
-        ):
-            pass
+    with (
+        job.filling(plan, Worker(0, 2), overwrite=False),
+        job.filling(plan, Worker(1, 2), overwrite=False),
+        pytest.raises(StrataError, match="another run is filling"),
+        job.filling(plan, Worker(0, 1), overwrite=False),
+    ):
+        pass
     with job.filling(plan, Worker(0, 1), overwrite=False):
         pass
 
