@@ -27,7 +27,7 @@ _ZARR_DTYPES = {torch.bfloat16: "uint16", torch.float16: "float16", torch.float3
 _CHUNK_BYTES = 6 * 2**20
 _SHARD_CHUNKS = 16
 # else zarr compares every chunk with zeros, which costs more than compressing it, and leaves out those that are equal
-_WRITING = {"write_empty_chunks": True}
+_WRITING: Any = {"write_empty_chunks": True}
 # measured on residual streams: bitshuffle + lz4 costs a third of zstd's time, and bfloat16 bits compress best with it
 _COMPRESSOR = BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt64
 from torch import Tensor
 
 from src.activations.moments import Moments, Precision
+from src.activations.parts import Part
 from src.activations.store import ActivationStore
 from src.hook_points import HookPoint
 from src.text import Keep, content_hashes
@@ -36,23 +37,31 @@ def rows_by_part(
     groups: the group of every sequence of the store. A part without a wanted sequence is not read.
     """
     for part in store:
-        sequence = part.sequence
-        group = groups[sequence]
-        is_wanted = np.isin(group, wanted_groups)
-        if not is_wanted.any():
-            continue
-        keep = part.keep[is_wanted]
-        chosen = None if is_wanted.all() else torch.from_numpy(np.flatnonzero(is_wanted))
-        activations = {point: part.activations(point) for point in dict.fromkeys(points)}
-        yield Rows(
-            activations={
-                point: rows if chosen is None else rows.index_select(0, chosen) for point, rows in activations.items()
-            },
-            sequence=torch.from_numpy(sequence[is_wanted]),
-            group=torch.from_numpy(group[is_wanted].astype(np.int64)),
-            is_counted=torch.from_numpy(keep == Keep.COUNTED),
-            is_bos=torch.from_numpy((keep == Keep.BOS) | (keep == Keep.FIRST)),
-        )
+        is_wanted = np.isin(groups[part.sequence], wanted_groups)
+        if is_wanted.any():
+            # no name here may hold the rows of one part while the next one is read
+            yield _read_rows(part, points, groups, is_wanted)
+
+
+def _read_rows(
+    part: Part,
+    points: Sequence[HookPoint],
+    groups: Int[np.ndarray, " sequence"],
+    is_wanted: Bool[np.ndarray, " token"],
+) -> Rows:
+    sequence, keep = part.sequence[is_wanted], part.keep[is_wanted]
+    return Rows(
+        activations={point: _select(part, point, is_wanted) for point in dict.fromkeys(points)},
+        sequence=torch.from_numpy(sequence),
+        group=torch.from_numpy(groups[sequence].astype(np.int64)),
+        is_counted=torch.from_numpy(keep == Keep.COUNTED),
+        is_bos=torch.from_numpy((keep == Keep.BOS) | (keep == Keep.FIRST)),
+    )
+
+
+def _select(part: Part, point: HookPoint, tokens: Bool[np.ndarray, " token"]) -> Float[Tensor, "row d_model"]:
+    rows = part.activations(point)
+    return rows if tokens.all() else rows.index_select(0, torch.from_numpy(np.flatnonzero(tokens)))
 
 
 def accumulate_moments(
@@ -72,10 +81,13 @@ def accumulate_moments(
     store.require(points)
     d_model = store.layout.d_model
     moments = Moments.empty(pairs, {point: d_model for point in points}, n_groups, device=device, precision=precision)
-    for rows in rows_by_part(store, points, groups, range(n_groups)):
-        counted = {point: values[rows.is_counted].to(device) for point, values in rows.activations.items()}
-        moments.update(counted, rows.group[rows.is_counted].to(device))
-        advance(len(rows.sequence))
+    for part in store:
+        is_counted = part.keep == Keep.COUNTED
+        group = groups[part.sequence[is_counted]].astype(np.int64)
+        counted = {point: _select(part, point, is_counted).to(device) for point in points}
+        moments.update(counted, torch.from_numpy(group).to(device))
+        del counted  # before the next part is read
+        advance(len(is_counted))
     return moments
 
 
