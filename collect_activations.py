@@ -8,7 +8,7 @@
 Run the same command again after an interruption: finished parts are kept.
 """
 
-from src.artifacts import Artifact, label
+from src.artifacts import Artifact, Draft, label
 from src.config.stages import CollectConfig
 from src.stage import Stage, entry_point
 
@@ -19,7 +19,7 @@ def run(config: CollectConfig, stage: Stage) -> Artifact | None:
     from src.activations.workers import choose_worker, own_device
     from src.artifacts import find_finished
     from src.models import load_model, resolve_device
-    from src.report.collection import keep_table
+    from src.report.collection import keep_figures, keep_table, store_text
     from src.stage.sequences import prepare_sequences
     from src.text import SequenceTable
 
@@ -52,16 +52,22 @@ def run(config: CollectConfig, stage: Stage) -> Artifact | None:
         )
         check = job.self_test(model, table, config.batch_size)
         mine = worker.share(missing)
+
+        def publish(draft: Draft) -> None:
+            tables, figures = [keep_table(draft.summary)], keep_figures(draft.summary)
+            stage.report(draft, "Activations", store_text(draft.summary), tables, figures)
+
         with (
             job.filling(plan, worker, overwrite=config.overwrite),
             stage.progress("collecting", job.tokens_of(layout, table, mine), "tokens") as advance,
         ):
             collect.collect_parts(model, table, plan.path, layout, settings, mine, plan.fingerprint, advance)
-            if not job.finish(plan.path, layout, plan, stage.provenance, check):
+            if not job.finish(plan.path, layout, plan, stage.provenance, check, publish):
                 stage.say(f"worker {worker.index} is done; the last of the {worker.count} workers seals {plan.path}")
                 return None
         finished = stage.finished(plan)
-    stage.show(keep_table(finished))
+    else:
+        stage.show_report(finished)
     stage.say(f"{plan.path}: {layout.n_tokens:,} tokens at {len(points)} hook points")
     return finished
 

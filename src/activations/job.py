@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from src.activations.collect import right_padded, sequences_per_part
 from src.activations.parts import Manifest, damage, part_folder, read_manifest
 from src.activations.store import STORAGE_DTYPES, StoreLayout
 from src.activations.workers import Worker
-from src.artifacts import Plan, Provenance, find_finished
+from src.artifacts import Draft, Plan, Provenance, find_finished
 from src.artifacts.folder import open_shared_folder, seal
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -157,11 +157,17 @@ def _locked(path: Path, kind: int, busy: str | None = None) -> Iterator[None]:
 
 
 def finish(
-    store: Path, layout: StoreLayout, plan: Plan, provenance: Provenance, check: HiddenStateCheck | None
+    store: Path,
+    layout: StoreLayout,
+    plan: Plan,
+    provenance: Provenance,
+    check: HiddenStateCheck | None,
+    publish: Callable[[Draft], None],
 ) -> bool:
     """Seal the store if all parts are there: write meta.json. False while parts of other workers are missing.
 
-    Any worker may do it; when several are done at once, one does it, and the others find it done.
+    Any worker may do it; when several are done at once, one does it, and the others find it done. publish: adds to the
+    folder what its readers should see, before it is sealed.
     """
     with _locked(store / _PLAN_FILE, fcntl.LOCK_EX):
         manifests = [read_manifest(store, part, plan.fingerprint) for part in range(layout.n_parts)]
@@ -176,7 +182,10 @@ def finish(
                 for manifest in present
                 for name, entry in manifest.files.items()
             }
-            seal(store, plan, provenance, summarise(layout, present, check), known)
+            draft = Draft(store)
+            draft.summary = summarise(layout, present, check)
+            publish(draft)
+            seal(store, plan, provenance, draft.summary, known)
     return True
 
 

@@ -72,6 +72,9 @@ class Stage:
         )
         _limit_threads(self.config.threads)
         _seed_everything(self.config.seed)
+        if not self.errors.is_terminal:
+            # read by transformers and datasets when they are imported: no bars of theirs in a log file
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         if self.config.logger.kind == "wandb":
             self._tracker = self._start_wandb()
         log.info("%s starts: %s", self.name, " ".join(self._overrides) or "defaults")
