@@ -81,10 +81,10 @@ def main() -> None:
         contenders = own_contenders(gpt2, folder, arguments.storage_dtype)
         if not arguments.skip_peers:
             contenders |= peer_contenders(gpt2, folder, notes)
-        rows += measure(gpt2, contenders, arguments.repeats, console)
+        rows += measure(gpt2, contenders, arguments.repeats)
         testbed = testbed_case(folder / "testbed", quick=arguments.quick)
         contenders = own_contenders(testbed, folder, arguments.storage_dtype)
-        rows += measure(testbed, contenders, arguments.repeats, console)
+        rows += measure(testbed, contenders, arguments.repeats)
     columns = ["model", "what", "layers", "seconds", "tokens/s", "of forward", "Strata's gain"]
     caption = f"Medians of {arguments.repeats} turns, {torch.get_num_threads()} threads, storage in "
     caption += f"{arguments.storage_dtype}. " + " ".join(notes)
@@ -94,7 +94,7 @@ def main() -> None:
 def gpt2_case(folder: Path, *, quick: bool) -> Case:
     """A random model of GPT-2 small's shape and random tokens: sequences of equal length, as the peers need them."""
     sizes = {"n_layer": 4, "n_embd": 128, "n_head": 4, "vocab_size": 1000} if quick else {}
-    n_sequences, length, batch_size = (16, 64, 4) if quick else (40, 256, 8)
+    n_sequences, length, batch_size = (16, 64, 4) if quick else (24, 256, 4)
     torch.manual_seed(0)
     config = AutoConfig.for_model("gpt2", bos_token_id=0, eos_token_id=0, **sizes)
     model = wrap_model(AutoModelForCausalLM.from_config(config, dtype=torch.float32), model_config("random-gpt2"))
@@ -173,7 +173,7 @@ def own_contenders(case: Case, folder: Path, storage_dtype: str) -> dict[str, tu
         with job.filling(plan, Worker(0, 1), overwrite=False):
             parts = range(layout.n_parts)
             collect.collect_parts(model, table, plan.path, layout, settings, parts, plan.fingerprint, lambda _n: None)
-            assert job.finish(plan.path, layout, plan, PROVENANCE, None)
+            assert job.finish(plan.path, layout, plan, PROVENANCE, None, lambda _draft: None)
 
     return {"forward pass alone": (0, bare), "Strata": (model.n_layers, strata)}
 
@@ -296,8 +296,8 @@ def sae_lens(case: Case, hooked, tokens: torch.Tensor, folder: Path) -> Run:  # 
             shuffle=False,
             prepend_bos=False,
             device="cpu",
-            # one buffer for every part of ours, so that its memory is bounded too
-            buffer_size_gb=case.batch_size * length * case.model.d_model * 4 / 1e9,
+            # all in one buffer, which costs it least
+            buffer_size_gb=(tokens.numel() * case.model.d_model * 4 + 1) / 1e9,
         )
         quiet = io.StringIO()
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
@@ -307,17 +307,18 @@ def sae_lens(case: Case, hooked, tokens: torch.Tensor, folder: Path) -> Run:  # 
     return run
 
 
-def measure(case: Case, contenders: dict[str, tuple[int, Run]], repeats: int, console: Console) -> list[list[Cell]]:
+def measure(case: Case, contenders: dict[str, tuple[int, Run]], repeats: int) -> list[list[Cell]]:
     """Let the contenders take turns; one row of the table for each."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    progress = Console(stderr=True, highlight=False, style="dim")
     artifacts = Path(case.table.path).parents[1] / "artifacts"
-    for turn in range(-1, repeats):  # the first turn warms up, and does not count
-        for name in contenders if turn % 2 else reversed(contenders):
-            with console.status(f"{case.title}: {name}, turn {turn + 1} of {repeats}"):
-                start = time.perf_counter()
-                contenders[name][1]()
-                if turn >= 0:
-                    seconds[name].append(time.perf_counter() - start)
+    contenders["forward pass alone"][1]()  # warms up
+    for turn in range(repeats):
+        for name in reversed(contenders) if turn % 2 else contenders:
+            start = time.perf_counter()
+            contenders[name][1]()
+            seconds[name].append(time.perf_counter() - start)
+            progress.print(f"{case.title}, turn {turn + 1} of {repeats}: {name} {seconds[name][-1]:.2f} s")
             shutil.rmtree(artifacts, ignore_errors=True)
     median = {name: statistics.median(times) for name, times in seconds.items()}
     tokens = case.table.n_tokens

@@ -116,7 +116,7 @@ def collect_store(folder: Path) -> dict[str, float]:
     with job.filling(plan, Worker(0, 1), overwrite=False):
         parts = range(layout.n_parts)
         collect.collect_parts(model, table, plan.path, layout, settings, parts, plan.fingerprint, lambda _n: None)
-        assert job.finish(plan.path, layout, plan, PROVENANCE, None)
+        assert job.finish(plan.path, layout, plan, PROVENANCE, None, lambda _draft: None)
     return report(ActivationStore(open_artifact(plan.path, "activations")), start)
 
 

@@ -69,7 +69,7 @@ def fill(
         parts = range(layout.n_parts)
         collect.collect_parts(model, table, plan.path, layout, settings, parts, plan.fingerprint, done.append)
         assert sum(done) == table.n_tokens
-        assert job.finish(plan.path, layout, plan, PROVENANCE, None)
+        assert job.finish(plan.path, layout, plan, PROVENANCE, None, lambda _draft: None)
     return ActivationStore(open_artifact(plan.path, "activations"))
 
 
