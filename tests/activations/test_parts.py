@@ -185,7 +185,7 @@ def test_a_process_that_dies_while_it_writes_a_part_leaves_none_or_a_whole_one(t
     store = tmp_path / "store"
     store.mkdir()
     process = start_forked(die_in_write_part, str(store), module, name, when)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 9
     finished = read_manifest(store, 3, SEAL)
     assert (finished is not None) == ((name, when) == ("write_json", "after"))
