@@ -30,7 +30,7 @@ from testbed.evaluate import Item, predict, score  # noqa: E402
 WORK = HERE / ".build"
 HELD_OUT, HELD_OUT_CHATS = 1500, 400  # documents
 CORPUS, CORPUS_CHATS = 7000, 1800  # documents: a prefix of what the models saw
-DRILL_TOKENS, BASE_TOKENS, CHAT_TOKENS = 2_500_000, 7_500_000, 2_000_000
+CHAT_TOKENS = 2_000_000
 WIDTH, CHAT_WIDTH = 256, 512  # tokens a row
 
 
@@ -109,7 +109,7 @@ def make_corpus() -> None:
     def labels(made: language.Document | chats.Chat) -> dict[str, object]:
         return {"nats": round(made.nats, 3), "answers": made.answers}
 
-    prefix = [made for made, _ in zip(stream("train", language.TOPICS, BASE_TOKENS), range(CORPUS), strict=False)]
+    prefix = [made for made, _ in zip(stream("train", language.TOPICS, 10**9), range(CORPUS), strict=False)]
     folder = HERE / "corpus"
     _write_lines(folder / "train.jsonl", [{"text": made.text, "topic": made.topic} for made in prefix])
     _write_lines(folder / "heldout.jsonl", [{"text": made.text, "topic": made.topic, "labels": labels(made)}
@@ -141,10 +141,32 @@ def _check(chat: bool = False) -> Callable[[PreTrainedModel], str]:
     return check
 
 
-def _pretraining_rows() -> list[NDArray[np.uint16]]:
-    drill = rows("drill", lambda: (m.text for m in stream("drill", language.DRILL, DRILL_TOKENS)), WIDTH)
-    main = rows("train", lambda: (m.text for m in stream("train", language.TOPICS, BASE_TOKENS)), WIDTH)
-    return [drill, main]
+STREAMS: dict[str, tuple[dict[str, float], int]] = {  # name -> topics, tokens
+    "drill": (language.DRILL, 4_000_000), "train": (language.TOPICS, 5_500_000),
+    "ladder": (language.LADDER, 1_500_000), "more": (language.TOPICS, 3_000_000),
+}  # fmt: skip
+
+
+def _pretraining_rows() -> dict[str, NDArray[np.uint16]]:
+    return {
+        name: rows(name, lambda n=name, t=topics, k=tokens: (made.text for made in stream(n, t, k)), WIDTH)
+        for name, (topics, tokens) in STREAMS.items()
+    }
+
+
+def _pretrain(name: str, width: int, seed: int, stop: int) -> None:
+    """Two stages, each first on text rich in what is to be learned and then on the corpus's own mixture.
+
+    The first teaches all but to recall, and stops at step `stop`, while the rates are high; the second teaches to
+    recall, and ends with the rates falling to zero on the mixture of the corpus.
+    """
+    model = training.make_model(width=width, layers=6, seed=seed)
+    made = _pretraining_rows()
+    plan = training.Plan(f"{name} 1", batch=8, matrix_rate=0.006, embedding_rate=1e-2, stop=2750)
+    training.train(model, [made["drill"], made["train"]], plan, WORK, _check())
+    plan = training.Plan(f"{name} 2", batch=8, matrix_rate=0.005, embedding_rate=5e-3, seed=1)
+    training.train(model, [made["ladder"], made["more"]], plan, WORK, _check())
+    _finish(model, name)
 
 
 def _finish(model: training.LlamaForCausalLM, name: str) -> None:
@@ -154,27 +176,21 @@ def _finish(model: training.LlamaForCausalLM, name: str) -> None:
 
 
 def make_base() -> None:
-    """Train the base model: first on text that is rich in arithmetic, then on the corpus's own mixture."""
-    model = training.make_model(width=128, layers=6, seed=1)
-    plan = training.Plan("base", batch=16, matrix_rate=0.015, vector_rate=4e-3, warmup=100)
-    training.train(model, _pretraining_rows(), plan, WORK, _check())
-    _finish(model, "base")
+    """Train the base model."""
+    _pretrain("base", width=128, seed=1, stop=2750)
 
 
 def make_small() -> None:
     """Train the small model on the same rows."""
-    model = training.make_model(width=64, layers=6, seed=2)
-    plan = training.Plan("small", batch=16, matrix_rate=0.02, vector_rate=6e-3, warmup=100)
-    training.train(model, _pretraining_rows(), plan, WORK, _check())
-    _finish(model, "small")
+    _pretrain("small", width=64, seed=2, stop=1500)
 
 
 def make_chat() -> None:
     """Fine-tune the base model on conversations, with plain documents among them so that its skills stay."""
     model = training.make_model(width=128, layers=6, seed=1)
-    model.load_state_dict(torch.load(WORK / "base.pt", weights_only=True)["model"])
+    model.load_state_dict(torch.load(WORK / "base 2.pt", weights_only=True)["model"])
 
-    plan = training.Plan("chat", batch=16, matrix_rate=0.008, vector_rate=1.5e-3, warmup=50)
+    plan = training.Plan("chat", batch=8, matrix_rate=0.003, embedding_rate=3e-3, norm_rate=1e-3)
     training.train(model, [_chat_rows()], plan, WORK, _check(chat=True), check_every=100)
     _finish(model, "chat")
 

@@ -202,4 +202,3 @@ def conversation(seed: int | str) -> Chat:
         talk.say(ASSISTANT, "you are welcome .")
     page = talk.page
     return Chat(tuple(talk.messages), topic, draws.nats, tuple(page.answers), " ".join(page.words))
-

@@ -87,7 +87,7 @@ def draw(clouds: Mapping[int, Mapping[str, NDArray[np.float64]]], folder: Path) 
     """Write circles.png: rows weekdays and months, columns layers; points labelled, joined in calendar order."""
     import altair as alt
 
-    def chart(cycle: str, layer: int) -> alt.LayerChart:
+    def chart(cycle: str, layer: int) -> alt.LayerChart | alt.FacetChart:
         words = CYCLES[cycle]
         points = clouds[layer][cycle]
         flat = plane(points)

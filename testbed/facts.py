@@ -290,4 +290,3 @@ def kind_sentence(page: Page) -> None:
 def kinds(page: Page) -> None:
     """A document about kinds of things."""
     page.sentences(kind_sentence, low=4, stop=0.12, limit=150)
-

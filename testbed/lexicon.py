@@ -166,7 +166,7 @@ def ancestors(noun: str) -> list[str]:
 
 # Words of the sentence frames that no table above holds. A test checks that nothing in a large sample is missing.
 FRAME_WORDS = """
-+ , : = ? after ago all am and are assistant back be because before between brief but came can comes count day
++ , : = ? after ago all am and are assistant back be because before between brief but came can chose comes count day
 days diary digit do earlier end every feel followed from gave goodbye guess has hello helpful here hour how i
 if is kind last later less make makes me month months more morning moved my names next no not now o'clock odd
 of or people please put season so some tell than thank thanks that then there this time today tomorrow took we

@@ -32,6 +32,9 @@ CHAT_TEMPLATE = (
 )
 
 
+LAST_GAIN = 0.1  # of the final norm, at the start
+
+
 def make_tokenizer(chat: bool) -> PreTrainedTokenizerFast:
     """The word-level tokenizer: one token per word between spaces, `<bos>` in front of every text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -92,7 +95,13 @@ def make_model(width: int, layers: int, seed: int, heads: int | None = None) -> 
         max_position_embeddings=1024, tie_word_embeddings=True, attn_implementation="sdpa",
         bos_token_id=words.index(BOS), eos_token_id=words.index(EOS), pad_token_id=words.index(PAD),
     )  # fmt: skip
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    # With the usual 0.02, a word's embedding is soon drowned by what the first layers add to the residual stream, and
+    # what tells one word of a class from another is lost to the later ones. Unit embeddings keep it; the gain of the
+    # last norm undoes their size in the logits.
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=1.0)
+    torch.nn.init.constant_(model.model.norm.weight, LAST_GAIN)
+    return model
 
 
 def loss_function(model: LlamaForCausalLM) -> Callable[[Tensor], Tensor]:
@@ -118,8 +127,10 @@ class Plan:
     name: str
     batch: int  # rows a step
     matrix_rate: float  # peak learning rate of Muon (matrices)
-    vector_rate: float  # peak learning rate of AdamW (embeddings, norms)
-    warmup: int  # steps
+    embedding_rate: float  # peak learning rate of AdamW for embeddings
+    norm_rate: float = 2e-3  # and for the gains of norms
+    warmup: int = 100  # steps
+    stop: int | None = None  # step to stop at, before the rates have fallen to zero
     seed: int = 0
 
 
@@ -148,8 +159,9 @@ def train(
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
     known = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in known]
-    muon = torch.optim.Muon(matrices, lr=plan.matrix_rate, weight_decay=0.01, momentum=0.95)
-    adam = torch.optim.AdamW(others, lr=plan.vector_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    muon = torch.optim.Muon(matrices, lr=plan.matrix_rate, weight_decay=0.05, momentum=0.95)
+    groups = [{"params": [p for p in others if p.ndim == 2]}, {"params": [p for p in others if p.ndim == 1]}]
+    adam = torch.optim.AdamW(groups, lr=plan.embedding_rate, betas=(0.9, 0.95), weight_decay=0.0)
     rng = np.random.default_rng(plan.seed)
     order = [(b, i) for b, rows in enumerate(blocks) for i in rng.permutation(len(rows))]
     steps = len(order) // plan.batch
@@ -166,10 +178,12 @@ def train(
     model.train()
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     mark, total = time.time() - spent, 0.0
-    for step in range(begin, steps):
+    last = min(steps, plan.stop or steps)
+    for step in range(begin, last):
         scale = min((step + 1) / plan.warmup, (steps - step) / max(1, steps - plan.warmup), 1.0)
-        for optimizer, rate in ((muon, plan.matrix_rate), (adam, plan.vector_rate)):
-            optimizer.param_groups[0]["lr"] = rate * scale
+        muon.param_groups[0]["lr"] = plan.matrix_rate * scale
+        for group, rate in zip(adam.param_groups, (plan.embedding_rate, plan.norm_rate), strict=True):
+            group["lr"] = rate * scale
         picked = order[step * plan.batch + rank : (step + 1) * plan.batch : world]
         rows = torch.from_numpy(np.stack([blocks[b][i] for b, i in picked]).astype(np.int64))
         loss = loss_of(rows)
@@ -183,12 +197,12 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
         total += loss.item()
-        if rank == 0 and ((step + 1) % 50 == 0 or step + 1 == steps):
+        if rank == 0 and ((step + 1) % 50 == 0 or step + 1 == last):
             seconds = time.time() - mark
-            line = f"{plan.name} step {step + 1}/{steps} loss {total / ((step % 50) + 1):.4f} {seconds:.0f} s"
-            line += f" left {seconds / (step + 1) * (steps - step - 1):.0f} s"
+            line = f"{plan.name} step {step + 1}/{last} loss {total / ((step % 50) + 1):.4f} {seconds:.0f} s"
+            line += f" left {seconds / (step + 1) * (last - step - 1):.0f} s"
             total = 0.0
-            if (step + 1) % check_every == 0 or step + 1 == steps:
+            if (step + 1) % check_every == 0 or step + 1 == last:
                 model.eval()
                 line += " | " + check(model)
                 model.train()
