@@ -56,7 +56,7 @@ def held_out_chats() -> list[chats.Chat]:
     return list(found.values())
 
 
-def stream(name: str, weights: Mapping[str, float], tokens: int) -> Iterator[language.Document]:
+def stream(name: str, weights: dict[str, float], tokens: int) -> Iterator[language.Document]:
     """Training documents of a stream, without those that equal a held-out one, until `tokens` are reached."""
     forbidden = {made.text for made in held_out_documents()}
     total, i = 0, 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -48,16 +48,18 @@ class Draws:
         self.nats -= math.log(p if hit else 1 - p)
         return hit
 
-    def weighted(self, weights: Mapping[T, float]) -> T:
+    def weighted(self, weights: dict[T, float]) -> T:
         """A key, with probability proportional to its weight."""
         total = sum(weights.values())
         point = self._random.random() * total
-        for key, weight in weights.items():  # noqa: B007 (the key that the loop stops at is the choice)
+        chosen = next(reversed(weights))  # where rounding leaves the point beyond the last weight
+        for key, weight in weights.items():
             point -= weight
             if point < 0:
+                chosen = key
                 break
-        self.nats -= math.log(weights[key] / total)
-        return key
+        self.nats -= math.log(weights[chosen] / total)
+        return chosen
 
     def sample(self, options: Sequence[T], k: int) -> list[T]:
         """Draw k different options in the order in which they were drawn."""
@@ -148,7 +150,7 @@ def writers() -> dict[str, Callable[[Page], None]]:
     }  # fmt: skip
 
 
-def document(seed: int | str, weights: Mapping[str, float] = TOPICS) -> Document:
+def document(seed: int | str, weights: dict[str, float] = TOPICS) -> Document:
     """The document of a seed: the same seed and weights give the same document on every machine."""
     draws = Draws(seed)
     topic = draws.weighted(weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from testbed import facts
 from testbed.language import MARK, Page
 from testbed.lexicon import (
@@ -100,7 +102,7 @@ def _tell(page: Page, story: Story, check: float, changes: int) -> None:
     """Tell a story. After each event, with probability `check`, a fact of the moment is recalled."""
     draws = page.draws
 
-    def pause(known: list[str]) -> None:
+    def pause(known: Sequence[str]) -> None:
         if draws.chance(0.15):
             page.say(draws.choice(FILLERS))
         if draws.chance(check):

@@ -92,7 +92,7 @@ def make_model(width: int, layers: int, seed: int, heads: int | None = None) -> 
     config = LlamaConfig(
         vocab_size=len(words), hidden_size=width, intermediate_size=width * 8 // 3 // 32 * 32,
         num_hidden_layers=layers, num_attention_heads=heads or width // 32, num_key_value_heads=heads or width // 32,
-        max_position_embeddings=1024, tie_word_embeddings=True, attn_implementation="sdpa",
+        max_position_embeddings=1024, tie_word_embeddings=True,
         bos_token_id=words.index(BOS), eos_token_id=words.index(EOS), pad_token_id=words.index(PAD),
     )  # fmt: skip
     model = LlamaForCausalLM(config)
@@ -220,7 +220,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     half = LlamaForCausalLM(model.config)
     half.load_state_dict(model.state_dict())
     half = half.half()
-    half.config.eos_token_id = tokenizer.eos_token_id
+    half.config.eos_token_id = tokenizer.eos_token_id  # pyright: ignore[reportAttributeAccessIssue]
     half.generation_config.eos_token_id = tokenizer.eos_token_id
     half.generation_config.bos_token_id = tokenizer.bos_token_id
     half.generation_config.pad_token_id = tokenizer.pad_token_id
