@@ -18,8 +18,6 @@ from src.models.blocks import Blocks, find_blocks
 from src.models.increments import Increments, find_increments
 from src.models.inner import InnerModel, find_inner_model
 
-_SAMPLES_PER_WEIGHT = 64
-
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
@@ -76,8 +74,8 @@ class LanguageModel:
     def identity(self) -> dict[str, str | None]:
         """What tells this model from another in a fingerprint: plain values, the same on every machine and device.
 
-        `revision` is the commit, where the hub told it. `weights` is the sha256 of up to 64 evenly spaced values of
-        every weight of the inner model, so that a retrained local model is another one.
+        `revision` is the commit, where the hub told it. `weights` is the sha256 of all
+        weights of the inner model, so that a retrained or edited local model is another one.
         """
         architecture = json.loads(self.module.config.to_json_string(use_diff=False))
         for key in ("_name_or_path", "transformers_version"):
@@ -92,11 +90,10 @@ class LanguageModel:
         }
 
     def _weights_digest(self) -> str:
-        samples = []
+        digest = hashlib.sha256()
         for weight in self.inner.module.parameters():
-            step = max(1, weight.numel() // _SAMPLES_PER_WEIGHT)
-            samples.append(weight.detach().flatten()[::step][:_SAMPLES_PER_WEIGHT].float())
-        return hashlib.sha256(torch.cat(samples).cpu().numpy().tobytes()).hexdigest()
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
 
 def wrap_model(module: PreTrainedModel, config: ModelConfig) -> LanguageModel:

@@ -259,7 +259,9 @@ def _git_revision() -> str | None:
 
 
 def _limit_threads(threads: int | None) -> None:
-    count = threads or len(os.sched_getaffinity(0)) if sys.platform == "linux" else threads or os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    # what the user's shell or launcher has set counts: workers side by side must not all take every core
+    count = threads or int(os.environ.get("OMP_NUM_THREADS") or available)
     # read by BLAS and OpenMP when numpy and torch are imported, which is later
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, str(count))

@@ -68,8 +68,20 @@ def run_stage(
 ) -> Any:
     """Check a composed config, open the stage, and run it. Raises StrataError for a bad config."""
     checked = checked_config(schema, config)
+    _refuse_ignored_name(config, overrides)
     with Stage(stage_name, checked, overrides=overrides) as stage:
         return run(checked, stage)
+
+
+def _refuse_ignored_name(config: DictConfig, overrides: list[str]) -> None:
+    """A model's path wins over its name: a name set beside the path of a config group would change nothing."""
+    keys = {override_key(word) for word in overrides}
+    path = OmegaConf.select(config, "model.path")
+    if "model.name" in keys and "model.path" not in keys and path is not None:
+        raise StrataError(
+            f"model.name={config.model.name} would be ignored: the chosen model config loads the folder {path}; "
+            f"for a model of the hub use model=hub model.name={config.model.name}"
+        )
 
 
 def checked_config(schema: type[ConfigT], config: DictConfig) -> ConfigT:

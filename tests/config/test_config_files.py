@@ -36,8 +36,8 @@ def test_every_primary_config_has_a_test(stage):
     [(group, option) for group in ("model", "dataset", "logger") for option in options(group)],
 )
 def test_every_option_of_every_group_passes(group, option):
-    # the one group whose user must name a path
-    more = ["dataset.dataset_name=some/path"] if option == "text_files" else []
+    # options whose user must name something
+    more = {"text_files": ["dataset.dataset_name=some/path"], "hub": ["model.name=org/name"]}.get(option, [])
     checked("collect_activations", f"{group}={option}", *more)
 
 

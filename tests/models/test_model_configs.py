@@ -24,7 +24,9 @@ def _composed(overrides: list[str]) -> ModelConfig:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_model_config(name: str) -> None:
-    config = _composed([f"+model={name}"])
+    # the option for any model of the hub has no name of its own
+    named = ["model.name=org/name"] if name == "hub" else []
+    config = _composed([f"+model={name}", *named])
     if name.startswith("testbed"):
         assert (config.path or "").startswith("testbed/models/")
     else:

@@ -157,6 +157,12 @@ def test_layers_that_are_not_there_are_named(artifacts, collected):
         run("train_transport_operators", artifacts, "hook=attn_out")
 
 
+def test_a_model_name_that_a_path_would_hide_is_refused(tmp_path):
+    with pytest.raises(StrataError, match=r"would be ignored.*testbed/models/base.*model=hub model.name=org/name"):
+        run("collect_activations", tmp_path, "model.name=org/name")
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_parents_come_with_the_command_that_makes_them(tmp_path, collected, artifacts):
     with pytest.raises(StrataError, match=r"collect them with collect_activations.py \(model=testbed"):
         run("train_transport_operators", tmp_path)
