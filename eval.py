@@ -15,14 +15,12 @@ from src.stage import Stage, entry_point
 
 def run(config: EvalConfig, stage: Stage) -> Artifact:
     """Judge the operators, or show what an earlier run found."""
-    from src.activations.passes import rows_by_part
     from src.models.loading import resolve_device
     from src.report import evaluation as show
     from src.report.records import write_records
-    from src.stage.operators import find_operators, split_of
+    from src.stage.operators import find_operators, judge_operators, split_of
     from src.stage.stores import find_store
-    from src.transport.evaluate import PairJudge, judge_pairs
-    from src.transport.metrics import SequenceBootstrap
+    from src.transport.bootstrap import SequenceBootstrap
 
     device = resolve_device(config.device)
     store = find_store(stage, config.activations, config.model, config.dataset)
@@ -39,21 +37,18 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
 
     split = split_of(store, operators)
     bootstrap = SequenceBootstrap(config.bootstrap, config.seed)
-    judges = [PairJudge(saved.load(), saved.means(), bootstrap, device) for saved in operators.values()]
-    points = [point for judge in judges for point in (judge.source, judge.target)]
-    store.require(points)
-    test = rows_by_part(store, points, split.groups, [split.test])
-    with stage.progress("evaluating", None, "tokens") as advance:
-        judgements = dict(zip(operators, judge_pairs(judges, test, advance), strict=True))
-    details = [table for table in (show.residual_table(judgements), show.bos_table(judgements)) if table is not None]
+    evaluations = judge_operators(operators, store, split, bootstrap, device, stage)
+    details = [table for table in (show.residual_table(evaluations), show.bos_table(evaluations)) if table is not None]
     with stage.create(plan) as draft:
-        write_records(draft.path / "residual", show.residual_records(judgements))
+        names = {pair: saved.artifact.meta.name for pair, saved in operators.items()}
+        write_records(draft.path / "residual", show.residual_records(evaluations, names))
         draft.summary = identity
-        text = f"{len(operators)} operators on the test share of {store.path.name}, beside their baselines."
-        figures = show.residual_figures(judgements)
+        fitted = show.fitted_as(evaluations)
+        text = f"{len(operators)} operators ({fitted}) on the test share of {store.path.name}, beside their baselines."
+        figures = show.residual_figures(evaluations)
         title = "Evaluation of transport operators"
-        metrics = show.operator_metrics(judgements)
-        stage.report(draft, title, text, [show.summary_table(judgements)], figures, details, metrics)
+        metrics = show.operator_metrics(evaluations)
+        stage.report(draft, title, text, [show.summary_table(evaluations)], figures, details, metrics)
     return stage.finished(plan)
 
 

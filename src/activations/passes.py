@@ -17,13 +17,17 @@ from src.text import Keep, content_hashes
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part. is_counted is false for rows that are kept out of statistics (BOS, ...)."""
+    """Rows of one part.
+
+    is_counted: false for rows that are kept out of statistics (BOS, ...). is_first: rows at position 0 that are not
+    counted, whatever the reason (BOS, [CLS], a first token as attention sink), unless they hold NaN.
+    """
 
     activations: dict[HookPoint, Float[Tensor, "row d_model"]]
     sequence: Int[Tensor, " row"]
     group: Int[Tensor, " row"]
     is_counted: Bool[Tensor, " row"]
-    is_bos: Bool[Tensor, " row"]
+    is_first: Bool[Tensor, " row"]
 
 
 def rows_by_part(
@@ -55,7 +59,7 @@ def _read_rows(
         sequence=torch.from_numpy(sequence),
         group=torch.from_numpy(groups[sequence].astype(np.int64)),
         is_counted=torch.from_numpy(keep == Keep.COUNTED),
-        is_bos=torch.from_numpy((keep == Keep.BOS) | (keep == Keep.FIRST)),
+        is_first=torch.from_numpy((part.position[is_wanted] == 0) & ~np.isin(keep, (Keep.COUNTED, Keep.NON_FINITE))),
     )
 
 

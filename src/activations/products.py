@@ -14,9 +14,15 @@ Precision = Literal["float64", "float32"]
 _FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 
-def default_precision(device: torch.device | str) -> Precision:
-    """float64 where it is affordable: CPU (which stands in for MPS too) and datacentre GPUs; else float32."""
+def arithmetic_device(device: torch.device | str) -> torch.device:
+    """Where float64 sums for a device are kept: the device itself, but the CPU for MPS, which has no float64."""
     device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def default_precision(device: torch.device | str) -> Precision:
+    """float64 where it is affordable: CPU (and so MPS: `arithmetic_device`) and datacentre GPUs; else float32."""
+    device = arithmetic_device(device)
     if device.type != "cuda" or torch.cuda.get_device_capability(device) in _FAST_FLOAT64:
         return "float64"
     return "float32"

@@ -1,17 +1,18 @@
 """What eval.py shows and writes: operators beside their baselines, with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from src.report.artifact_report import NamedChart
 from src.report.figures.heatmap import pair_heatmap
 from src.report.figures.transport import baseline_bars, bos_effect, dimension_quantiles
 from src.report.tables import Interval, Table
-from src.transport.evaluate import IDENTITY, MEAN, OPERATOR, SHIFT, Judgement
-from src.transport.metrics import Estimate, ResidualMetrics
+from src.transport.bootstrap import Estimate
+from src.transport.evaluate import IDENTITY, MEAN, OPERATOR, SHIFT, Judgement, PairEvaluation
+from src.transport.metrics import ResidualMetrics
 from src.transport.pairs import LayerPair
 
-Judgements = Mapping[LayerPair, Sequence[Judgement]]
+Evaluations = Mapping[LayerPair, PairEvaluation]
 
 
 def interval(estimate: Estimate) -> Interval:
@@ -19,12 +20,11 @@ def interval(estimate: Estimate) -> Interval:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
-def summary_table(judgements: Judgements) -> Table:
+def summary_table(evaluations: Evaluations) -> Table:
     """One row per pair: the operator with intervals, and the R2 of each baseline beside it."""
     rows = []
-    for pair, of_pair in judgements.items():
-        by_name = {judgement.predictor: judgement for judgement in of_pair}
-        operator = by_name[OPERATOR]
+    for pair, evaluation in evaluations.items():
+        operator = evaluation.predictors[OPERATOR]
         rows.append(
             [
                 pair.L,
@@ -33,75 +33,86 @@ def summary_table(judgements: Judgements) -> Table:
                 interval(operator.skill),
                 operator.metrics.cosine.value,
                 operator.metrics.r2_variance_weighted.value,
-                *(by_name[name].metrics.r2_variance_weighted.value for name in (SHIFT, IDENTITY, MEAN)),
+                *(evaluation.predictors[name].metrics.r2_variance_weighted.value for name in (SHIFT, IDENTITY, MEAN)),
             ]
         )
     columns = ["L", "k", "R²", "skill", "cosine", "R² vw", "shift vw", "identity vw", "mean vw"]
-    return Table("Transport operators on held-out sequences", columns, rows, _caption(judgements))
+    return Table("Transport operators on held-out sequences", columns, rows, _caption(evaluations))
 
 
-def _caption(judgements: Judgements) -> str:
-    n_rows = {judgement.metrics.n_rows for of_pair in judgements.values() for judgement in of_pair}
+def _caption(evaluations: Evaluations) -> str:
+    n_rows = {judgement.metrics.n_rows for evaluation in evaluations.values() for judgement in _judged(evaluation)}
     return (
-        f"{' or '.join(f'{count:,}' for count in sorted(n_rows))} test tokens, BOS left out; 95 % intervals from a "
-        "bootstrap over sequences. vw: dimensions weighted by variance. skill: 1 - SSE / SSE of the identity."
+        f"{fitted_as(evaluations)}; {' or '.join(f'{count:,}' for count in sorted(n_rows))} test tokens, BOS left out; "
+        "95 % intervals from a bootstrap over sequences. vw: dimensions weighted by variance. skill: 1 - SSE / SSE of "
+        "the identity."
     )
 
 
-def residual_table(judgements: Judgements) -> Table:
+def fitted_as(evaluations: Evaluations) -> str:
+    """Method and hook of the operators, as in `ridge at resid_post`."""
+    return " and ".join(sorted({f"{each.method} at {each.hook}" for each in evaluations.values()}))
+
+
+def _judged(evaluation: PairEvaluation) -> Iterable[Judgement]:
+    return evaluation.predictors.values()
+
+
+def residual_table(evaluations: Evaluations) -> Table:
     """One row per pair and predictor."""
-    rows = []
-    for pair, of_pair in judgements.items():
-        for judgement in of_pair:
-            metrics = judgement.metrics
-            rows.append(
-                [
-                    pair.L,
-                    pair.k,
-                    judgement.predictor,
-                    interval(metrics.r2_uniform),
-                    interval(metrics.r2_variance_weighted),
-                    interval(judgement.skill),
-                    interval(metrics.mse),
-                    interval(metrics.cosine),
-                ]
-            )
-    return Table(
-        "Every predictor", ["L", "k", "predictor", "R²", "R² vw", "skill", "MSE", "cosine"], rows, _caption(judgements)
-    )
+    rows = [
+        [
+            pair.L,
+            pair.k,
+            name,
+            interval(judgement.metrics.r2_uniform),
+            interval(judgement.metrics.r2_variance_weighted),
+            interval(judgement.skill),
+            interval(judgement.metrics.mse),
+            interval(judgement.metrics.cosine),
+        ]
+        for pair, name, judgement in _each(evaluations)
+    ]
+    columns = ["L", "k", "predictor", "R²", "R² vw", "skill", "MSE", "cosine"]
+    return Table("Every predictor", columns, rows, _caption(evaluations))
 
 
-def bos_table(judgements: Judgements) -> Table | None:
+def _each(evaluations: Evaluations) -> Iterator[tuple[LayerPair, str, Judgement]]:
+    for pair, evaluation in evaluations.items():
+        for name, judgement in evaluation.predictors.items():
+            yield pair, name, judgement
+
+
+def bos_table(evaluations: Evaluations) -> Table | None:
     """What scoring the BOS rows too does to R2; None if the store has no BOS rows."""
     rows = [
         [
             pair.L,
             pair.k,
-            judgement.predictor,
+            name,
             interval(judgement.metrics.r2_variance_weighted),
             interval(judgement.with_bos.r2_variance_weighted),
         ]
-        for pair, of_pair in judgements.items()
-        for judgement in of_pair
+        for pair, name, judgement in _each(evaluations)
         if judgement.with_bos is not None
     ]
-    caption = "R² vw with and without the BOS rows, whose activations are nearly the same in every sequence."
+    caption = (
+        "R² vw with and without the first token of each sequence (BOS, [CLS], or whatever stands there), whose "
+        "activations are nearly the same in every sequence."
+    )
     return Table("What BOS does", ["L", "k", "predictor", "without BOS", "with BOS"], rows, caption) if rows else None
 
 
-def residual_figures(judgements: Judgements) -> list[NamedChart]:
+def residual_figures(evaluations: Evaluations) -> list[NamedChart]:
     """Heat maps of R2 and skill, bars beside the baselines, R2 of single dimensions, and the effect of BOS."""
-    operators = [
-        (pair, next(item for item in of_pair if item.predictor == OPERATOR)) for pair, of_pair in judgements.items()
-    ]
+    operators = [(pair, evaluation.predictors[OPERATOR]) for pair, evaluation in evaluations.items()]
     cells = [
         {**_place(pair), **_fields("r2", item.metrics.r2_uniform), **_fields("skill", item.skill)}
         for pair, item in operators
     ]
     bars = [
-        {**_place(pair), "predictor": item.predictor, **_fields("r2", item.metrics.r2_variance_weighted)}
-        for pair, of_pair in judgements.items()
-        for item in of_pair
+        {**_place(pair), "predictor": name, **_fields("r2", item.metrics.r2_variance_weighted)}
+        for pair, name, item in _each(evaluations)
     ]
     quantiles = [
         {**_place(pair), **{f"q{round(100 * q):02d}": e.value for q, e in item.metrics.r2_quantiles.items()}}
@@ -122,9 +133,8 @@ def residual_figures(judgements: Judgements) -> list[NamedChart]:
     ]
     bos = [
         {**_place(pair), "rows": label, **_fields("r2", metrics.r2_variance_weighted)}
-        for pair, of_pair in judgements.items()
-        for item in of_pair
-        if item.predictor == IDENTITY and item.with_bos is not None
+        for pair, name, item in _each(evaluations)
+        if name == IDENTITY and item.with_bos is not None
         for label, metrics in (("without BOS", item.metrics), ("with BOS", item.with_bos))
     ]
     if bos:
@@ -133,27 +143,33 @@ def residual_figures(judgements: Judgements) -> list[NamedChart]:
     return figures
 
 
-def operator_metrics(judgements: Judgements) -> dict[str, float]:
+def operator_metrics(evaluations: Evaluations) -> dict[str, float]:
     """R2 and skill of every operator, by name, for experiment trackers."""
     return {
         f"{pair}/{name}": estimate.value
-        for pair, of_pair in judgements.items()
-        for item in of_pair
-        if item.predictor == OPERATOR
-        for name, estimate in (("r2", item.metrics.r2_uniform), ("skill", item.skill))
+        for pair, evaluation in evaluations.items()
+        for name, estimate in (
+            ("r2", evaluation.predictors[OPERATOR].metrics.r2_uniform),
+            ("skill", evaluation.predictors[OPERATOR].skill),
+        )
     }
 
 
-def residual_records(judgements: Judgements) -> list[dict[str, Any]]:
-    """One flat record per pair and predictor, with every number and its interval: what the parquet and JSON hold."""
+def residual_records(evaluations: Evaluations, artifacts: Mapping[LayerPair, str]) -> list[dict[str, Any]]:
+    """One flat record per pair and predictor, with every number and its interval: what the parquet and JSON hold.
+
+    artifacts: the name of the artifact that each operator lies in. `method` and `alpha` are those of the pair's
+    operator, on the rows of its baselines too.
+    """
     records = []
-    for pair, of_pair in judgements.items():
-        for judgement in of_pair:
-            record = {"L": pair.L, "k": pair.k, "predictor": judgement.predictor}
-            record |= _metric_fields("", judgement.metrics) | _fields("skill", judgement.skill)
-            if judgement.with_bos is not None:
-                record |= _metric_fields("with_bos_", judgement.with_bos)
-            records.append(record)
+    for pair, name, judgement in _each(evaluations):
+        evaluation = evaluations[pair]
+        record = {"L": pair.L, "k": pair.k, "predictor": name, "hook": evaluation.hook, "operators": artifacts[pair]}
+        record |= {"method": evaluation.method, "alpha": evaluation.alpha}
+        record |= _metric_fields("", judgement.metrics) | _fields("skill", judgement.skill)
+        if judgement.with_bos is not None:
+            record |= _metric_fields("with_bos_", judgement.with_bos)
+        records.append(record)
     return records
 
 

@@ -1,17 +1,22 @@
-"""Find the operators that were fitted on a store, and the split that they were fitted with."""
+"""Find the operators that were fitted on a store, and judge them on the share of it that they were not fitted on."""
 
+import torch
+
+from src.activations.passes import rows_by_part
 from src.activations.store import ActivationStore
 from src.artifacts import Artifact, choose_artifact, list_artifacts
 from src.config.stages import EvalConfig, SplitConfig
 from src.errors import StrataError
 from src.stage.context import Stage
 from src.stage.stores import Split, split_store
+from src.transport.bootstrap import SequenceBootstrap
+from src.transport.evaluate import PairEvaluation, judge_pairs, memory_blocks
 from src.transport.pairs import LayerPair, layer_pairs
-from src.transport.saved import SavedOperator, choose_operators
+from src.transport.saved import SavedOperator, choose_operators, fit_settings
 
 
 def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> dict[LayerPair, SavedOperator]:
-    """The operators of the wanted pairs that were fitted on this store; StrataError if one is missing or ambiguous."""
+    """The operators of the wanted pairs that were fitted on this store; StrataError if one is missing or unlike."""
     everything = config.eval.Ls == "all" and config.eval.ks == "all"
     keys = "eval.Ls, eval.ks"
     wanted = None if everything else layer_pairs(config.eval.Ls, config.eval.ks, store.layout.n_layers, keys)
@@ -19,12 +24,13 @@ def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> 
         artifact
         for artifact in list_artifacts(stage.root, "operators")
         if artifact.meta.parents == [store.artifact.parent]
-        and config.method in (None, artifact.meta.summary["fitting"]["method"])
+        and config.method in (None, fit_settings(artifact).get("method"))
     ]
     if config.operators is not None or not candidates:
         remedy = "fit some with train_transport_operators.py"
         chosen = choose_artifact(stage.root, "operators", config.operators, candidates, key="operators", remedy=remedy)
         _refuse_other_store(chosen, store)
+        _refuse_other_method(chosen, config.method)
         candidates = [chosen]
     return choose_operators(candidates, wanted)
 
@@ -37,14 +43,37 @@ def _refuse_other_store(operators: Artifact, store: ActivationStore) -> None:
         )
 
 
+def _refuse_other_method(operators: Artifact, method: str | None) -> None:
+    fitted = fit_settings(operators)["method"]
+    if method not in (None, fitted):
+        raise StrataError(f"{operators.path} was fitted with method={fitted}: leave out method={method}")
+
+
 def split_of(store: ActivationStore, operators: dict[LayerPair, SavedOperator]) -> Split:
-    """The split that all operators share; StrataError if they were fitted on different splits."""
-    splits = {
-        (tuple(saved.fitting["split"].items()), saved.fitting["cv_folds"], saved.artifact.meta.seed): saved
-        for saved in operators.values()
-    }
-    if len(splits) > 1:
-        names = ", ".join(saved.artifact.meta.name for saved in splits.values())
-        raise StrataError(f"{names} were fitted on different splits: evaluate them one by one with operators=NAME")
-    ((shares, n_folds, seed),) = splits
-    return split_store(store, SplitConfig(**dict(shares)), n_folds, seed)
+    """The split that the operators, which share their settings, were fitted with."""
+    settings = next(iter(operators.values())).settings
+    return split_store(store, SplitConfig(**settings["split"]), settings["cv_folds"], settings["seed"])
+
+
+def judge_operators(
+    operators: dict[LayerPair, SavedOperator],
+    store: ActivationStore,
+    split: Split,
+    bootstrap: SequenceBootstrap,
+    device: torch.device,
+    stage: Stage,
+) -> dict[LayerPair, PairEvaluation]:
+    """Score all operators on the test share: in one pass, or in several where their sums do not fit into memory."""
+    means = {point: mean for saved in operators.values() for point, mean in saved.means().items()}
+    blocks = memory_blocks(list(operators), store.layout.d_model, bootstrap.replicates)
+    if len(blocks) > 1:
+        stage.say(f"{len(operators)} pairs are judged in {len(blocks)} passes over the test share, to bound the memory")
+    evaluations: dict[LayerPair, PairEvaluation] = {}
+    with stage.progress("evaluating", None, "tokens") as advance:
+        for block in blocks:
+            loaded = {pair: operators[pair].load() for pair in block}
+            points = [point for operator in loaded.values() for point in (operator.source, operator.target)]
+            store.require(points)
+            test = rows_by_part(store, points, split.groups, [split.test])
+            evaluations |= judge_pairs(loaded, means, test, bootstrap, device, advance)
+    return evaluations

@@ -1,6 +1,5 @@
 """A transport operator: the affine map that predicts activations at one hook point from those at an earlier one."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,14 +8,14 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from src.artifacts.tensors import load_tensors, read_header, save_tensors, write_header
 from src.errors import StrataError
 from src.hook_points import HookPoint
 
-_FORMAT = {"kind": "transport_operator", "version": 1}
+_KIND, _VERSION = "transport_operator", 1
+_REMEDY = "fit the operators again with overwrite=true"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +61,10 @@ class TransportOperator:
         return replace(self, weight=self.weight.to(device, dtype), bias=self.bias.to(device, dtype))
 
     def save(self, folder: Path) -> None:
-        """Write operator.safetensors and operator.json into an existing folder."""
-        tensors = {"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu().contiguous()}
-        save_file(tensors, folder / "operator.safetensors")
+        """Write operator.safetensors and operator.json into an existing folder. Raises OSError if the disk is full."""
+        save_tensors(folder / "operator.safetensors", {"weight": self.weight, "bias": self.bias})
         d_in, d_out = self.weight.shape
-        header = _FORMAT | {
+        header = {
             "source": str(self.source),
             "target": str(self.target),
             "d_in": d_in,
@@ -75,19 +73,17 @@ class TransportOperator:
             "alpha": self.alpha,
             "metadata": dict(self.metadata),
         }
-        (folder / "operator.json").write_text(json.dumps(header, indent=1, allow_nan=False) + "\n")
+        write_header(folder / "operator.json", _KIND, _VERSION, header)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Self:
         """Read what `save` wrote. Raises StrataError if a file is missing, foreign, truncated or holds NaN."""
+        header = read_header(folder / "operator.json", _KIND, _VERSION, _REMEDY)
+        tensors = load_tensors(folder / "operator.safetensors", _REMEDY, ("weight", "bias"), device)
         try:
-            header = json.loads((folder / "operator.json").read_text())
-            if {key: header.get(key) for key in _FORMAT} != _FORMAT:
-                raise StrataError(f"{folder}: not a transport operator of version {_FORMAT['version']}; fit it anew")
-            tensors = load_file(folder / "operator.safetensors", device=str(device))
             weight = tensors["weight"]
             if list(weight.shape) != [header["d_in"], header["d_out"]] or not weight.is_floating_point():
-                raise StrataError(f"{folder}: operator.safetensors does not belong to operator.json; fit it anew")
+                raise StrataError(f"{folder}: operator.safetensors does not belong to operator.json: {_REMEDY}")
             return cls(
                 weight,
                 tensors["bias"],
@@ -97,5 +93,5 @@ class TransportOperator:
                 header["alpha"],
                 header["metadata"],
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise StrataError(f"{folder}: unreadable transport operator ({error}); fit it anew") from None
+        except (KeyError, TypeError) as error:
+            raise StrataError(f"{folder / 'operator.json'} is damaged ({error!r}): {_REMEDY}") from None

@@ -1,17 +1,19 @@
 """The files of an `operators` artifact: a folder per pair, the training means, and every cross-validation score."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from src.activations.moments import Statistics
 from src.artifacts import Artifact
+from src.artifacts.tensors import load_tensors, save_tensors
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport.fitting import PairFit
@@ -30,8 +32,8 @@ def save_operators(folder: Path, fits: Sequence[PairFit], training: Statistics) 
         place.mkdir()
         fit.operator.save(place)
         for point in (fit.operator.source, fit.operator.target):
-            means[str(point)] = training.mean(point).cpu().contiguous()
-    save_file(means, folder / _MEANS)
+            means[str(point)] = training.mean(point)
+    save_tensors(folder / _MEANS, means)
     pq.write_table(
         pa.Table.from_pylist([row for fit in fits for row in score_rows(fit)], _SCORE_COLUMNS), folder / _SCORES
     )
@@ -81,50 +83,71 @@ class SavedOperator:
     pair: LayerPair
 
     @property
-    def fitting(self) -> dict:
-        """Method, grid, hook, split and folds, from meta.json."""
-        return self.artifact.meta.summary["fitting"]
+    def settings(self) -> dict[str, Any]:
+        """What it was fitted with: hook, method, ridge, split, cv_folds, precision, seed."""
+        return fit_settings(self.artifact)
 
     def load(self) -> TransportOperator:
         """The operator, in the dtype of its file."""
         return TransportOperator.load(self.artifact.path / str(self.pair))
 
     def means(self) -> dict[HookPoint, Float[Tensor, " d_model"]]:
-        """Means of the training rows at its source and target, float64."""
-        try:
-            means = load_file(self.artifact.path / _MEANS)
-        except (OSError, ValueError) as error:
-            raise StrataError(
-                f"{self.artifact.path / _MEANS} can't be read ({error}): fit the operators again"
-            ) from None
-        return {HookPoint.parse(name): mean for name, mean in means.items()}
+        """Means of the training rows at every source and target of its artifact, float64."""
+        tensors = load_tensors(self.artifact.path / _MEANS, "fit the operators again with overwrite=true")
+        return {HookPoint.parse(name): mean for name, mean in tensors.items()}
+
+
+def fit_settings(artifact: Artifact) -> dict[str, Any]:
+    """The settings of a fit: the artifact's identity, which its fingerprint covers, without the pairs."""
+    return {key: value for key, value in artifact.meta.identity.items() if key != "pairs"}
 
 
 def choose_operators(
     artifacts: Sequence[Artifact], wanted: Sequence[LayerPair] | None
 ) -> dict[LayerPair, SavedOperator]:
-    """One operator per pair (None = every pair there is), from artifacts that may overlap.
+    """One operator per pair (None = every pair there is), from artifacts that may overlap; all with equal settings.
 
-    The same pair fitted twice with the same settings counts once. Raises StrataError if a wanted pair was not
-    fitted, or was fitted with different settings in several artifacts.
+    Raises StrataError if artifacts that hold wanted pairs were fitted with different settings, or a pair is missing.
     """
-    found: dict[LayerPair, SavedOperator] = {}
-    for artifact in artifacts:
-        for layer, leap in artifact.meta.summary["pairs"]:
-            operator = SavedOperator(artifact, LayerPair(layer, leap))
-            known = found.setdefault(operator.pair, operator)
-            same_seed = known.artifact.meta.seed == artifact.meta.seed
-            if wanted is not None and operator.pair not in wanted:
-                continue
-            if known.fitting != operator.fitting or not same_seed:
-                names = "\n".join(f"  operators={name}" for name in (known.artifact.meta.name, artifact.meta.name))
-                raise StrataError(f"{operator.pair} was fitted with different settings; choose one:\n{names}")
+    there = [
+        SavedOperator(artifact, LayerPair(layer, leap))
+        for artifact in artifacts
+        for layer, leap in artifact.meta.identity["pairs"]
+    ]
+    chosen = [operator for operator in there if wanted is None or operator.pair in wanted]
+    _refuse_mixture(list({operator.artifact.path: operator.artifact for operator in chosen}.values()))
+    found = {operator.pair: operator for operator in reversed(chosen)}
     pairs = sorted(found) if wanted is None else list(wanted)
     missing = [pair for pair in pairs if pair not in found]
     if missing:
-        there = ", ".join(str(pair) for pair in sorted(found)) or "none"
+        held = ", ".join(str(pair) for pair in sorted({operator.pair for operator in there})) or "none"
         raise StrataError(
-            f"no operator for {', '.join(map(str, missing))} (there: {there}); fit it with "
+            f"no operator for {', '.join(map(str, missing))} (there: {held}); fit it with "
             f"train_transport_operators.py experiment.L={missing[0].L} experiment.k={missing[0].k}"
         )
     return {pair: found[pair] for pair in pairs}
+
+
+def _refuse_mixture(artifacts: Sequence[Artifact]) -> None:
+    """StrataError if the artifacts differ in their settings, with what differs and which artifacts share it."""
+    settings = [_flat(fit_settings(artifact)) for artifact in artifacts]
+    keys = sorted({key for each in settings for key in each})
+    differing = [key for key in keys if any(each.get(key) != settings[0].get(key) for each in settings)]
+    if not differing:
+        return
+    names: dict[str, list[str]] = {}
+    for artifact, each in zip(artifacts, settings, strict=True):
+        told = ", ".join(f"{key}={json.dumps(each[key])}" for key in differing if key in each)
+        names.setdefault(told, []).append(f"operators={artifact.meta.name}")
+    lines = [f"  {told}:\n    {' '.join(group)}" for told, group in names.items()]
+    raise StrataError(
+        "operators of different settings do not belong into one table; choose with operators=NAME, or with method=... "
+        "where that tells them apart:\n" + "\n".join(lines)
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -75,13 +75,11 @@ def fit_ridge_path(
     alphas: Sequence[float],
     relative: bool = True,
     scoring: Scoring = "uniform",
-    validation: Sequence[int] | None = None,
 ) -> dict[HookPoint, RidgePath]:
     """Choose alpha by held-out R2 for each target of a source, and fit on all rows of `folds` with it.
 
-    folds: the groups to train on. Without `validation`, each fold is held out in turn, and the splits' R2 are averaged
-        without weights (GridSearchCV with PredefinedSplit). With it, there is one split: fit on all folds, score on the
-        validation groups.
+    folds: the groups to train on. Each is held out in turn, and the splits' R2 are averaged without weights
+        (GridSearchCV with PredefinedSplit).
     alphas: if relative, in units of tr(Sxx) / d_in over all folds (the same absolute alpha for every split); else
         scikit-learn's alpha.
     moments: need the pairs (source, source) and (source, target); held in float32 they are also rotated in float32.
@@ -91,15 +89,10 @@ def fit_ridge_path(
     folds = _distinct(folds)
     total = moments.subset(folds)
     absolute, unit = _absolute_alphas(total, source, alphas, relative)
-    if validation is None:
-        if len(folds) < 2:
-            raise StrataError("cross-validation needs at least 2 folds: set cv_folds to 2 or more, or auto_tune=false")
-        held_out = [moments.subset([fold]) for fold in folds]
-        splits = [(total - part, part) for part in held_out]
-    else:
-        if set(validation) & set(folds):
-            raise StrataError("the validation groups must not be among the training groups")
-        splits = [(total, moments.subset(validation))]
+    if len(folds) < 2:
+        raise StrataError("cross-validation needs at least 2 folds: set cv_folds to 2 or more, or auto_tune=false")
+    held_out = [moments.subset([fold]) for fold in folds]
+    splits = [(total - part, part) for part in held_out]
     if any(part.n < 2 for _, part in splits):
         raise StrataError("R2 needs at least 2 rows in each held-out group: use fewer folds, or more sequences")
     with exact_products():
@@ -139,11 +132,10 @@ def fit_least_squares(
     source: HookPoint,
     targets: Sequence[HookPoint],
     groups: Sequence[int],
-    eigenvalue_floor: float | None = None,
 ) -> dict[HookPoint, AffineFit]:
     """Ordinary least squares by the pseudo-inverse of the source's correlation matrix.
 
-    Eigenvalues below eigenvalue_floor times the largest count as zero (None: 1e-11, or 1e-5 for float32 moments). The
+    Eigenvalues below a share of the largest count as zero (1e-11, or 1e-5 for float32 moments). The
     correlation matrix makes that floor independent of the units of single dimensions; where the source is of full rank
     the result is scikit-learn's LinearRegression, else the solution of least norm in standardised coordinates.
     """
@@ -152,8 +144,7 @@ def fit_least_squares(
     scale = torch.where(_require_variation(total, source), total.square_scatter(source).rsqrt(), 0)
     with exact_products():
         values, vectors = _eigh(scatter * scale * scale[:, None])
-        floor = _EIGENVALUE_FLOOR[moments.precision] if eigenvalue_floor is None else eigenvalue_floor
-        used = values > floor * values.max()
+        used = values > _EIGENVALUE_FLOOR[moments.precision] * values.max()
         vectors = vectors[:, used] * scale[:, None]
         fits = {}
         for target in targets:

@@ -31,6 +31,9 @@ def keep():
     keep = np.zeros(N_TOKENS, np.uint8)
     keep[first] = Keep.BOS
     keep[first[1]] = Keep.FIRST
+    keep[first[2]] = Keep.SPECIAL  # BERT's [CLS]
+    keep[first[4]] = Keep.SINK
+    keep[first[5]] = Keep.NON_FINITE
     keep[[7, 12]] = Keep.SPECIAL
     keep[20] = Keep.SINK
     return keep
@@ -51,9 +54,21 @@ def test_rows_of_the_wanted_groups_in_the_order_of_the_store(store, rows, keep):
         "sequence": SEQUENCE[wanted],
         "group": GROUPS[SEQUENCE][wanted],
         "is_counted": keep[wanted] == Keep.COUNTED,
-        "is_bos": np.isin(keep[wanted], [Keep.BOS, Keep.FIRST]),
     }.items():
         assert torch.cat([getattr(part, name) for part in found]).tolist() == expected.tolist()
+
+
+def test_first_tokens_are_those_at_position_0_whatever_their_role_but_not_a_number(store):
+    found = torch.cat([part.is_first for part in rows_by_part(store, [A], GROUPS, [0, 1, 2])])
+    expected = np.zeros(N_TOKENS, bool)
+    expected[np.concatenate([[0], np.cumsum(LENGTHS)[:-1]])] = True
+    expected[sum(LENGTHS[:5])] = False  # NaN
+    assert found.tolist() == expected.tolist()
+
+
+def test_first_tokens_that_count_are_not_scored_twice(tmp_path, rows):
+    counted = make_store(tmp_path, rows, LENGTHS, np.zeros(N_TOKENS, np.uint8))
+    assert not any(part.is_first.any() for part in rows_by_part(counted, [A], GROUPS, [0, 1, 2]))
 
 
 def test_a_part_without_a_wanted_sequence_is_not_read(store, monkeypatch):

@@ -4,20 +4,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LinearRegression, Ridge
-from sklearn.metrics import mean_squared_error, r2_score
+from sklearn.metrics import make_scorer, mean_squared_error, r2_score
 from sklearn.metrics.pairwise import paired_cosine_distances
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
+from src.activations.moments import Moments
 from src.activations.passes import accumulate_moments, rows_by_part
+from src.artifacts import Plan, create_artifact, open_artifact
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.text import Keep
-from src.transport.evaluate import IDENTITY, MEAN, OPERATOR, SHIFT, PairJudge, judge_pairs
+from src.transport.bootstrap import SequenceBootstrap
+from src.transport.evaluate import IDENTITY, MEAN, OPERATOR, SHIFT, judge_pairs
 from src.transport.fitting import RidgeSettings, fit_pairs
-from src.transport.metrics import SequenceBootstrap
 from src.transport.pairs import LayerPair
 from src.transport.saved import choose_operators, save_operators
-from tests.fixtures.stores import make_store
+from tests.fixtures.stores import PROVENANCE, make_store
 
 HOOK = "resid_post"
 PAIR = LayerPair(0, 2)
@@ -61,7 +63,7 @@ def store(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def moments(store, data):
-    pairs = [(SOURCE, SOURCE), (SOURCE, TARGET)]
+    pairs = [(SOURCE, SOURCE), (SOURCE, TARGET), (SOURCE, HookPoint(HOOK, 1))]
     seen = []
     result = accumulate_moments(store, pairs, data["groups"], 5, "float64", torch.device("cpu"), seen.append)
     assert sum(seen) == len(data["x"])
@@ -129,14 +131,14 @@ def test_held_out_scores_come_from_moments_alone(data, moments):
 
 
 @pytest.fixture(scope="module")
-def judgements(store, data, moments):
+def judged(store, data, moments):
     fitted = fit(moments, ridge())
     training = moments.subset(range(N_FOLDS))
     means = {point: training.mean(point) for point in (SOURCE, TARGET)}
-    judge = PairJudge(fitted.operator, means, SequenceBootstrap(50, 0), torch.device("cpu"))
     batches = rows_by_part(store, [SOURCE, TARGET], data["groups"], [TEST])
-    (judged,) = judge_pairs([judge], batches, lambda count: None)
-    return fitted, {judgement.predictor: judgement for judgement in judged}
+    bootstrap = SequenceBootstrap(50, 0)
+    found = judge_pairs({PAIR: fitted.operator}, means, batches, bootstrap, torch.device("cpu"), lambda count: None)
+    return fitted, found[PAIR].predictors
 
 
 def predictions_of(data, fitted, x):
@@ -149,53 +151,119 @@ def predictions_of(data, fitted, x):
     }
 
 
-def test_every_predictor_is_scored_on_the_test_rows(data, judgements):
-    fitted, judged = judgements
+def test_every_predictor_is_scored_on_the_test_rows(data, judged):
+    fitted, judgements = judged
     x, y = rows(data, [TEST])
     predictions = predictions_of(data, fitted, x)
-    assert set(judged) == set(predictions)
+    assert set(judgements) == set(predictions)
     sse_identity = ((y - x) ** 2).sum()
     for name, prediction in predictions.items():
-        metrics = judged[name].metrics
+        metrics = judgements[name].metrics
         assert metrics.n_rows == len(y)
         assert metrics.r2_uniform.value == pytest.approx(r2_score(y, prediction), abs=1e-8)
         assert metrics.mse.value == pytest.approx(mean_squared_error(y, prediction), rel=1e-8)
         assert metrics.cosine.value == pytest.approx(1 - paired_cosine_distances(y, prediction).mean(), abs=1e-8)
-        assert judged[name].skill.value == pytest.approx(1 - ((y - prediction) ** 2).sum() / sse_identity, abs=1e-9)
-        per_dimension = r2_score(y, prediction, multioutput="raw_values")
-        np.testing.assert_allclose(judged[name].dimensions.numpy(), per_dimension, atol=1e-8)
+        assert judgements[name].skill.value == pytest.approx(1 - ((y - prediction) ** 2).sum() / sse_identity, abs=1e-9)
         low, high = metrics.mse.low, metrics.mse.high
         assert low <= metrics.mse.value <= high
 
 
-def test_bos_rows_are_scored_apart(data, judgements):
-    fitted, judged = judgements
+def test_bos_rows_are_scored_apart(data, judged):
+    fitted, judgements = judged
     x, y = rows(data, [TEST], bos=True)
     for name, prediction in predictions_of(data, fitted, x).items():
-        with_bos = judged[name].with_bos
-        assert with_bos.n_rows == len(y) > judged[name].metrics.n_rows
+        with_bos = judgements[name].with_bos
+        assert with_bos.n_rows == len(y) > judgements[name].metrics.n_rows
         assert with_bos.r2_uniform.value == pytest.approx(r2_score(y, prediction), abs=1e-8)
 
 
-def test_operators_on_disk_are_found_again_and_ambiguity_is_refused(tmp_path, data, moments):
-    from src.artifacts import Plan, create_artifact, open_artifact
-    from tests.fixtures.stores import PROVENANCE
+@pytest.mark.parametrize("scoring", ["uniform", "variance_weighted"])
+def test_scoring_decides_alpha(scoring):
+    """One large dimension that is linear in x, and many small ones that are noise: the two averages disagree."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 8))
+    y = rng.normal(size=(90, 8))
+    y[:, 0] = 100 * (x @ rng.normal(size=8)) + rng.normal(size=90)
+    group = np.arange(90) % 3
+    points = {SOURCE: torch.from_numpy(x), TARGET: torch.from_numpy(y)}
+    moments = Moments.empty([(SOURCE, SOURCE), (SOURCE, TARGET)], {SOURCE: 8, TARGET: 8}, 4)
+    moments.update(points, torch.from_numpy(group))
+    moments.update(points, torch.full((90,), 3))
+    alphas = (0.1, 1.0, 10.0, 100.0, 1000.0)
+    best = {}
+    for name, average in (("uniform", "uniform_average"), ("variance_weighted", "variance_weighted")):
+        scorer = make_scorer(r2_score, multioutput=average)
+        search = GridSearchCV(Ridge(), {"alpha": alphas}, cv=PredefinedSplit(group), scoring=scorer).fit(x, y)
+        best[name] = search.best_params_["alpha"]
+    assert best["uniform"] != best["variance_weighted"]
+    assert fit(moments, ridge(alphas=alphas, scoring=scoring)).operator.alpha == best[scoring]
 
-    def save(name, settings, fitting):
-        fitted = fit(moments, settings)
-        plan = Plan(tmp_path, "operators", "x", {"fitting": fitting}, name=name)
-        with create_artifact(plan, PROVENANCE) as draft:
-            save_operators(draft.path, [fitted], moments.subset(range(N_FOLDS)))
-            draft.summary = {"pairs": [[PAIR.L, PAIR.k]], "fitting": fitting}
-        return fitted, open_artifact(plan.path, "operators")
 
-    fitted, tuned = save("tuned", ridge(), {"method": "ridge"})
-    _, again = save("again", ridge(), {"method": "ridge"})
-    _, linear = save("linear", None, {"method": "linear"})
+SETTINGS = {
+    "hook": HOOK,
+    "method": "ridge",
+    "ridge": {"alphas": [0.1, 1.0], "relative": False, "scoring": "uniform"},
+    "split": {"train": 0.6, "val": 0.2, "test": 0.2},
+    "cv_folds": 3,
+    "precision": "float64",
+    "seed": 0,
+}
+
+
+def save_artifact(root, moments, name, settings, pairs=(PAIR,), **identity):
+    fits = fit_pairs(moments, list(pairs), HOOK, range(N_FOLDS), VAL, settings)
+    plan = Plan(root, "operators", "x", {"pairs": [[p.L, p.k] for p in pairs], **SETTINGS, **identity}, name=name)
+    with create_artifact(plan, PROVENANCE) as draft:
+        save_operators(draft.path, fits, moments.subset(range(N_FOLDS)))
+    return fits, open_artifact(plan.path, "operators")
+
+
+def test_operators_on_disk_are_found_again(tmp_path, moments):
+    (fitted,), tuned = save_artifact(tmp_path, moments, "tuned", ridge())
+    _, again = save_artifact(tmp_path, moments, "again", ridge())
     saved = choose_operators([tuned, again], None)[PAIR]
+    assert saved.artifact == tuned
+    assert saved.settings == SETTINGS
     assert torch.equal(saved.load().weight, fitted.operator.weight)
     torch.testing.assert_close(saved.means()[TARGET], moments.subset(range(N_FOLDS)).mean(TARGET))
-    with pytest.raises(StrataError, match=r"different settings[\s\S]*operators=tuned\s+operators=linear"):
-        choose_operators([tuned, linear], None)
     with pytest.raises(StrataError, match=r"no operator for L1_k1 \(there: L0_k2\)"):
         choose_operators([tuned], [LayerPair(1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"method": "linear", "ridge": None}, ['method="ridge"', 'method="linear"', "ridge.alphas=[0.1, 1.0]"]),
+        ({"ridge": SETTINGS["ridge"] | {"alphas": [7.0]}}, ["ridge.alphas=[0.1, 1.0]", "ridge.alphas=[7.0]"]),
+        ({"hook": "mlp_out"}, ['hook="resid_post"', 'hook="mlp_out"']),
+        ({"seed": 1}, ["seed=0", "seed=1"]),
+        ({"precision": "float32"}, ['precision="float32"']),
+    ],
+)
+def test_operators_of_different_settings_are_not_mixed(tmp_path, moments, change, told):
+    other_pair = LayerPair(0, 1)
+    _, first = save_artifact(tmp_path, moments, "first", ridge())
+    _, alike = save_artifact(tmp_path, moments, "alike", ridge())
+    _, other = save_artifact(tmp_path, moments, "other", ridge(), pairs=(other_pair,), **change)
+    with pytest.raises(StrataError) as caught:
+        choose_operators([first, alike, other], None)
+    message = str(caught.value)
+    assert all(part in message for part in ["operators=first operators=alike", "operators=other", "method=", *told])
+    # only what differs is told, and what was not asked for does not count
+    assert "cv_folds" not in message
+    assert set(choose_operators([first, alike, other], [PAIR])) == {PAIR}
+
+
+def test_settings_are_read_from_what_the_fingerprint_covers(tmp_path, moments):
+    """The summary may say anything: it decides nothing."""
+    _, artifact = save_artifact(tmp_path, moments, "one", ridge())
+    artifact.meta.summary.update(fitting={"method": "linear"}, pairs=[[5, 5]])
+    assert choose_operators([artifact], None)[PAIR].settings == SETTINGS
+
+
+def test_truncated_means_come_with_the_remedy(tmp_path, moments):
+    _, artifact = save_artifact(tmp_path, moments, "one", ridge())
+    file = artifact.path / "means.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(StrataError, match=r"means.safetensors can't be read.*fit the operators again"):
+        choose_operators([artifact], None)[PAIR].means()

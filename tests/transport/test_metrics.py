@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.metrics.pairwise import paired_cosine_distances
 
 from src.errors import StrataError
-from src.transport.metrics import QUANTILES, ResidualTally, SequenceBootstrap
+from src.transport.bootstrap import SequenceBootstrap
+from src.transport.metrics import QUANTILES, ErrorSums, ResidualMetrics, TruthSums, residual_metrics, skill
 
 
 def predictions(n_sequences: int, length: int, d: int, seed: int = 0, clustered: float = 1.0):
@@ -20,17 +19,24 @@ def predictions(n_sequences: int, length: int, d: int, seed: int = 0, clustered:
     return prediction, truth, sequence
 
 
-def tally_of(prediction, truth, sequence, replicates=0, batch=64, reference=None) -> ResidualTally:
-    reference = torch.full((truth.shape[1],), 500.0) if reference is None else reference
-    tally = ResidualTally(reference, SequenceBootstrap(replicates, seed=1))
-    for rows in torch.arange(len(truth)).split(batch):
-        tally.update(*(torch.from_numpy(array)[rows] for array in (prediction, truth, sequence)))
-    return tally
+def sums_of(prediction, truth, sequence, replicates=0, reference=500.0) -> tuple[TruthSums, ErrorSums]:
+    """The sums that the metrics are made of, row by row with each row's own weight."""
+    indices, place = np.unique(sequence, return_inverse=True)
+    weights = SequenceBootstrap(replicates, seed=1).weights(torch.from_numpy(indices))[:, place]
+    shifted = truth - reference
+    cosine = (truth * prediction).sum(1) / (np.linalg.norm(truth, axis=1) * np.linalg.norm(prediction, axis=1))
+    rows = (np.ones(len(truth)), shifted, shifted**2, (truth - prediction) ** 2, cosine)
+    count, total, squares, sse, cosines = (weights @ torch.from_numpy(array) for array in rows)
+    return TruthSums(count, total, squares), ErrorSums(sse, cosines)
+
+
+def metrics_of(prediction, truth, sequence, replicates=0, reference=500.0) -> ResidualMetrics:
+    return residual_metrics(*sums_of(prediction, truth, sequence, replicates, reference))
 
 
 def test_point_estimates_equal_scikit_learn():
     prediction, truth, sequence = predictions(20, 9, 6)
-    metrics = tally_of(prediction, truth, sequence).result()
+    metrics = metrics_of(prediction, truth, sequence)
     per_dimension = r2_score(truth, prediction, multioutput="raw_values")
     assert metrics.n_rows == 180
     assert metrics.r2_uniform.value == pytest.approx(per_dimension.mean(), abs=1e-9)
@@ -47,36 +53,19 @@ def test_constant_dimensions_count_as_scikit_learn_counts_them():
     prediction, truth, sequence = predictions(20, 9, 6)
     truth[:, 1] = prediction[:, 1] = 7.0
     truth[:, 2] = -1.0
-    tally = tally_of(prediction, truth, sequence)
-    np.testing.assert_allclose(
-        tally.r2_of_dimensions(), r2_score(truth, prediction, multioutput="raw_values"), rtol=0, atol=1e-9
-    )
-    assert tally.result().r2_variance_weighted.value == pytest.approx(
+    metrics = metrics_of(prediction, truth, sequence)
+    assert metrics.r2_uniform.value == pytest.approx(r2_score(truth, prediction), abs=1e-9)
+    assert metrics.r2_quantiles[0.05].value < 0.5 < metrics.r2_quantiles[0.95].value
+    assert metrics.r2_variance_weighted.value == pytest.approx(
         r2_score(truth, prediction, multioutput="variance_weighted"), abs=1e-9
     )
     truth[:] = prediction[:] = 3.0
-    assert tally_of(prediction, truth, sequence).result().r2_variance_weighted.value == 1.0
-
-
-@settings(max_examples=20, deadline=None)
-@given(order=st.permutations(range(60)), batch=st.integers(1, 60), cut=st.integers(1, 59))
-def test_results_depend_on_neither_order_nor_batching_nor_merging(order, batch, cut):
-    prediction, truth, sequence = predictions(12, 5, 3)
-    whole = tally_of(prediction, truth, sequence, replicates=20).result()
-    first, second = np.array(order[:cut]), np.array(order[cut:])
-    tally = tally_of(prediction[first], truth[first], sequence[first], 20, batch)
-    tally.merge(tally_of(prediction[second], truth[second], sequence[second], 20, batch))
-    other = tally.result()
-    for name in ("r2_uniform", "r2_variance_weighted", "mse", "cosine"):
-        ours, expected = getattr(other, name), getattr(whole, name)
-        assert (ours.value, ours.low, ours.high) == pytest.approx(
-            (expected.value, expected.low, expected.high), abs=1e-9
-        )
+    assert metrics_of(prediction, truth, sequence).r2_variance_weighted.value == 1.0
 
 
 def test_intervals_match_resampling_whole_sequences_by_brute_force():
     prediction, truth, sequence = predictions(150, 6, 4)
-    metrics = tally_of(prediction, truth, sequence, replicates=1500, batch=900).result()
+    metrics = metrics_of(prediction, truth, sequence, replicates=1500)
     rng = np.random.default_rng(0)
     rows_of = [np.flatnonzero(sequence == s) for s in range(150)]
     draws = {"r2_uniform": [], "r2_variance_weighted": [], "mse": [], "cosine": []}
@@ -99,7 +88,7 @@ def test_intervals_match_resampling_whole_sequences_by_brute_force():
 
 def test_interval_of_a_mean_is_the_closed_form_over_sequences_not_rows():
     prediction, truth, sequence = predictions(300, 8, 5, clustered=3.0)
-    mse = tally_of(prediction, truth, sequence, replicates=2000, batch=2400).result().mse
+    mse = metrics_of(prediction, truth, sequence, replicates=2000).mse
     of_sequences = ((prediction - truth) ** 2).mean(1).reshape(300, 8).mean(1)
     width = 2 * 1.96 * of_sequences.std() / np.sqrt(300)
     assert mse.high - mse.low == pytest.approx(width, rel=0.08)
@@ -114,62 +103,40 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         sequence = np.repeat(np.arange(60), 3)
         error = np.repeat(rng.standard_normal((60, 1)), 3, axis=0)
         truth = rng.standard_normal((180, 1))
-        mse = tally_of(truth + error, truth, sequence, 200, 180, reference=torch.zeros(1)).result().mse
+        mse = metrics_of(truth + error, truth, sequence, 200, reference=0.0).mse
         covered += mse.low <= 1.0 <= mse.high
     assert 0.86 <= covered / 150 <= 0.99
 
 
 def test_skill_is_paired():
     prediction, truth, sequence = predictions(80, 5, 4)
+
+    def errors(predicted):
+        return sums_of(predicted, truth, sequence, replicates=400)[1]
+
     baseline = prediction + 0.5
-    ours, theirs = (tally_of(p, truth, sequence, replicates=400) for p in (prediction, baseline))
-    skill = ours.skill(theirs)
-    assert skill.value == pytest.approx(1 - ((prediction - truth) ** 2).sum() / ((baseline - truth) ** 2).sum())
-    assert skill.low < skill.value < skill.high
-    same = ours.skill(tally_of(prediction, truth, sequence, replicates=400))
+    ours, theirs = errors(prediction), errors(baseline)
+    found = skill(ours, theirs)
+    assert found.value == pytest.approx(1 - ((prediction - truth) ** 2).sum() / ((baseline - truth) ** 2).sum())
+    assert found.low < found.value < found.high
+    same = skill(ours, errors(prediction))
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
     # in every resample of sequences the errors of one predictor are 1.5 times those of the other
-    proportional = ours.skill(tally_of(truth + 1.5 * (prediction - truth), truth, sequence, replicates=400))
+    proportional = skill(ours, errors(truth + 1.5 * (prediction - truth)))
     assert (proportional.value, proportional.low, proportional.high) == pytest.approx((5 / 9, 5 / 9, 5 / 9), abs=1e-12)
-    with pytest.raises(StrataError, match="same rows"):
-        ours.skill(tally_of(prediction[:100], truth[:100], sequence[:100], replicates=400))
 
 
-def test_weights_are_poisson_and_belong_to_the_sequence():
-    bootstrap = SequenceBootstrap(400, seed=3)
-    weights = bootstrap.weights(torch.arange(500))
-    assert weights.shape == (401, 500)
-    assert weights[0].eq(1).all()
-    assert weights[1:].mean().item() == pytest.approx(1, abs=0.01)
-    assert weights[1:].var().item() == pytest.approx(1, abs=0.02)
-    assert abs(np.corrcoef(weights[1:, 0], weights[1:, 1])[0, 1]) < 0.2
-    alone = SequenceBootstrap(400, seed=3).weights(torch.tensor([77, 5]))
-    assert torch.equal(alone, weights[:, [77, 5]])
-    assert not torch.equal(SequenceBootstrap(400, seed=4).weights(torch.tensor([77, 5])), alone)
-
-
-def test_half_precision_and_a_far_reference_are_summed_safely():
+def test_a_far_reference_costs_little():
     prediction, truth, sequence = predictions(20, 9, 6)
-    half = tuple(torch.from_numpy(a).to(torch.bfloat16) for a in (prediction - 500, truth - 500))
-    tally = ResidualTally(torch.zeros(6), SequenceBootstrap(0, 0))
-    tally.update(*half, torch.from_numpy(sequence))
-    expected = r2_score(half[1].double(), half[0].double())
-    assert tally.result().r2_uniform.value == pytest.approx(expected, abs=1e-9)
-    far = tally_of(prediction, truth, sequence, reference=torch.zeros(6)).result()
+    far = metrics_of(prediction, truth, sequence, reference=0.0)
     assert far.r2_uniform.value == pytest.approx(r2_score(truth, prediction), abs=1e-8)
 
 
-def test_bad_input_is_refused():
-    prediction, truth, sequence = (torch.from_numpy(a) for a in predictions(4, 3, 2))
-    tally = ResidualTally(torch.zeros(2), SequenceBootstrap(5, 0))
+def test_nothing_to_score_and_nothing_finite_are_refused():
+    prediction, truth, sequence = predictions(4, 3, 2)
     with pytest.raises(StrataError, match="split is empty"):
-        tally.result()
-    with pytest.raises(StrataError, match="do not fit 2 dimensions"):
-        tally.update(prediction[:, :1], truth, sequence)
+        metrics_of(prediction[:0], truth[:0], sequence[:0])
+    truth_sums, errors = sums_of(prediction, truth, sequence)
+    errors.sse[0, 1] = float("nan")
     with pytest.raises(StrataError, match="NaN or inf"):
-        tally.update(prediction / 0, truth, sequence)
-    assert tally.count[0] == 0
-    with pytest.raises(StrataError, match="cannot be merged"):
-        tally.merge(ResidualTally(torch.ones(2), SequenceBootstrap(5, 0)))
-    with pytest.raises(StrataError, match="must not be negative"):
-        SequenceBootstrap(-1, 0)
+        residual_metrics(truth_sums, errors)

@@ -59,16 +59,16 @@ def test_saved_operators_come_back_exactly(operator, tmp_path, dtype):
 
 
 def test_damaged_or_foreign_files_are_refused(operator, tmp_path):
-    with pytest.raises(StrataError, match="unreadable transport operator"):
+    with pytest.raises(StrataError, match="can't be read"):
         TransportOperator.load(tmp_path)
     operator.save(tmp_path)
     file = tmp_path / "operator.safetensors"
     data = file.read_bytes()
     file.write_bytes(data[:-9])
-    with pytest.raises(StrataError, match="unreadable transport operator"):
+    with pytest.raises(StrataError, match="can't be read"):
         TransportOperator.load(tmp_path)
     save_file({"weight": operator.weight}, file)
-    with pytest.raises(StrataError, match="unreadable transport operator"):
+    with pytest.raises(StrataError, match="can't be read"):
         TransportOperator.load(tmp_path)
     save_file({"weight": operator.weight.T.contiguous(), "bias": operator.bias[:4].clone()}, file)
     with pytest.raises(StrataError, match="does not belong"):
@@ -80,11 +80,11 @@ def test_damaged_or_foreign_files_are_refused(operator, tmp_path):
     header = json.loads((tmp_path / "operator.json").read_text())
     for changed in (header | {"kind": "sae"}, header | {"version": 2}):
         (tmp_path / "operator.json").write_text(json.dumps(changed))
-        with pytest.raises(StrataError, match="not a transport operator of version 1"):
+        with pytest.raises(StrataError, match="holds no transport operator of version 1"):
             TransportOperator.load(tmp_path)
     for changed in ([], {key: value for key, value in header.items() if key != "method"}):
         (tmp_path / "operator.json").write_text(json.dumps(changed))
-        with pytest.raises(StrataError, match="unreadable transport operator"):
+        with pytest.raises(StrataError, match="holds no transport operator|is damaged"):
             TransportOperator.load(tmp_path)
 
 

@@ -113,21 +113,6 @@ def test_held_out_groups_do_not_touch_the_fit():
     np.testing.assert_allclose(path.fit.weight, search.best_estimator_.coef_.T, rtol=1e-7, atol=1e-9)
 
 
-def test_validation_groups_give_one_split():
-    data = residual_stream(600, 10)
-    group = np.arange(600) % 4
-    train = group < 3
-    moments = moments_of(data, group)
-    path = fit_ridge_path(moments, X, [Y], [0, 1, 2], ALPHAS, relative=False, validation=[3])[Y]
-    models = [Ridge(alpha).fit(data[X][train], data[Y][train]) for alpha in ALPHAS]
-    truth = [r2_score(data[Y][~train], model.predict(data[X][~train])) for model in models]
-    assert path.scores["uniform"].shape == (1, len(ALPHAS))
-    np.testing.assert_allclose(path.scores["uniform"][0], truth, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(path.fit.weight, models[int(np.argmax(truth))].coef_.T, rtol=1e-7, atol=1e-9)
-    with pytest.raises(StrataError, match="must not be among the training groups"):
-        fit_ridge_path(moments, X, [Y], [0, 1, 2], ALPHAS, validation=[2, 3])
-
-
 def test_constant_outputs_count_as_scikit_learn_counts_them():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((120, 5))
