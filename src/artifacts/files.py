@@ -12,8 +12,6 @@ from typing import Any
 
 from src.errors import StrataError
 
-_SAMPLED_ABOVE = 256 * 2**20
-
 
 def changed_files(folder: Path, expected: Mapping[str, Sequence[Any]]) -> list[str]:
     """One line for each file that is truncated or changed against its [bytes, sha256]."""
@@ -42,18 +40,11 @@ def _checksum(path: Path) -> list[Any]:
 
 
 def content_digest(paths: Iterable[Path]) -> str:
-    """sha256 over names and contents of input files; of a file above 256 MiB, over its size and 64 samples of 1 MiB."""
+    """sha256 over the names and whole contents of input files, whatever their order."""
     digest = hashlib.sha256()
     for path in sorted(paths):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            if size <= _SAMPLED_ABOVE:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-            else:
-                for sample in range(64):
-                    file.seek(sample * (size - 2**20) // 63)
-                    digest.update(file.read(2**20))
+        size, content = _checksum(path)
+        digest.update(f"{path.name}\0{size}\0{content}".encode())
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ OmegaConf's own structured configs know neither choices, nor limits, nor unions 
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,25 +32,41 @@ def parse_config(schema: type[SchemaT], values: Mapping[str, Any]) -> SchemaT:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(schema, problem) for problem in error.errors()]
-        raise StrataError("\n".join(dict.fromkeys(lines))) from None
+        known = dict(flat_keys(schema))
+        told: dict[str, Mapping[str, Any]] = {}
+        for problem in error.errors():
+            key = _key(problem, known)
+            # of the branches of a union, the one whose type fits tells most
+            if key not in told or (_is_type_problem(told[key]) and not _is_type_problem(problem)):
+                told[key] = problem
+        raise StrataError("\n".join(_explain(key, problem, known) for key, problem in told.items())) from None
 
 
-def _explain(schema: type[Schema], problem: Mapping[str, Any]) -> str:
-    known = dict(flat_keys(schema))
-    # pydantic appends the branch of a union to the location; the key is the longest prefix that the schema knows
+def _key(problem: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """The longest prefix of a problem's location that the schema knows: pydantic appends the branch of a union."""
     parts = [str(part) for part in problem["loc"]]
-    key = ".".join(parts)
+    whole = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        return unknown_key_message(key, known)
+        return whole
     while parts and ".".join(parts) not in known:
         parts.pop()
-    key = ".".join(parts) or key
+    return ".".join(parts) or whole
+
+
+def _is_type_problem(problem: Mapping[str, Any]) -> bool:
+    return problem["type"].endswith("_type") or problem["type"] == "literal_error"
+
+
+def _explain(key: str, problem: Mapping[str, Any], known: Mapping[str, "KeyInfo"]) -> str:
+    if problem["type"] == "extra_forbidden":
+        return unknown_key_message(key, known)
     if problem["type"] == "missing":
         return f"{key}: is missing; {_allowed(known.get(key))}"
-    if problem["type"].endswith("_type") or problem["type"] in ("literal_error", "model_type"):
+    if _is_type_problem(problem) or problem["type"] == "too_short":
         return f"{key}: {_shown(problem['input'])} is not allowed; {_allowed(known.get(key))}"
-    return f"{key}: {_shown(problem['input'])} is not allowed: {problem['msg'].removeprefix('Value error, ')}"
+    reason = problem["msg"].removeprefix("Value error, ")
+    # what several keys at the top are wrong about together has no key of its own
+    return f"{key}: {_shown(problem['input'])} is not allowed: {reason}" if key else reason
 
 
 def _shown(value: Any) -> str:
@@ -86,14 +102,19 @@ def flat_keys(schema: type[Schema], prefix: str = "") -> Iterator[tuple[str, Key
         if isinstance(annotation, type) and issubclass(annotation, Schema):
             yield from flat_keys(annotation, f"{prefix}{name}.")
         else:
-            limits = [_limit(item) for item in field.metadata]
-            allowed = " ".join([_type_name(annotation), *filter(None, limits)])
-            yield f"{prefix}{name}", KeyInfo(allowed, field.description or "")
+            yield f"{prefix}{name}", KeyInfo(_with_limits(annotation, field.metadata), field.description or "")
+
+
+def _with_limits(annotation: Any, metadata: Iterable[Any]) -> str:
+    return " ".join([_type_name(annotation), *filter(None, map(_limit, metadata))])
 
 
 def _type_name(annotation: Any) -> str:
     if annotation is type(None):
         return "null"
+    if hasattr(annotation, "__metadata__"):  # Annotated[..., Field(ge=0)]
+        limits = [limit for item in annotation.__metadata__ for limit in getattr(item, "metadata", ())]
+        return _with_limits(annotation.__origin__, limits)
     arguments = getattr(annotation, "__args__", None)
     origin = getattr(annotation, "__origin__", None)
     if arguments is None:
@@ -107,7 +128,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _limit(item: Any) -> str:
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "of length >="}
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "with length >="}
     return " ".join(f"{sign} {getattr(item, name)}" for name, sign in signs.items() if hasattr(item, name))
 
 

@@ -1,12 +1,19 @@
 """Config groups that several stages share."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from src.config.schema import Schema
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}", name):
+        raise ValueError("use letters, digits and . _ = + - (a letter or digit first), at most 100 characters")
+    return name
 
 
 class ModelConfig(Schema):
@@ -59,11 +66,11 @@ class StageConfig(Schema):
 
     experiment_name: str = Field(min_length=1, description="label of the study; the W&B group")
     artifacts_dir: str = Field(min_length=1, description="folder that holds all artifacts")
-    name: str | None = Field(
+    name: Annotated[str, AfterValidator(_folder_name)] | None = Field(
         description="name of the artifact; null = a label and the first 8 digits of its fingerprint"
     )
     overwrite: bool = Field(description="remake the artifact even if it is there")
-    seed: int = Field(ge=0, description="seed of every random choice")
+    seed: int = Field(ge=0, le=2**63 - 1, description="seed of every random choice")
     device: str = Field(min_length=1, description="auto (cuda, mps, cpu in this order), cpu, cuda, cuda:1, mps")
-    threads: int | None = Field(description="CPU threads for torch and BLAS; null = all cores")
+    threads: Annotated[int, Field(ge=1)] | None = Field(description="CPU threads for torch and BLAS; null = all cores")
     logger: LoggerConfig

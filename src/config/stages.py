@@ -2,16 +2,19 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, DtypeName, ModelConfig, StageConfig
+from src.hook_points import HOOKS
 
 Layer = Annotated[int, Field(ge=0)]
-Layers = Layer | list[Layer] | Literal["all"]
+Layers = Layer | Annotated[list[Layer], Field(min_length=1)] | Literal["all"]
 Leap = Annotated[int, Field(ge=1)]
-Leaps = Leap | list[Leap] | Literal["all"]
+Leaps = Leap | Annotated[list[Leap], Field(min_length=1)] | Literal["all"]
 Positive = Annotated[float, Field(gt=0)]
+
+MOST_FOLDS = 125  # with val and test, the number of a group is an int8
 
 
 class SequencesConfig(StageConfig):
@@ -54,6 +57,18 @@ class CollectConfig(SequencesConfig):
         description="which of them this is, from 0; null = torchrun's RANK, else 0"
     )
 
+    @field_validator("hooks")
+    @classmethod
+    def _in_one_order(cls, hooks: list[str]) -> list[str]:
+        """The order in which a user names them changes nothing, so it must not make another store."""
+        return sorted(set(hooks), key=HOOKS.index)
+
+    @model_validator(mode="after")
+    def _one_worker_of_several(self) -> Self:
+        if (self.num_workers is None) != (self.worker_index is None):
+            raise ValueError("set num_workers and worker_index together, or neither")
+        return self
+
 
 class PairsConfig(Schema):
     """Which pairs of layers (experiment.*)."""
@@ -63,7 +78,7 @@ class PairsConfig(Schema):
 
 
 class SplitConfig(Schema):
-    """Shares of the sequences (split.*): whole sequences only, identical ones always together."""
+    """Shares of the documents (split.*): whole documents only, those that begin alike always together."""
 
     train: float = Field(gt=0, lt=1, description="share that operators are fitted on, by cross-validation")
     val: float = Field(gt=0, lt=1, description="share that the fit is checked on")
@@ -91,7 +106,7 @@ class TransportConfig(StageConfig):
         description="relative = units of tr(X'X)/d_model of the centred training rows; absolute = scikit-learn's alpha"
     )
     alphas: list[Positive] = Field(min_length=1, description="grid for auto_tune, in alpha_unit")
-    cv_folds: int = Field(ge=2, description="folds of the cross-validation, by sequence")
+    cv_folds: int = Field(ge=2, le=MOST_FOLDS, description="folds of the cross-validation, by document")
     scoring: Literal["uniform", "variance_weighted"] = Field(
         description="average of R2 over dimensions that chooses alpha"
     )

@@ -6,9 +6,10 @@
 
 from src.text.documents import Document, read_documents
 from src.text.files import local_files
+from src.text.hub import pin_revision
 from src.text.keep import Keep
 from src.text.table import SequenceTable, TableSummary, content_hashes, write_sequence_table
-from src.text.tokenization import DocumentCounts, TokenSequence, tokenize_documents
+from src.text.tokenization import DocumentCounts, TokenSequence, tokenize_documents, tokenizer_identity
 
 __all__ = [
     "Document",
@@ -19,7 +20,9 @@ __all__ = [
     "TokenSequence",
     "content_hashes",
     "local_files",
+    "pin_revision",
     "read_documents",
     "tokenize_documents",
+    "tokenizer_identity",
     "write_sequence_table",
 ]

@@ -1,5 +1,6 @@
 """Documents from local files or the hub, as one stream."""
 
+import reprlib
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -53,12 +54,7 @@ def _as_document(value: object, place: str, column: str) -> Document:
     for message in value:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
             raise StrataError(
-                f"{place}: {column!r} is a list, so it is read as a chat, but {_shown(message)} is no message: "
+                f"{place}: {column!r} is a list, so it is read as a chat, but {reprlib.repr(message)} is no message: "
                 'messages look like {"role": "user", "content": "..."}'
             )
     return value
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

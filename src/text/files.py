@@ -130,7 +130,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise StrataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it") from None
+        byte = error.object[error.start]
+        raise StrataError(f"{path} is not UTF-8 text ({error.reason} 0x{byte:02x}): convert it to UTF-8") from None
     except (OSError, pa.ArrowException) as error:
         raise StrataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
@@ -144,11 +145,7 @@ def _read_json_lines(path: Path, column: str) -> Rows:
     with _open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise StrataError(f"{path}:{number}: invalid JSON: {error.msg} (column {error.colno})") from None
-                yield number, _value(record, column, f"{path}:{number}")
+                yield number, _value(_parse(line.rstrip(), path, number), column, f"{path}:{number}")
 
 
 def _read_json(path: Path, column: str) -> Rows:
@@ -159,12 +156,22 @@ def _read_json(path: Path, column: str) -> Rows:
         yield from _read_json_lines(path, column)
         return
     with _open_text(path) as text:
-        try:
-            records = json.load(text)
-        except json.JSONDecodeError as error:
-            raise StrataError(f"{path}:{error.lineno}: invalid JSON: {error.msg} (column {error.colno})") from None
+        records = _parse(text.read(), path, 1)
+    assert isinstance(records, list)
     for number, record in enumerate(records, start=1):
         yield number, _value(record, column, f"{path}, item {number}")
+
+
+def _parse(text: str, path: Path, first_line: int) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{path}:{first_line + error.lineno - 1}"
+        raise StrataError(f"{place}: invalid JSON: {error.msg} (column {error.colno})") from None
+    except RecursionError:
+        raise StrataError(f"{path}:{first_line}: this JSON is nested too deeply to be read: take it out") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise StrataError(f"{path}:{first_line}: this JSON cannot be read: {error}") from None
 
 
 def _value(record: object, column: str, place: str) -> object:

@@ -1,8 +1,12 @@
 """Datasets on the Hugging Face hub, streamed."""
 
+from pathlib import Path
+
 from src.config.shared import DatasetConfig
 from src.errors import StrataError
 from src.text.files import Rows, missing_column, not_found_places
+
+_TIMEOUT = 10.0  # seconds
 
 
 def read_hub_rows(config: DatasetConfig) -> Rows:
@@ -45,6 +49,30 @@ def read_hub_rows(config: DatasetConfig) -> Rows:
         ) from error
     except (ValueError, RuntimeError, DatasetsError) as error:
         raise StrataError(f"dataset {name!r} on the hub: {_reason(error)}") from error
+
+
+def pin_revision(config: DatasetConfig) -> DatasetConfig:
+    """The config of a hub dataset with `dataset_revision` resolved to a commit, so that what is named is what is read.
+
+    The hub is asked; out of its reach, the commit of the cached snapshot is taken. Where neither knows it (reading will
+    then say why, or go on from some other cache), the config comes back as it is.
+    """
+    # half a second to import, and not needed for local text
+    from huggingface_hub import HfApi, snapshot_download
+
+    name, revision = config.dataset_name, config.dataset_revision
+    try:
+        commit = HfApi().dataset_info(name, revision=revision, timeout=_TIMEOUT).sha
+    except Exception:  # offline, unknown, gated, or an error of whichever HTTP library the hub's client stands on
+        try:
+            # reads the cache alone, whose folders are named by commits
+            snapshot = snapshot_download(
+                name, repo_type="dataset", revision=revision, local_files_only=True, allow_patterns=[]
+            )
+        except (OSError, ValueError):
+            return config
+        commit = Path(str(snapshot)).name
+    return config if commit is None else config.model_copy(update={"dataset_revision": commit})
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -56,7 +57,9 @@ def write_sequence_table(
     try:
         for group in _row_groups(sequences):
             table = _as_arrow(group)
-            writer = writer or pq.ParquetWriter(folder / FILE_NAME, SCHEMA, compression="zstd")
+            writer = writer or pq.ParquetWriter(
+                folder / FILE_NAME, SCHEMA, compression="zstd", write_page_checksum=True
+            )
             writer.write_table(table, row_group_size=len(group))
             by_role += np.bincount(np.concatenate([sequence.roles for sequence in group]), minlength=len(Keep))
             tokens += sum(len(sequence.token_ids) for sequence in group)
@@ -122,7 +125,7 @@ def _offsets(lengths: Int32[np.ndarray, "sequence"]) -> Int64[np.ndarray, "seque
 
 
 class SequenceTable:
-    """A table on disk. Opening it reads the lengths; token ids are read range by range.
+    """A table on disk. Opening it reads the lengths; the rest is read range by range, and checked by page checksums.
 
     lengths: tokens of each sequence. offsets: where each begins on the axis of all tokens, and where the last one ends.
 
@@ -134,21 +137,28 @@ class SequenceTable:
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / FILE_NAME
-        try:
-            with pq.ParquetFile(self.path) as file:
-                self._metadata = file.metadata
-                if not file.schema_arrow.equals(SCHEMA):
-                    raise StrataError(f"{self.path} is no sequence table: its columns are {file.schema_arrow.names}")
-                lengths = file.read(columns=["length"]).column("length")
-        except FileNotFoundError:
-            raise StrataError(f"{folder} holds no sequence table: there is no {FILE_NAME}") from None
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise StrataError(f"{self.path} is broken ({reason}): remove the artifact and make it anew") from None
+        if not self.path.exists():
+            raise StrataError(f"{folder} holds no sequence table: there is no {FILE_NAME}")
+        with self._opened() as file:
+            self._metadata = file.metadata
+            if not file.schema_arrow.equals(SCHEMA):
+                raise StrataError(f"{self.path} is no sequence table: its columns are {file.schema_arrow.names}")
+            lengths = file.read(columns=["length"]).column("length")
         self.lengths = lengths.to_numpy()
         self.offsets = _offsets(self.lengths)
         rows = [self._metadata.row_group(i).num_rows for i in range(self._metadata.num_row_groups)]
         self._group_starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
+
+    @contextmanager
+    def _opened(self, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+        try:
+            with pq.ParquetFile(self.path, metadata=metadata, page_checksum_verification=True) as file:
+                yield file
+        except (OSError, pa.ArrowException, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StrataError(
+                f"{self.path} is broken ({reason}): remove the folder {self.path.parent} and run the stage again"
+            ) from None
 
     @property
     def n_sequences(self) -> int:
@@ -163,7 +173,7 @@ class SequenceTable:
     def read(self, start: int, stop: int) -> list[TokenSequence]:
         """Sequences [start, stop) in their order; only the row groups that they lie in are read.
 
-        Raises StrataError if the range is not within [0, n_sequences].
+        Raises StrataError if the range is not within [0, n_sequences], or the file is damaged there.
         """
         if not 0 <= start <= stop <= self.n_sequences:
             raise StrataError(f"sequences [{start}, {stop}) are not within the table's {self.n_sequences}: {self.path}")
@@ -171,25 +181,22 @@ class SequenceTable:
             return []
         first, last = np.searchsorted(self._group_starts, [start, stop - 1], side="right") - 1
         # opened anew each time, so that threads and forked workers never share a file position
-        with pq.ParquetFile(self.path, metadata=self._metadata) as file:
+        with self._opened(self._metadata) as file:
             table = file.read_row_groups(list(range(first, last + 1)), columns=["document", "token_ids", "roles"])
-        table = table.slice(start - int(self._group_starts[first]), stop - start)
-        documents = table.column("document").to_numpy()
-        offsets = self.offsets[start : stop + 1] - self.offsets[start]
-        token_ids, roles = (
-            # a copy, since arrow's memory is read-only and torch wants to own what it is given
-            np.array(table.column(name).combine_chunks().flatten())
-            for name in ("token_ids", "roles")
-        )
+            table = table.slice(start - int(self._group_starts[first]), stop - start)
+            documents = table.column("document").to_numpy()
+            token_ids, roles = (
+                # a copy, since arrow's memory is read-only and torch wants to own what it is given
+                np.array(table.column(name).combine_chunks().flatten())
+                for name in ("token_ids", "roles")
+            )
+            offsets = self.offsets[start : stop + 1] - self.offsets[start]
+            if not len(token_ids) == len(roles) == offsets[-1] or len(documents) != stop - start:
+                raise ValueError("columns of different lengths")
         return [
             TokenSequence(int(document), token_ids[a:b], roles[a:b])
             for document, (a, b) in zip(documents, pairwise(offsets), strict=True)
         ]
-
-    def content_hashes(self, seed: int) -> UInt64[np.ndarray, "sequence"]:
-        """`content_hashes` of all sequences, read row group by row group."""
-        groups = (self.read(int(start), int(stop)) for start, stop in pairwise(self._group_starts))
-        return content_hashes((sequence.token_ids for group in groups for sequence in group), seed)
 
 
 def content_hashes(sequences: Iterable[Int32[np.ndarray, "position"]], seed: int) -> UInt64[np.ndarray, "sequence"]:

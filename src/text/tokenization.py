@@ -1,8 +1,10 @@
 """Documents to token sequences."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jinja2
 import numpy as np
@@ -93,6 +95,25 @@ def tokenize_documents(
     return _until(sequences, num_tokens, num_sequences)
 
 
+def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """All that decides how documents become token ids and roles, as plain values for a fingerprint.
+
+    Ask for it before the tokenizer is used: calls may leave settings of theirs in it.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = (
+        json.dumps([repr(tokenizer), tokenizer.get_vocab()], sort_keys=True) if backend is None else backend.to_str()
+    )
+    return {
+        "rules": hashlib.sha256(rules.encode()).hexdigest(),
+        "bos": tokenizer.bos_token_id,
+        "special": np.flatnonzero(_special_ids(tokenizer)).tolist(),
+        "added": tokenizer("", return_attention_mask=False)["input_ids"],
+        "split_special_tokens": bool(getattr(tokenizer, "split_special_tokens", False)),
+        "chat_template": tokenizer.chat_template,
+    }
+
+
 def _until(
     sequences: Iterable[TokenSequence], num_tokens: int | None, num_sequences: int | None
 ) -> Iterator[TokenSequence]:
@@ -164,7 +185,7 @@ def _render(index: int, document: Document, tokenizer: PreTrainedTokenizerBase) 
     else:
         try:
             text = str(tokenizer.apply_chat_template(document, tokenize=False))
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, RecursionError) as error:
             raise StrataError(f"document {index} does not fit the tokenizer's chat template: {error}") from None
     try:
         text.encode()

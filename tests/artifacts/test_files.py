@@ -11,7 +11,7 @@ def test_checksums_are_those_of_hashlib(tmp_path):
     assert checksums(tmp_path, ["a"]) == {"a": [len(content), hashlib.sha256(content).hexdigest()]}
 
 
-def test_content_digest_sees_names_contents_and_sampled_large_files(tmp_path, monkeypatch):
+def test_content_digest_sees_names_and_contents(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"1" * 1000)
     b.write_bytes(b"2" * 1000)
@@ -19,12 +19,8 @@ def test_content_digest_sees_names_contents_and_sampled_large_files(tmp_path, mo
     assert content_digest([b, a]) == before
     b.write_bytes(b"2" * 999 + b"3")
     assert content_digest([a, b]) != before
-    monkeypatch.setattr("src.artifacts.files._SAMPLED_ABOVE", 2 * 2**20)
-    large = tmp_path / "large"
-    large.write_bytes(b"0" * (3 * 2**20))
-    sampled = content_digest([large])
-    large.write_bytes(b"0" * (3 * 2**20 - 1) + b"1")
-    assert content_digest([large]) != sampled
+    changed = content_digest([a, b])
+    assert content_digest([a, b.rename(tmp_path / "c")]) != changed
 
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path):

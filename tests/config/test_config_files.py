@@ -51,3 +51,42 @@ def test_the_issue_s_models_and_datasets_are_there():
 def test_shares_that_do_not_sum_to_one_are_refused():
     with pytest.raises(StrataError, match=r"split.*1\.2.*must be 1"):
         checked("train_transport_operators", "split.test=0.4")
+
+
+@pytest.mark.parametrize(
+    ("stage", "override", "message"),
+    [
+        ("collect_activations", "layers=[]", r"^layers: \[\] is not allowed; expected .*with length >= 1"),
+        ("collect_activations", "layers=[0,-1]", r"^layers: -1 is not allowed: .*greater than or equal to 0$"),
+        ("train_transport_operators", "experiment.L=[]", r"^experiment\.L: \[\] is not allowed; expected"),
+        ("train_transport_operators", "experiment.k=[]", r"^experiment\.k: \[\] is not allowed; expected"),
+        ("eval", "eval.Ls=[]", r"^eval\.Ls: \[\] is not allowed; expected"),
+        ("eval", "eval.ks=[0]", r"^eval\.ks: 0 is not allowed: .*greater than or equal to 1$"),
+        ("train_transport_operators", "cv_folds=126", r"^cv_folds: 126 is not allowed: .*less than or equal to 125$"),
+        ("eval", "threads=0", r"^threads: 0 is not allowed: .*greater than or equal to 1$"),
+        ("eval", f"seed={2**63}", r"^seed: 9223372036854775808 is not allowed: .*less than or equal to"),
+        ("eval", "name=a/b", r"^name: 'a/b' is not allowed: use letters, digits and \. _ = \+ - .*at most 100 char"),
+        ("eval", "name=.hidden", r"^name: '\.hidden' is not allowed: use letters"),
+        ("eval", f"name={101 * 'x'}", r"^name: 'xxx.* is not allowed: use letters.*at most 100 characters"),
+        ("collect_activations", "num_workers=2", r"^set num_workers and worker_index together, or neither$"),
+        ("collect_activations", "worker_index=0", r"^set num_workers and worker_index together, or neither$"),
+    ],
+)
+def test_what_no_stage_could_use_is_refused_with_the_config(stage, override, message):
+    with pytest.raises(StrataError, match=message) as error:
+        checked(stage, override)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_limits_themselves_are_allowed():
+    config = checked("eval", f"seed={2**63 - 1}", "threads=1", f"name={100 * 'x'}")
+    assert (config.seed, config.threads, len(config.name)) == (2**63 - 1, 1, 100)
+    assert checked("train_transport_operators", "cv_folds=125").cv_folds == 125
+
+
+def test_the_order_of_hooks_does_not_matter():
+    one, other = (
+        checked("collect_activations", f"hooks={hooks}")
+        for hooks in ("[resid_post,mlp_out,resid_pre]", "[mlp_out,resid_pre,resid_post,mlp_out]")
+    )
+    assert one.hooks == other.hooks == ["resid_pre", "mlp_out", "resid_post"]

@@ -1,4 +1,5 @@
 import math
+from typing import Annotated
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from src.errors import StrataError
 
 
 class Inner(Schema):
-    layers: int | list[int] | str = Field(description="which layers")
+    layers: Annotated[int, Field(ge=0)] | Annotated[list[int], Field(min_length=1)] | str = Field(
+        description="which layers"
+    )
     rate: float = Field(gt=0, description="a rate")
 
 
@@ -47,7 +50,9 @@ def test_good_values_become_a_frozen_object():
         ("flag", 1, ["flag", "1", "bool"]),
         ("inner.rate", 0, ["inner.rate", "0", "greater than 0"]),
         ("inner.rate", math.nan, ["inner.rate", "nan"]),
-        ("inner.layers", None, ["inner.layers", "None", "int | list of int | str"]),
+        ("inner.layers", None, ["inner.layers", "None", "int >= 0 | list of int with length >= 1 | str"]),
+        ("inner.layers", [], ["inner.layers", "[]", "list of int with length >= 1", "which layers"]),
+        ("inner.layers", -1, ["inner.layers", "-1", "greater than or equal to 0"]),
         ("inner.rat", 1.0, ["inner.rat", "unknown key", "did you mean inner.rate"]),
         ("sede", 1, ["sede", "unknown key", "did you mean seed"]),
     ],

@@ -1,15 +1,17 @@
 import gzip
 import itertools
 import json
+from types import SimpleNamespace
 
 import datasets
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from src.config.shared import DatasetConfig
 from src.errors import StrataError
-from src.text import documents, files, local_files, read_documents
+from src.text import documents, files, local_files, pin_revision, read_documents
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
 
@@ -158,7 +160,13 @@ def broken(tmp_path, content, name="a.jsonl"):
         ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', r"a\.jsonl:2: 'text' holds int, not text"),
         ("a.jsonl", b'{"text": ["a", "b"]}\n', r"a\.jsonl:1: 'text' is a list, .*'a' is no message"),
         ("a.jsonl", b'{"text": [{"from": "user"}]}\n', r"a\.jsonl:1: .*\{'from': 'user'\} is no message"),
-        ("a.jsonl", b'{"text": "\xff\xfe"}\n', r"a\.jsonl is not UTF-8 text \(invalid start byte at byte 10\)"),
+        ("a.jsonl", b'{"text": "\xff\xfe"}\n', r"a\.jsonl is not UTF-8 text \(invalid start byte 0xff\): convert"),
+        ("a.txt", b"caf\xe9 noir", r"a\.txt is not UTF-8 text \(invalid continuation byte 0xe9\): convert"),
+        ("a.json", b'[{"text": "\xe9"}]', r"a\.json is not UTF-8 text"),
+        ("a.jsonl", '{"text": "a"}'.encode("utf-16"), r"a\.jsonl is not UTF-8 text"),
+        ("a.jsonl", b'{"text": "a"}\n' + b"[" * 99_999, r"a\.jsonl:2: this JSON is nested too deeply to be read"),
+        ("a.json", b"[" * 99_999, r"a\.json:1: this JSON is nested too deeply to be read"),
+        ("a.jsonl", b'{"text": ' + b"1" * 9999 + b"}", r"a\.jsonl:1: this JSON cannot be read: Exceeds the limit"),
         ("a.jsonl", b"\n\n", r"dataset '.*a\.jsonl' is empty: it has no documents"),
         ("a.json", b"[]", r"is empty"),
         ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz cannot be read: .*zlib"),
@@ -169,6 +177,13 @@ def broken(tmp_path, content, name="a.jsonl"):
 def test_what_is_wrong_in_a_file_is_named(tmp_path, name, content, message):
     with pytest.raises(StrataError, match=message):
         read(broken(tmp_path, content, name))
+
+
+def test_a_chat_of_nested_lists_is_shown_in_short(tmp_path):
+    nested = b"[" * 400 + b"]" * 400
+    with pytest.raises(StrataError, match=r"a\.jsonl:1: 'text' is a list.* is no message") as caught:
+        read(broken(tmp_path, b'{"text": [' + nested + b"]}"))
+    assert len(str(caught.value)) < 400
 
 
 def test_missing_parquet_column_names_those_that_exist(tmp_path):
@@ -235,6 +250,34 @@ def test_hub_dataset_is_streamed_with_the_keys_of_the_config(hub):
     assert list(read_documents(config)) == ["a", "b"]
     keys = {"name": "raw", "data_dir": "data/json", "split": "train", "revision": "v2", "streaming": True}
     assert hub == [("some/corpus", keys)]
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_hub_dataset_is_pinned_to_the_commit_that_the_hub_names(monkeypatch):
+    asked = []
+
+    def dataset_info(_api, name, *, revision, timeout):
+        asked.append((name, revision))
+        return SimpleNamespace(sha=COMMIT)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    config = dataset("some/corpus", split="train", dataset_revision="v2")
+    assert pin_revision(config) == config.model_copy(update={"dataset_revision": COMMIT})
+    assert asked == [("some/corpus", "v2")]
+
+
+def test_hub_dataset_is_pinned_to_the_cached_commit_where_the_hub_is_out_of_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    cached = tmp_path / "datasets--some--corpus"
+    (cached / "snapshots" / COMMIT).mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert pin_revision(dataset("some/corpus")).dataset_revision == COMMIT
+    for unknown in (dataset("some/other"), dataset("some/corpus", dataset_revision="v2")):
+        assert pin_revision(unknown) == unknown
 
 
 def test_hub_dataset_without_the_column(hub):

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from src.config.shared import DatasetConfig
 from src.errors import StrataError
-from src.text import DocumentCounts, Keep, read_documents, tokenization, tokenize_documents
+from src.text import (
+    DocumentCounts,
+    Keep,
+    read_documents,
+    tokenization,
+    tokenize_documents,
+    tokenizer_identity,
+)
+from tests.text.conftest import word_tokenizer
 
 PAD, UNK, BOS, EOS, USER, ASSISTANT, A, B, C, D, E = range(11)  # ids of the word tokenizers, see conftest.py
 
@@ -242,3 +250,28 @@ def test_chat_without_a_template(bos_tokenizer):
 def test_chat_that_the_template_refuses(chat_tokenizer):
     with pytest.raises(StrataError, match=r"document 0 does not fit the tokenizer's chat template: no robots"):
         tokenize([json.loads('[{"role": "robot", "content": "a"}]')], chat_tokenizer)
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
+
+
+def test_tokenizer_identity_sees_what_changes_ids_or_roles():
+    def identity(template="<bos> $A", split=False, chat=None, **tokens):
+        tokenizer = word_tokenizer(template, **{"bos_token": "<bos>", "eos_token": "<eos>"} | tokens)
+        tokenizer.split_special_tokens = split
+        tokenizer.chat_template = chat
+        return tokenizer_identity(tokenizer)
+
+    same = [identity(), identity()]
+    others = [
+        identity("<bos> $A <eos>"),
+        identity(None),
+        identity(bos_token="<user>"),  # the same ids, and another role for the first of them
+        identity(eos_token="a"),
+        identity(pad_token="b"),
+        identity(split=True),
+        identity(chat="{{ messages }}"),
+    ]
+    assert json.loads(json.dumps(same[0])) == same[0] == same[1]
+    for left, right in itertools.combinations([same[0], *others], 2):
+        assert left != right
