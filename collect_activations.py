@@ -17,7 +17,6 @@ def run(config: CollectConfig, stage: Stage) -> Artifact | None:
     """Make the store, or go on with it; None while other workers still have parts to do."""
     from src.activations import collect, job
     from src.activations.workers import choose_worker, own_device
-    from src.artifacts import find_finished
     from src.models import load_model, resolve_device
     from src.report.collection import keep_figures, keep_table, store_text
     from src.stage.sequences import prepare_sequences
@@ -40,9 +39,10 @@ def run(config: CollectConfig, stage: Stage) -> Artifact | None:
     plan = stage.plan("activations", name, identity, [sequences.parent], config.name)
 
     # before anything is said or counted: a folder of this name that holds something else is refused
-    begun = find_finished(plan, overwrite=config.overwrite)
+    begun = stage.find(plan)
     missing = job.missing_parts(plan.path, layout, plan.fingerprint, repair=config.repair, overwrite=config.overwrite)
-    finished = stage.reuse(plan) if begun is not None and not missing else None
+    # the parts were looked at: what lies beside them is checked as well, and mended by sealing the store again
+    finished = stage.reuse(plan, job.lies_beside_parts) if begun is not None and not missing else None
     if finished is None:
         needed = job.tokens_of(layout, table, missing) * layout.bytes_per_token
         job.refuse_full_disk(plan.path, needed, overwrite=config.overwrite)

@@ -13,6 +13,7 @@ import eval
 import train_transport_operators
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.errors import StrataError
+from src.stage.entry import interrupts
 from src.stage.pipeline import PipelineStage, run_stages
 
 STAGES = (
@@ -33,16 +34,17 @@ def main() -> None:
         scripts = ", ".join(f"{stage.config_name}.py" for stage in STAGES)
         print(f"{__doc__}\nThe keys of a stage: --help of {scripts}")
         return
-    try:
-        artifacts = run_stages(STAGES, sys.argv[1:])
-        from src.report.index import collect_sections
-        from src.report.page import write_page
+    with interrupts("run_pipeline"):
+        try:
+            artifacts = run_stages(STAGES, sys.argv[1:])
+            from src.report.index import collect_sections
+            from src.report.page import write_page
 
-        page = artifacts / "index.html"
-        write_page(page, "Strata", collect_sections(artifacts), subtitle="Every stage, its tables and its figures.")
-        print(f"report: {page}")
-    except StrataError as error:
-        sys.exit(f"run_pipeline: {error}")
+            page = artifacts / "index.html"
+            write_page(page, "Strata", collect_sections(artifacts), subtitle="Every stage, its tables and its figures.")
+            print(f"report: {page}")
+        except StrataError as error:
+            sys.exit(f"run_pipeline: {error}")
 
 
 if __name__ == "__main__":

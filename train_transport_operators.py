@@ -16,6 +16,7 @@ from src.stage import Stage, entry_point
 
 def run(config: TransportConfig, stage: Stage) -> Artifact:
     """Fit the operators of all pairs, or reuse them."""
+    from src.activations.products import default_precision
     from src.models.loading import resolve_device
     from src.report.fitting import fit_figures, fit_text, pair_table
     from src.stage.moments import prepare_moments
@@ -39,10 +40,11 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     fitting = {
         "hook": config.hook,
         "method": config.method,
-        "ridge": None if settings is None else vars(settings),
+        "ridge": None if settings is None else settings.identity(),
         "split": config.split.model_dump(),
         "cv_folds": config.cv_folds,
-        "precision": config.precision,
+        "precision": default_precision(device) if config.precision == "auto" else config.precision,
+        "seed": config.seed,
     }
     identity = {"pairs": [[pair.L, pair.k] for pair in pairs], **fitting}
     which = str(pairs[0]) if len(pairs) == 1 else f"{len(pairs)}-pairs"

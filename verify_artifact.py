@@ -15,6 +15,9 @@ from src.errors import StrataError
 def main() -> None:
     """Verify each path; print what is wrong with it, or that nothing is."""
     paths = [Path(word) for word in sys.argv[1:] if not word.startswith("-")]
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
     if not paths:
         sys.exit(__doc__)
     failed = False

@@ -1,9 +1,6 @@
 """A store under construction: its layout, the check that it fits the disk, and the seal when all parts are there."""
 
 import contextlib
-import errno
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +13,8 @@ from src.activations.parts import Manifest, damage, part_folder, read_manifest
 from src.activations.store import STORAGE_DTYPES, StoreLayout
 from src.activations.workers import Worker
 from src.artifacts import Draft, Plan, Provenance, find_finished
-from src.artifacts.folder import open_shared_folder, seal
+from src.artifacts.folder import PLAN, open_shared_folder, seal
+from src.artifacts.locks import Busy, is_abandoned, locked
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import HiddenStateCheck, LanguageModel, check_hidden_states, run_with_hooks
@@ -25,8 +23,6 @@ from src.text import Keep, SequenceTable
 # the disk of a machine that is filled to the last byte helps nobody
 _SPARE_BYTES = 64 * 2**20
 _TEST_POSITIONS = 32
-# written by open_shared_folder
-_PLAN_FILE = "plan.json"
 
 
 def hook_points_of(model: LanguageModel, hooks: list[str], layers: int | list[int] | str) -> tuple[HookPoint, ...]:
@@ -35,8 +31,6 @@ def hook_points_of(model: LanguageModel, hooks: list[str], layers: int | list[in
         chosen = list(range(model.n_layers))
     else:
         chosen = sorted({layers} if isinstance(layers, int) else {int(layer) for layer in layers})
-    if not chosen:
-        raise StrataError("layers=[] leaves nothing to collect: name at least one layer")
     if chosen[-1] >= model.n_layers:
         raise StrataError(
             f"layers: {model.config.name} has no layer {chosen[-1]}; choose from its layers 0 to {model.n_layers - 1}"
@@ -92,6 +86,11 @@ def missing_parts(store: Path, layout: StoreLayout, seal: str, *, repair: bool, 
     return missing
 
 
+def lies_beside_parts(name: str) -> bool:
+    """Whether a file of a store (relative path) is none of a part."""
+    return not name.startswith("part-")
+
+
 def tokens_of(layout: StoreLayout, table: SequenceTable, parts: list[int]) -> int:
     """Number of tokens of some parts."""
     which = [layout.sequences_of(part) for part in parts]
@@ -122,38 +121,22 @@ def filling(plan: Plan, worker: Worker, *, overwrite: bool) -> Iterator[None]:
             f"overwrite=true with {worker.count} workers: each would remove what the others made. Remove {plan.path} "
             "yourself, or choose another name=..., and start the workers without overwrite"
         )
-    kind = fcntl.LOCK_EX if worker.count == 1 else fcntl.LOCK_SH
-    busy = (
-        f"another run is filling {plan.path}: wait until it has ended (several runs may share the work: give each of "
-        "them num_workers and its own worker_index)"
-    )
-    if plan.path.exists():
-        with _locked(plan.path, kind, busy):  # an overwrite must not pull the folder from under another run
-            open_shared_folder(plan, overwrite=overwrite)
-    else:
-        open_shared_folder(plan)
-    with _locked(plan.path, kind, busy):
-        yield
-
-
-@contextlib.contextmanager
-def _locked(path: Path, kind: int, busy: str | None = None) -> Iterator[None]:
-    """Hold a lock that ends with the process: wait for it, or raise StrataError(busy) if it is taken."""
-    descriptor = os.open(path, os.O_RDONLY)
+    shared = worker.count > 1
     try:
-        fcntl.flock(descriptor, kind if busy is None else kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StrataError(busy) from None
-    except OSError as error:
-        # some network file systems have no locks, and there the user has to take care
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
-            os.close(descriptor)
-            raise
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+        if plan.path.exists():
+            with locked(
+                plan.path, shared=shared, wait=False
+            ):  # an overwrite must not pull the folder from under others
+                open_shared_folder(plan, overwrite=overwrite)
+        else:
+            open_shared_folder(plan)
+        with locked(plan.path, shared=shared, wait=False):
+            yield
+    except Busy:
+        raise StrataError(
+            f"another run is filling {plan.path}: wait until it has ended (several runs may share the work: give each "
+            "of them num_workers and its own worker_index)"
+        ) from None
 
 
 def finish(
@@ -169,13 +152,13 @@ def finish(
     Any worker may do it; when several are done at once, one does it, and the others find it done. publish: adds to the
     folder what its readers should see, before it is sealed.
     """
-    with _locked(store / _PLAN_FILE, fcntl.LOCK_EX):
+    with locked(store / PLAN):
         manifests = [read_manifest(store, part, plan.fingerprint) for part in range(layout.n_parts)]
         present = [manifest for manifest in manifests if manifest is not None]
         if len(present) < layout.n_parts:
             return False
         if find_finished(plan, overwrite=False) is None:
-            for leftover in store.glob(".*"):  # of processes that were killed, maybe on other machines
+            for leftover in filter(is_abandoned, store.glob(".*")):  # of processes that were killed
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
             known = {
                 f"{part_folder(store, manifest.part).name}/{name}": entry

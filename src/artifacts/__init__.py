@@ -4,20 +4,14 @@ A folder is complete exactly when its meta.json is there: it is written last, an
 """
 
 from src.artifacts.files import content_digest, disk_errors, write_json
-from src.artifacts.folder import (
-    Draft,
-    choose_artifact,
-    create_artifact,
-    find_finished,
-    list_artifacts,
-    open_artifact,
-    verify,
-)
-from src.artifacts.meta import META, Artifact, Meta, Parent, Plan, Provenance, label, now, open_meta
+from src.artifacts.folder import Draft, create_artifact, find_finished
+from src.artifacts.meta import META, Artifact, DamagedArtifact, Meta, Parent, Plan, Provenance, label, now, open_meta
+from src.artifacts.reading import choose_artifact, list_artifacts, open_artifact, refuse_damaged, verify
 
 __all__ = [
     "META",
     "Artifact",
+    "DamagedArtifact",
     "Draft",
     "Meta",
     "Parent",
@@ -33,6 +27,7 @@ __all__ = [
     "now",
     "open_artifact",
     "open_meta",
+    "refuse_damaged",
     "verify",
     "write_json",
 ]

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,14 +50,15 @@ def content_digest(paths: Iterable[Path]) -> str:
 
 
 def relative_files(folder: Path) -> list[str]:
-    """All files below a folder as sorted relative POSIX paths."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """All files below a folder as sorted relative POSIX paths, but for hidden ones (drafts, the system's litter)."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part of it."""
     text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -68,21 +70,35 @@ def write_json(path: Path, values: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn 'no space left', 'read-only' and 'permission denied' into a StrataError that names the place."""
+    """Turn what a disk says when it can't be written (full, read-only, no folder, ...) into a StrataError."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StrataError(
-                f"the disk that holds {path} is full: free space there or set artifacts_dir=..."
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StrataError(
-                f"{path} can't be written ({error.strerror}): set artifacts_dir=... to a folder of yours"
-            ) from error
-        raise
+        if error.errno in _FULL:
+            reason = f"the disk that holds {path} is full: free space there or set artifacts_dir=..."
+        elif error.errno in _NOT_OURS:
+            reason = f"{path} can't be written ({error.strerror}): set artifacts_dir=... to a folder of yours"
+        elif error.errno in _NO_FOLDER:
+            reason = f"{error.filename or path} can't be a folder ({error.strerror}): set artifacts_dir=... elsewhere"
+        else:
+            raise
+        raise StrataError(reason) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; StrataError, with the remedy, where that can't be."""
+    with disk_errors(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # what /proc says
+            raise StrataError(f"{path} can't be made ({error.strerror}): set artifacts_dir=... elsewhere") from None
 
 
 def fsync_tree(folder: Path) -> None:

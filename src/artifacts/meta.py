@@ -3,18 +3,21 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from src.config.schema import fingerprint
 from src.errors import StrataError
 
 META = "meta.json"
+_LABEL_WORD = 40
 
 # One home for the format of each kind: raise the number when a reader of the old format would read it wrongly.
-FORMAT_VERSIONS = {"sequences": 1, "activations": 1, "moments": 1, "operators": 1, "evaluation": 1, "pipeline": 1}
+FORMAT_VERSIONS = {"sequences": 1, "activations": 1, "moments": 1, "operators": 1, "evaluation": 1}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Meta:
 
     identity: what determines the content; with kind, format version and parents it gives `fingerprint`.
     config: the whole resolved config of the stage, with keys that don't change the content (device, logger, ...).
-    files: relative path -> [bytes, sha256] of every file but meta.json itself.
+    files: relative path -> [bytes, sha256] of every file but meta.json itself and hidden ones.
     summary: what the stage wants its readers to know without opening the data (shapes, counts, scores).
     """
 
@@ -112,8 +115,12 @@ class Plan:
 
 
 def label(*parts: str) -> str:
-    """A folder label of several words, e.g. of a hub id: characters that a path can't hold become dashes."""
-    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-.") for part in parts)
+    """A folder label of several words, e.g. of a hub id: characters that a path can't hold become dashes.
+
+    Words of which nothing is left are passed over, and no word keeps more than its last 40 characters.
+    """
+    words = [re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-._")[-_LABEL_WORD:].strip("-._") for part in parts]
+    return "-".join(filter(None, words)) or "unnamed"
 
 
 def now() -> str:
@@ -133,18 +140,43 @@ def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
     return lines
 
 
+def meta_json(meta: Meta) -> dict[str, Any]:
+    """What is written to meta.json: all of it, and a digest of it, so that an edit is noticed."""
+    values = asdict(meta)
+    return {**values, "digest": fingerprint(values)}
+
+
 def open_meta(folder: Path) -> Meta:
-    """Read meta.json; StrataError if it is missing or no meta.json of ours."""
+    """Read meta.json; StrataError if it is missing, edited, or no meta.json of ours."""
     path = folder / META
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Meta(**{**values, "parents": [Parent(**parent) for parent in values["parents"]]})
-    except FileNotFoundError:
-        hint = (
-            "it is unfinished: run its stage again to go on"
-            if folder.is_dir() and any(folder.iterdir())
-            else "check the path"
-        )
+        digest = values.pop("digest")
+        meta = _META_FORMAT.validate_python(values)
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "check the path"
+        if folder.is_dir() and any(folder.iterdir()):
+            hint = "it is unfinished: run its stage again to go on"
         raise StrataError(f"{folder} is no finished artifact (it has no {META}); {hint}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise StrataError(f"{path} is damaged or foreign ({error}); remake the artifact with overwrite=true") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise _damaged(path, f"{place}: {first['msg']}") from None
+    except OSError as error:
+        raise StrataError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    if fingerprint(values) != digest:
+        raise _damaged(path, "it was edited: its digest is of other contents")
+    return meta
+
+
+class DamagedArtifact(StrataError):
+    """meta.json is there, and can't be trusted."""
+
+
+def _damaged(path: Path, reason: str) -> DamagedArtifact:
+    return DamagedArtifact(f"{path} is damaged or foreign ({reason}); remake the artifact with overwrite=true")
+
+
+_META_FORMAT = TypeAdapter(Meta)

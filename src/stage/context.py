@@ -1,33 +1,37 @@
-"""A running stage: its seed, device, progress, tables, tracker, and the provenance of what it makes."""
+"""A running stage: progress, tables, tracking, and the provenance of what it makes."""
 
-import importlib.metadata
 import logging
-import os
-import platform
-import random
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from src.artifacts import Artifact, Draft, Parent, Plan, Provenance, create_artifact, find_finished, now, open_artifact
+from src.artifacts import (
+    Artifact,
+    DamagedArtifact,
+    Draft,
+    Parent,
+    Plan,
+    Provenance,
+    create_artifact,
+    find_finished,
+    now,
+    open_artifact,
+    verify,
+)
+from src.artifacts.files import make_folder
 from src.config.schema import fingerprint
 from src.config.shared import StageConfig
 from src.report.tables import Table
 from src.report.terminal import print_table
+from src.stage.machine import git_revision, limit_threads, no_progress_bars, package_versions, seed_everything
+from src.stage.progress import Advance, progress_bar
 from src.stage.tracking import NoTracker, Tracker, WandbTracker
-
-# the packages whose versions can change a number
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "zarr", "safetensors", "pyarrow", "datasets")
 
 if TYPE_CHECKING:
     from src.report.artifact_report import NamedChart
@@ -36,8 +40,6 @@ log = logging.getLogger("strata")
 
 # tables that go to a file or a pipe are not squeezed into 80 columns
 _FILE_WIDTH = 140
-
-ItemT = TypeVar("ItemT")
 
 
 class Stage:
@@ -57,24 +59,22 @@ class Stage:
         self._overrides = overrides
         self._tracker: Tracker = NoTracker()
         self._untracked: list[Callable[[], None]] = []
-        self._started = time.monotonic()
         self._values = config.model_dump(mode="json")
 
     def __enter__(self) -> Self:
-        self._started = time.monotonic()
         self.provenance = Provenance(
             config=self._values,
             seed=self.config.seed,
             device=self.config.device,
-            versions=_versions(),
-            git_revision=_git_revision(),
+            versions=package_versions(),
+            git_revision=git_revision(),
             started_at=now(),
         )
-        _limit_threads(self.config.threads)
-        _seed_everything(self.config.seed)
+        make_folder(self.root)
+        limit_threads(self.config.threads)
+        seed_everything(self.config.seed)
         if not self.errors.is_terminal:
-            # read by transformers and datasets when they are imported: no bars of theirs in a log file
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+            no_progress_bars()
         if self.config.logger.kind == "wandb":
             self._tracker = self._start_wandb()
         log.info("%s starts: %s", self.name, " ".join(self._overrides) or "defaults")
@@ -113,15 +113,34 @@ class Stage:
         parents: list[Parent] | None = None,
         name: str | None = None,
     ) -> Plan:
-        """The plan of an artifact below `artifacts_dir`; the seed is always part of its identity."""
-        return Plan(self.root, kind, label, {**identity, "seed": self.config.seed}, parents or [], name)
+        """The plan of an artifact below `artifacts_dir`. A stage that draws random numbers puts its seed in."""
+        return Plan(self.root, kind, label, identity, parents or [], name)
 
-    def reuse(self, plan: Plan) -> Artifact | None:
-        """The finished artifact of a plan, which is then said to be reused, or None if it must be made."""
-        artifact = find_finished(plan, overwrite=self.config.overwrite)
-        if artifact is not None:
-            self.say(f"{artifact.path} is already there and fits: reused (overwrite=true remakes it)")
+    def find(self, plan: Plan) -> Artifact | None:
+        """The finished artifact of a plan, or None if it must be made (again, if its meta.json is damaged)."""
+        try:
+            return find_finished(plan, overwrite=self.config.overwrite)
+        except DamagedArtifact as error:
+            self.warn(f"{error}: it is made again")
+            return None
+
+    def reuse(self, plan: Plan, checked: Callable[[str], bool] = lambda _: True) -> Artifact | None:
+        """The finished and undamaged artifact of a plan, which is then said to be reused, or None if it must be made.
+
+        checked: the files whose checksums are compared; all by default.
+        """
+        artifact = self.find(plan)
+        if artifact is None or not self.is_whole(artifact, checked):
+            return None
+        self.say(f"{artifact.path} is already there and fits: reused (overwrite=true remakes it)")
         return artifact
+
+    def is_whole(self, artifact: Artifact, checked: Callable[[str], bool] = lambda _: True) -> bool:
+        """Whether an artifact's files are what they were; the user is warned if not."""
+        problems = verify(artifact.path, checked)
+        if problems:
+            self.warn(f"{artifact.path} is damaged ({problems[0]}): it is made again")
+        return not problems
 
     def finished(self, plan: Plan) -> Artifact:
         """The artifact of a plan that has just been made."""
@@ -162,22 +181,29 @@ class Stage:
             self.show(table)
         for table in details:
             self._track(lambda table=table: self._tracker.log_table(table))
-        draft.summary["n_shown"] = len(tables)
+        numbers = {name: value for name, value in (metrics or {}).items() if math.isfinite(value)}
+        draft.summary |= {"n_shown": len(tables), "metrics": numbers}
         for name, png in pictures.items():
             picture = png.read_bytes()  # the draft is gone when the tracker's turn comes
             self._track(lambda name=name, picture=picture: self._tracker.log_figure(name, picture))
-        if metrics:
-            self._track(lambda: self._tracker.log_metrics(dict(metrics)))
+        self._track(lambda: self._tracker.log_metrics(numbers))
 
     def _track(self, entry: Callable[[], None]) -> None:
         self._untracked.append(entry)
 
     def show_report(self, artifact: Artifact) -> None:
-        """Show the tables of a finished artifact again."""
+        """Show the tables of a finished artifact again, and track what was tracked when it was made."""
         from src.report.artifact_report import read_report
 
-        for table in read_report(artifact.path).tables[: artifact.meta.summary["n_shown"]]:
-            self.show(table)
+        report, summary = read_report(artifact.path), artifact.meta.summary
+        for place, table in enumerate(report.tables):
+            if place < summary["n_shown"]:
+                self.show(table)
+            else:
+                self._track(lambda table=table: self._tracker.log_table(table))
+        for figure in report.figures:
+            self._track(lambda figure=figure: self._tracker.log_figure(figure.title, figure.png))
+        self._track(lambda: self._tracker.log_metrics(summary["metrics"]))
 
     def say(self, message: str) -> None:
         """One line for the user, and for the run log."""
@@ -189,97 +215,6 @@ class Stage:
         log.warning(message)
         self.errors.print(f"[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
 
-    @contextmanager
-    def progress(self, description: str, total: int | None, unit: str) -> Iterator["Advance"]:
-        """A progress bar with rate and remaining time; silent when stderr is not a terminal. total: None = unknown.
-
-        Yields a function that takes the number of units done since the last call.
-        """
-        columns = (TextColumn("{task.description}"), BarColumn(), _Rate(unit), TimeRemainingColumn())
-        with Progress(*columns, console=self.errors, transient=True, disable=not self.errors.is_terminal) as bar:
-            task = bar.add_task(description, total=total)
-            yield Advance(bar, task)
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds since the stage began."""
-        return time.monotonic() - self._started
-
-
-class Advance:
-    """Moves a progress bar on."""
-
-    def __init__(self, bar: Progress, task: Any) -> None:
-        self._bar = bar
-        self._task = task
-
-    def __call__(self, count: int) -> None:
-        """Count units as done."""
-        self._bar.advance(self._task, count)
-
-    def counting(self, items: Iterable[ItemT], size: Callable[[ItemT], int]) -> Iterator[ItemT]:
-        """Pass items through, counting `size(item)` units for each."""
-        for item in items:
-            yield item
-            self(size(item))
-
-
-class _Rate(ProgressColumn):
-    """`12,345/50,000 tokens  1,234 tokens/s`."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Any) -> Text:
-        speed = task.finished_speed or task.speed
-        rate = f"  {speed:,.0f} {self._unit}/s" if speed else ""
-        total = f"/{int(task.total):,}" if task.total is not None else ""
-        return Text(f"{int(task.completed):,}{total} {self._unit}{rate}")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_revision() -> str | None:
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _limit_threads(threads: int | None) -> None:
-    available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    # what the user's shell or launcher has set counts: workers side by side must not all take every core
-    count = threads or int(os.environ.get("OMP_NUM_THREADS") or available)
-    # read by BLAS and OpenMP when numpy and torch are imported, which is later
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, str(count))
-    import torch
-
-    torch.set_num_threads(count)
-
-
-def _seed_everything(seed: int) -> None:
-    # needed by deterministic cuBLAS, and read when CUDA starts
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    # libraries that we call (datasets, transformers) draw from the global generator
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    def progress(self, description: str, total: int | None, unit: str) -> AbstractContextManager[Advance]:
+        """A progress bar on stderr (see progress_bar)."""
+        return progress_bar(self.errors, description, total, unit)

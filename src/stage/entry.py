@@ -1,7 +1,8 @@
 """From a command line to a checked config and a running stage."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.artifacts import disk_errors
 from src.config.schema import flat_keys, parse_config, unknown_key_message
 from src.config.shared import StageConfig
 from src.errors import StrataError
@@ -26,8 +28,12 @@ CONFIGS = ROOT / "configs"
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
 
+# what shells expect of a program that Ctrl-C has ended
+_INTERRUPTED = 130
+
+
 class StageFailure(CompactHydraException):
-    """A StrataError of one job of a sweep: Hydra runs the other jobs, then prints the message without a traceback."""
+    """One job of a sweep has failed: Hydra runs the other jobs, then ends with this message, without a traceback."""
 
 
 def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], config_name: str) -> Callable[[], None]:
@@ -37,13 +43,15 @@ def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], con
     """
 
     def job(config: DictConfig) -> None:
+        overrides = [str(item) for item in HydraConfig.get().overrides.task]
         try:
-            overrides = [str(item) for item in HydraConfig.get().overrides.task]
             run_stage(run, schema, config_name, config, overrides)
         except StrataError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise StageFailure(str(error)) from None
-            sys.exit(f"{config_name}: {error}")
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                sys.exit(f"{config_name}: {error}")
+            # at once, and for every job: Hydra itself shows the first failure alone, at the end of the sweep
+            print(f"{config_name} {' '.join(overrides)}: {error}", file=sys.stderr, flush=True)
+            raise StageFailure(f"job failed: {config_name} {' '.join(overrides)} (its message stands above)") from None
 
     def main() -> None:
         arguments = sys.argv[1:]
@@ -54,9 +62,20 @@ def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], con
             check_overrides(arguments, schema)
         except StrataError as error:
             sys.exit(f"{config_name}: {error}")
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
+        with interrupts(config_name):
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(job)()
 
     return main
+
+
+@contextmanager
+def interrupts(name: str) -> Iterator[None]:
+    """Turn Ctrl-C into one line and the exit status that shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
 
 
 def run_stage(
@@ -66,11 +85,20 @@ def run_stage(
     config: DictConfig,
     overrides: list[str],
 ) -> Any:
-    """Check a composed config, open the stage, and run it. Raises StrataError for a bad config."""
+    """Check a composed config, open the stage, and run it.
+
+    Raises StrataError for a bad config, and when the disk or the memory of the device is full.
+    """
     checked = checked_config(schema, config)
     _refuse_ignored_name(config, overrides)
-    with Stage(stage_name, checked, overrides=overrides) as stage:
-        return run(checked, stage)
+    try:
+        with disk_errors(Path(checked.artifacts_dir)), Stage(stage_name, checked, overrides=overrides) as stage:
+            return run(checked, stage)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+            reason = str(error).partition("\n")[0] or "the system gives no more"
+            raise StrataError(f"out of memory ({reason}): use fewer layers or pairs, or another device=...") from error
+        raise
 
 
 def _refuse_ignored_name(config: DictConfig, overrides: list[str]) -> None:

@@ -4,6 +4,7 @@ import torch
 
 from src.activations.moments import Moments
 from src.activations.passes import accumulate_moments
+from src.activations.products import Precision, default_precision
 from src.activations.store import ActivationStore
 from src.artifacts import Artifact, label, list_artifacts
 from src.config.stages import TransportConfig
@@ -21,30 +22,30 @@ def prepare_moments(
     pairs: list[LayerPair],
     device: torch.device,
 ) -> Moments:
-    """The moments of all pairs and of their sources, on a device. A finished artifact that covers them is reused."""
+    """The moments of all pairs and of their sources, on a device.
+
+    A finished artifact that covers them is reused, if it is undamaged.
+    """
     wanted = _products(pairs, config.hook)
+    precision: Precision = default_precision(device) if config.precision == "auto" else config.precision
     settings = {
         "split": config.split.model_dump(),
         "n_folds": split.n_folds,
-        "precision": config.precision,
-        "device": device.type,
+        "precision": precision,
         "seed": config.seed,
     }
     if not config.overwrite:
         for artifact in list_artifacts(stage.root, "moments"):
-            if _covers(artifact, store, settings, wanted):
+            if _covers(artifact, store, settings, wanted) and stage.is_whole(artifact):
                 stage.say(f"{artifact.path} covers these pairs: reused")
                 return Moments.load(artifact.path, device)
     names = sorted([str(a), str(b)] for a, b in wanted)
     plan = stage.plan("moments", label(config.model.name), {**settings, "products": names}, [store.artifact.parent])
     with stage.progress("moments", store.layout.n_tokens, "tokens") as advance:
-        precision = None if config.precision == "auto" else config.precision
         moments = accumulate_moments(store, wanted, split.groups, split.n_groups, precision, device, advance)
     with stage.create(plan) as draft:
         moments.save(draft.path)
         draft.summary = {
-            "products": names,
-            "precision": moments.precision,
             "rows": {
                 "train": int(moments.count[: split.n_folds].sum()),
                 "val": int(moments.count[split.val]),
@@ -60,10 +61,10 @@ def _products(pairs: list[LayerPair], hook: str) -> list[tuple[HookPoint, HookPo
 
 
 def _covers(artifact: Artifact, store: ActivationStore, settings: dict, wanted: list) -> bool:
-    identity = artifact.meta.identity
-    held = {tuple(names) for names in identity["products"]}
+    identity = dict(artifact.meta.identity)
+    held = {tuple(names) for names in identity.pop("products")}
     return (
         artifact.meta.parents == [store.artifact.parent]
-        and {key: identity[key] for key in settings} == settings
+        and identity == settings
         and {(str(a), str(b)) for a, b in wanted} <= held
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from src.config.schema import flat_keys, unknown_key_message
 from src.config.shared import StageConfig
 from src.errors import StrataError
@@ -27,9 +29,15 @@ class PipelineStage:
 def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Path:
     """Run the stages in order; an override goes to every stage that has its key. Returns the artifacts folder.
 
-    All configs are composed and checked before the first stage runs. Raises StrataError for a key that no stage has.
+    A stage works on what the stages before it returned: an artifact of a kind is handed on under the config key of that
+    name (activations=..., operators=...), unless the user has set it. All configs are composed and checked before the
+    first stage runs. Raises StrataError for a key that no stage has, and for an artifact that is not finished.
     """
     for argument in arguments:
+        if argument.startswith("-"):
+            raise StrataError(
+                f"{argument}: the pipeline takes key=value only; sweep with the -m of its stages' scripts"
+            )
         if not any(_knows(stage, argument) for stage in stages):
             known = {key: info for stage in stages for key, info in flat_keys(stage.schema)}
             raise StrataError(unknown_key_message(override_key(argument), known))
@@ -40,8 +48,18 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
         checked_config(stage.schema, config)
         jobs.append((stage, config, overrides))
     _log_to(Path("outputs") / "run_pipeline" / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    made: dict[str, str] = {}
     for stage, config, overrides in jobs:
-        run_stage(stage.run, stage.schema, stage.config_name, config, overrides)
+        chosen = {override_key(word) for word in overrides}
+        for kind, name in made.items():
+            if kind in stage.schema.model_fields and kind not in chosen:
+                OmegaConf.update(config, kind, name)
+        artifact = run_stage(stage.run, stage.schema, stage.config_name, config, overrides)
+        if artifact is None:
+            raise StrataError(
+                f"{stage.config_name} is not finished: other workers have parts to do; run this again after them"
+            )
+        made[artifact.meta.kind] = artifact.meta.name
     return Path(jobs[-1][1].artifacts_dir)
 
 

@@ -12,7 +12,7 @@ class Tracker(Protocol):
     """Where a stage sends its results besides its artifact."""
 
     def log_table(self, table: Table) -> None:
-        """A result table; its numbers also become summary metrics."""
+        """A result table, under its title."""
         ...
 
     def log_figure(self, title: str, png: bytes) -> None:

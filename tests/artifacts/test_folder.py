@@ -3,11 +3,13 @@ import json
 import multiprocessing
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from src.artifacts import (
     META,
+    Meta,
     Plan,
     Provenance,
     choose_artifact,
@@ -20,6 +22,7 @@ from src.artifacts import (
     verify,
 )
 from src.artifacts.folder import open_shared_folder
+from src.artifacts.meta import meta_json
 from src.errors import StrataError
 
 PROVENANCE = Provenance(
@@ -136,6 +139,63 @@ def test_the_draft_of_a_killed_process_is_invisible_and_removed_by_the_next(tmp_
     assert [path.name for path in plan.path.parent.iterdir()] == [plan.path.name]
 
 
+def die_while_replacing(plan):
+    rename = os.rename
+
+    def rename_then_die(source, target):
+        rename(source, target)
+        os._exit(9)
+
+    os.rename = rename_then_die
+    make(plan, "new", overwrite=True)
+
+
+def test_a_kill_between_the_renames_of_a_replacement_loses_nothing(tmp_path):
+    plan = plan_in(tmp_path)
+    make(plan, "old")
+    assert in_another_process(die_while_replacing, plan) == 9
+    assert not plan.path.exists()
+    found = find_finished(plan, overwrite=False)
+    assert found is not None
+    assert (found.path / "numbers" / "a.txt").read_text() == "new"
+    assert [path.name for path in plan.path.parent.iterdir()] == [plan.path.name]
+
+
+def test_the_draft_of_a_living_process_stays(tmp_path):
+    plan = plan_in(tmp_path)
+    with create_artifact(plan, PROVENANCE) as draft:
+        (draft.path / "a.txt").write_text("first")
+        in_another_process(make, plan_in(tmp_path, name=plan.path.name, width=9), "second")
+        assert (draft.path / "a.txt").exists()
+
+
+def test_a_damaged_artifact_is_replaced_by_the_same_one(tmp_path):
+    plan = plan_in(tmp_path)
+    make(plan, "good")
+    (plan.path / "numbers" / "a.txt").write_text("evil")
+    make(plan, "good")
+    assert verify(plan.path) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_foreign_folder_is_never_removed(tmp_path, overwrite):
+    plan = plan_in(tmp_path, name="mine")
+    plan.path.mkdir(parents=True)
+    (plan.path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StrataError, match=r"mine is there and holds no moments.*another name="):
+        find_finished(plan, overwrite=overwrite)
+    with pytest.raises(StrataError, match="holds no moments"):
+        open_shared_folder(plan, overwrite=overwrite)
+    assert (plan.path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_artifacts_folder_that_can_t_be_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for root in (tmp_path / "file", Path("/proc/foo"), tmp_path / ("long" * 100)):
+        with pytest.raises(StrataError, match="artifacts_dir="):
+            make(plan_in(root))
+
+
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "is full"), (errno.EACCES, "can't be written")])
 def test_disk_errors_name_the_place_and_the_remedy(tmp_path, code, words):
     plan = plan_in(tmp_path)
@@ -163,17 +223,42 @@ def test_verify_finds_edited_settings(tmp_path):
     values = json.loads((folder / META).read_text())
     values["identity"]["width"] = 4
     (folder / META).write_text(json.dumps(values))
-    assert verify(folder) == [f"{META}: its settings don't give its fingerprint: it was edited"]
+    with pytest.raises(StrataError, match="it was edited"):
+        verify(folder)
+    # whoever makes a new digest too
+    (folder / META).write_text(json.dumps(meta_json(Meta(**_without_digest(values)))))
+    assert verify(folder) == [f"{META}: its settings don't give its fingerprint"]
+
+
+@pytest.mark.parametrize("key", ["summary", "files", "seed", "kind"])
+def test_no_reader_opens_an_edited_meta(tmp_path, key):
+    folder = make(plan_in(tmp_path)).path
+    values = json.loads((folder / META).read_text())
+    values[key] = {"summary": {"rows": 8}, "files": None, "seed": 2, "kind": "other"}[key]
+    (folder / META).write_text(json.dumps(values))
+    with pytest.raises(StrataError, match=r"damaged or foreign.*overwrite=true"):
+        open_artifact(folder, "moments")
+    assert list_artifacts(tmp_path, "moments") == []
+
+
+def _without_digest(values):
+    return {key: value for key, value in values.items() if key != "digest"}
+
+
+def _reseal(folder, **changes):
+    values = _without_digest(json.loads((folder / META).read_text()))
+    (folder / META).write_text(json.dumps(meta_json(Meta(**{**values, **changes}))))
 
 
 def test_foreign_and_unfinished_folders_are_refused_with_a_remedy(tmp_path):
     artifact = make(plan_in(tmp_path))
     with pytest.raises(StrataError, match="holds 'moments', but 'operators' is needed"):
         open_artifact(artifact.path, "operators")
-    values = json.loads((artifact.path / META).read_text())
-    (artifact.path / META).write_text(json.dumps({**values, "format_version": 99}))
+    _reseal(artifact.path, format_version=99)
     with pytest.raises(StrataError, match=r"format 99.*overwrite=true"):
         open_artifact(artifact.path, "moments")
+    _reseal(artifact.path, kind="horoscopes")
+    assert verify(artifact.path) == [f"{META}: this version of Strata knows no kind 'horoscopes'"]
     (artifact.path / META).write_text("{")
     with pytest.raises(StrataError, match=r"damaged or foreign.*overwrite=true"):
         open_meta(artifact.path)
@@ -199,6 +284,10 @@ def test_choosing_among_candidates(tmp_path):
         choose(None, [first, second])
     assert choose("first", [first, second]).path == first.path
     assert choose(str(second.path), []).path == second.path
+    with pytest.raises(
+        StrataError, match=rf"moments=nope: neither a path.*{tmp_path}/moments \(there: first, second\)"
+    ):
+        choose("nope", [])
 
 
 def test_a_name_that_leaves_its_folder_is_refused(tmp_path):
@@ -208,6 +297,8 @@ def test_a_name_that_leaves_its_folder_is_refused(tmp_path):
 
 def test_labels_hold_only_what_a_path_can():
     assert label("google/gemma-2-2b", "wiki text/é") == "google-gemma-2-2b-wiki-text"
+    assert label(".", "модель") == "unnamed"
+    assert label("a" * 300, "b") == "a" * 40 + "-b"
 
 
 def test_a_shared_folder_is_gone_on_with_but_never_mixed(tmp_path):

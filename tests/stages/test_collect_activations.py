@@ -167,6 +167,28 @@ def test_a_flipped_bit_is_found_and_remade_with_repair(copied, undisturbed):
     assert verify(copied.store()) == []
 
 
+@pytest.mark.parametrize("name", ["plan.json", "report.json", "meta.json"])
+@pytest.mark.parametrize("repair", ["true", "false"])
+def test_a_damaged_file_beside_the_parts_is_written_again(copied, undisturbed, name, repair):
+    damaged = copied.store() / name
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert copied.collect(*SMALL_PARTS, f"repair={repair}") is not None
+    assert verify(copied.store()) == []
+    assert part_digests(copied.store()) == undisturbed
+
+
+def test_damaged_sequences_are_made_again(copied, undisturbed, capsys):
+    (table,) = (copied.folder / "artifacts" / "sequences").glob("*/sequences.parquet")
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 1
+    table.write_bytes(content)
+    made = copied.collect(*SMALL_PARTS, "name=other")
+    assert made is not None
+    assert part_digests(made.path) == undisturbed
+    output = capsys.readouterr()
+    assert f"{table.parent.name} is damaged (sequences.parquet: its content has changed" in output.err
+
+
 def test_a_lost_part_is_remade(copied, undisturbed):
     shutil.rmtree(copied.store() / "part-00002.zarr")
     (copied.store() / "part-00007.json").unlink()
@@ -239,7 +261,7 @@ def test_a_foreign_meta_json_is_refused_and_left_alone(project, tmp_path, conten
     store = tmp_path / "activations" / "store"
     store.mkdir(parents=True)
     (store / "meta.json").write_text(content)
-    with pytest.raises(StrataError, match=r"meta\.json is damaged or foreign .* overwrite=true"):
+    with pytest.raises(StrataError, match=r"meta\.json is damaged or foreign: .* overwrite=true|holds no activations"):
         project.collect(*SMALL_PARTS, f"artifacts_dir={tmp_path}")
     assert [path.name for path in store.iterdir()] == ["meta.json"]
     assert (store / "meta.json").read_text() == content
@@ -266,7 +288,7 @@ def test_a_wrong_word_on_the_command_line_ends_with_its_message_and_nothing_writ
     ("overrides", "message"),
     [
         (["layers=[1,3]"], r"layers: tiny has no layer 3; choose from its layers 0 to 2"),
-        (["layers=[]"], r"layers=\[\] leaves nothing to collect: name at least one layer"),
+        (["layers=[]"], r"layers: \[\] is not allowed; .*with length >= 1"),
         (["layers=1.5"], r"layers: 1.5 is not allowed"),
         (["hooks=[resid_mid]"], r"hooks: .*'resid_mid'"),
         (["storage_dtype=int8"], r"storage_dtype: 'int8' is not allowed"),
@@ -317,8 +339,8 @@ def test_nan_in_a_weight_is_reported_with_its_layer_or_masked(tmp_path):
     made = project.collect("non_finite=mask", "name=masked")
     assert made is not None
     keep = made.meta.summary["keep"]
-    assert (keep["counted"], keep["bos"]) == (0, 6)
-    assert keep["non_finite"] == made.meta.summary["layout"]["n_tokens"] - 6
+    assert (keep["counted"], keep["bos"]) == (0, 0)
+    assert keep["non_finite"] == made.meta.summary["layout"]["n_tokens"]
 
 
 def test_a_value_too_large_for_float16_is_reported_with_its_layer(tmp_path):

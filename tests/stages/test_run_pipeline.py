@@ -1,0 +1,90 @@
+"""run_pipeline.py: the stages in order, each on what the one before it made."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_pipeline
+from src.artifacts import list_artifacts
+from src.errors import StrataError
+from src.stage.pipeline import run_stages
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("num_tokens=6000", "threads=1", "experiment.L=[0,1]", "experiment.k=1", "cv_folds=2", "bootstrap=100")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("pipeline")
+
+
+def pipeline(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "run_pipeline.py"), *SMALL, *overrides]
+    return subprocess.run(
+        command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def evaluated(folder: Path) -> set[tuple[str, ...]]:
+    """(store, operators) behind each evaluation."""
+    found = list_artifacts(folder / "artifacts", "evaluation")
+    return {tuple(parent.name for parent in artifact.meta.parents) for artifact in found}
+
+
+def test_each_stage_works_on_what_the_stages_before_it_made(folder):
+    first = pipeline(folder)
+    assert first.returncode == 0, first.stderr
+    assert "report: artifacts/index.html" in first.stdout
+    page = (folder / "artifacts" / "index.html").read_text()
+    assert "Transport operators on held-out sequences" in page
+    # now several stores and several operators of the same model and dataset lie there
+    for change in ("num_tokens=7000", "alphas=[0.1,1.0]"):
+        again = pipeline(folder, change)
+        assert again.returncode == 0, again.stderr
+    operators = {artifact.meta.name: artifact for artifact in list_artifacts(folder / "artifacts", "operators")}
+    assert len(list_artifacts(folder / "artifacts", "activations")) == 2
+    assert len(operators) == 3
+    assert evaluated(folder) == {(artifact.meta.parents[0].name, name) for name, artifact in operators.items()}
+
+
+def test_the_same_command_again_makes_nothing_new(folder):
+    before = sorted(path.name for path in (folder / "artifacts").glob("*/*"))
+    again = pipeline(folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("reused") >= 4
+    assert "wrote" not in again.stdout
+    assert sorted(path.name for path in (folder / "artifacts").glob("*/*")) == before
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("numtokens=3", "numtokens: unknown key; did you mean num_tokens"),
+        ("-m", "sweep a stage with its script and -m"),
+        ("bootstrap=3", "bootstrap: 3 is not allowed"),
+    ],
+)
+def test_a_bad_argument_is_refused_before_the_first_stage_runs(tmp_path, monkeypatch, argument, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StrataError, match=message):
+        run_stages(run_pipeline.STAGES, [argument])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_ctrl_c(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run_pipeline.py", "--help"])
+    run_pipeline.main()
+    assert "collect_activations.py" in capsys.readouterr().out
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["run_pipeline.py"])
+    monkeypatch.setattr(run_pipeline, "run_stages", interrupted)
+    with pytest.raises(SystemExit) as exit_status:
+        run_pipeline.main()
+    assert exit_status.value.code == 130
+    assert capsys.readouterr().err == "run_pipeline: interrupted; run the same command again to go on\n"
