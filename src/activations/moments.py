@@ -5,74 +5,27 @@ before they are squared or multiplied, since residual streams have dimensions wh
 and x'x - n m m' would lose it. Every array is a plain sum over rows, so moments add: over blocks, parts and workers.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from src.activations.products import Precision, add_product, default_precision, exact_products
+from src.activations.products import Precision, add_product, arithmetic_device, default_precision, exact_products
+from src.activations.statistics import Statistics
+from src.artifacts.tensors import load_tensors, read_header, save_tensors, write_header
 from src.errors import StrataError
 from src.hook_points import HookPoint
 
 Pair = tuple[HookPoint, HookPoint]
 
-_FORMAT = {"kind": "moments", "version": 1}
+_KIND, _VERSION = "moments", 1
+_REMEDY = "fit the operators again with overwrite=true, which makes the moments anew"
 # Bounds the shifted copies of a block, and in float32 the length over which a product is rounded to float32.
 _BLOCK_ROWS = 2048
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Sums over the rows of a set of groups, from which centred moments are read.
-
-    `total - part` are the statistics of the rows of total that are not in part (which must be a subset of it).
-    """
-
-    n: int
-    shift: Mapping[HookPoint, Float[Tensor, "d"]]
-    sums: Mapping[HookPoint, Float[Tensor, "d"]]
-    square_sums: Mapping[HookPoint, Float[Tensor, "d"]]
-    product: Callable[[HookPoint, HookPoint], Tensor]
-    """(a, b) -> sum of (x_a - shift_a)(x_b - shift_b)', [d_a, d_b]; not to be written to."""
-
-    def __sub__(self, part: "Statistics") -> "Statistics":
-        return Statistics(
-            self.n - part.n,
-            self.shift,
-            {h: total - part.sums[h] for h, total in self.sums.items()},
-            {h: total - part.square_sums[h] for h, total in self.square_sums.items()},
-            lambda a, b: self.product(a, b) - part.product(a, b),
-        )
-
-    def mean(self, hook_point: HookPoint) -> Float[Tensor, "d"]:
-        """Mean of the rows, float64."""
-        return self.shift[hook_point] + self.shifted_mean(hook_point)
-
-    def shifted_mean(self, hook_point: HookPoint) -> Float[Tensor, "d"]:
-        """Mean of the rows less the shift."""
-        return self.sums[hook_point] / self.n
-
-    def scatter(self, a: HookPoint, b: HookPoint, about: "Statistics | None" = None) -> Float[Tensor, "d_a d_b"]:
-        """Sum over rows of (x_a - m_a)(x_b - m_b)', m the own means or those of `about`; divide by n for covariance."""
-        mean_a, mean_b = self.shifted_mean(a), self.shifted_mean(b)
-        scatter = torch.addr(self.product(a, b), mean_a, mean_b, alpha=-self.n)
-        if about is not None:
-            scatter.addr_(mean_a - about.shifted_mean(a), mean_b - about.shifted_mean(b), alpha=self.n)
-        return scatter
-
-    def square_scatter(self, hook_point: HookPoint, about: "Statistics | None" = None) -> Float[Tensor, "d"]:
-        """Sum over rows of (x - m)^2 per dimension, m the own mean or that of `about`; never negative."""
-        mean = self.shifted_mean(hook_point)
-        scatter = (self.square_sums[hook_point] - self.n * mean.square()).clamp_(min=0)
-        return scatter if about is None else scatter + self.n * (mean - about.shifted_mean(hook_point)).square()
 
 
 class Moments:
@@ -111,7 +64,7 @@ class Moments:
         """No rows yet.
 
         shift: a rough mean per hook point; None takes the mean of the first rows seen. precision: of the products (they
-        are added up in float64 anyway); None asks `default_precision`. An MPS device has no float64: the CPU is used.
+        are added up in float64 anyway); None asks `default_precision`. `arithmetic_device` says where they lie.
         """
         pairs = tuple(dict.fromkeys(pairs))
         hook_points = sorted({hook_point for pair in pairs for hook_point in pair})
@@ -119,7 +72,7 @@ class Moments:
             raise StrataError("moments need at least one pair of hook points and one group")
         if missing := [str(h) for h in hook_points if h not in d_models]:
             raise StrataError(f"moments: the width of {', '.join(missing)} is not given")
-        device = torch.device("cpu") if torch.device(device).type == "mps" else torch.device(device)
+        device = arithmetic_device(device)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
@@ -272,33 +225,47 @@ class Moments:
         )
 
     def save(self, folder: Path) -> None:
-        """Write moments.safetensors (float64) and moments.json into an existing folder."""
+        """Write moments.safetensors (float64) and moments.json into an existing folder. Raises OSError on a full disk.
+
+        Takes the memory of the moments once more.
+        """
         tensors = {"count": self.count}
         for name, arrays in (("shift", self.shift), ("sum", self.sums), ("square_sum", self.square_sums)):
             tensors |= {f"{name}/{h}": array for h, array in arrays.items()}
         tensors |= {f"product/{a}/{b}": array for (a, b), array in self.products.items()}
-        save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, folder / "moments.safetensors")
-        header = _FORMAT | {"precision": self.precision, "pairs": [[str(a), str(b)] for a, b in self.pairs]}
-        (folder / "moments.json").write_text(json.dumps(header, indent=1) + "\n")
+        save_tensors(folder / "moments.safetensors", tensors)
+        header = {
+            "precision": self.precision,
+            "pairs": [[str(a), str(b)] for a, b in self.pairs],
+            "has_shift": bool(self.shift),
+        }
+        write_header(folder / "moments.json", _KIND, _VERSION, header)
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Self:
-        """Read what `save` wrote. Raises StrataError if a file is missing, truncated or foreign."""
+    def load(cls, folder: Path, device: torch.device | str = "cpu", pairs: Sequence[Pair] | None = None) -> Self:
+        """Read what `save` wrote: of the given pairs alone, or of all; nothing else is read from the disk.
+
+        Raises StrataError if a file is missing, truncated or foreign, or a pair was not saved.
+        """
+        header = read_header(folder / "moments.json", _KIND, _VERSION, _REMEDY)
         try:
-            header = json.loads((folder / "moments.json").read_text())
-            if {key: header.get(key) for key in _FORMAT} != _FORMAT:
-                raise StrataError(f"{folder}: not moments of version {_FORMAT['version']}; make them anew")
-            tensors = load_file(folder / "moments.safetensors", device=str(device))
-            pairs = [(HookPoint.parse(a), HookPoint.parse(b)) for a, b in header["pairs"]]
-            hook_points = sorted({hook_point for pair in pairs for hook_point in pair})
-            return cls(
-                pairs,
-                header["precision"],
-                {h: tensors[f"shift/{h}"] for h in hook_points if f"shift/{h}" in tensors},
-                tensors["count"],
-                {h: tensors[f"sum/{h}"] for h in hook_points},
-                {h: tensors[f"square_sum/{h}"] for h in hook_points},
-                {(a, b): tensors[f"product/{a}/{b}"] for a, b in pairs},
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise StrataError(f"{folder}: unreadable moments ({error}); make them anew") from None
+            precision, has_shift = header["precision"], header["has_shift"]
+            held = [(HookPoint.parse(a), HookPoint.parse(b)) for a, b in header["pairs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StrataError(f"{folder / 'moments.json'} is damaged ({error!r}): {_REMEDY}") from None
+        pairs = held if pairs is None else list(dict.fromkeys(pairs))
+        if missing := [f"{a} and {b}" for a, b in pairs if (a, b) not in held]:
+            raise StrataError(f"{folder} holds no products of {', '.join(missing)}: add the pairs to the moments")
+        hook_points = sorted({hook_point for pair in pairs for hook_point in pair})
+        sums = [f"{name}/{h}" for name in ("sum", "square_sum", *(["shift"] if has_shift else [])) for h in hook_points]
+        names = ["count", *sums, *(f"product/{a}/{b}" for a, b in pairs)]
+        tensors = load_tensors(folder / "moments.safetensors", _REMEDY, names, arithmetic_device(device))
+        return cls(
+            pairs,
+            precision,
+            {h: tensors[f"shift/{h}"] for h in hook_points} if has_shift else {},
+            tensors["count"],
+            {h: tensors[f"sum/{h}"] for h in hook_points},
+            {h: tensors[f"square_sum/{h}"] for h in hook_points},
+            {(a, b): tensors[f"product/{a}/{b}"] for a, b in pairs},
+        )

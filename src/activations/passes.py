@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
 from jaxtyping import Bool, Float, Int, UInt64
 from torch import Tensor
 
 from src.activations.moments import Moments, Precision
 from src.activations.parts import Part
+from src.activations.products import arithmetic_device
 from src.activations.store import ActivationStore
+from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.text import Keep, content_hashes
 
@@ -77,22 +80,45 @@ def accumulate_moments(
     device: torch.device,
     advance: Callable[[int], None],
 ) -> Moments:
-    """One pass over all counted tokens of a store: second moments of the pairs, per group of sequences.
+    """One pass over the counted tokens of a store: second moments of the pairs, per group of sequences.
 
+    groups: the group of every sequence; those in a group of n_groups or above are left out.
     Memory: n_groups d^2 float64 numbers per pair, and one part. advance: is told the number of tokens done.
+
+    Raises StrataError if a hook point was not collected, or the moments would not fit into memory.
     """
+    pairs = list(dict.fromkeys(pairs))
     points = list(dict.fromkeys(point for pair in pairs for point in pair))
     store.require(points)
     d_model = store.layout.d_model
+    _refuse_too_large(len(pairs), d_model, n_groups, device)
     moments = Moments.empty(pairs, {point: d_model for point in points}, n_groups, device=device, precision=precision)
     for part in store:
-        is_counted = part.keep == Keep.COUNTED
-        group = groups[part.sequence[is_counted]].astype(np.int64)
-        counted = {point: _select(part, point, is_counted).to(device) for point in points}
-        moments.update(counted, torch.from_numpy(group).to(device))
-        del counted  # before the next part is read
-        advance(len(is_counted))
+        group = groups[part.sequence].astype(np.int64)
+        is_wanted = (part.keep == Keep.COUNTED) & (group < n_groups)
+        if is_wanted.any():
+            wanted = {point: _select(part, point, is_wanted).to(moments.device) for point in points}
+            moments.update(wanted, torch.from_numpy(group[is_wanted]))
+            del wanted  # before the next part is read
+        advance(len(group))
     return moments
+
+
+def _refuse_too_large(n_pairs: int, d_model: int, n_groups: int, device: torch.device) -> None:
+    """StrataError if the products of all pairs do not fit into the device's memory, or can't be saved from the host."""
+    device = arithmetic_device(device)
+    size = 8 * n_groups * n_pairs * d_model**2
+    # saving takes a copy on the host
+    places = [("memory", 2 * size, psutil.virtual_memory().available)]
+    if device.type == "cuda":
+        places.append((f"memory of {device}", size, torch.cuda.mem_get_info(device)[0]))
+    for place, needed, free in places:
+        if needed > free:
+            raise StrataError(
+                f"the second moments of {n_pairs} pairs of hook points (width {d_model}, {n_groups} groups of "
+                f"sequences) need {needed / 2**30:,.1f} GiB of {place}, and {free / 2**30:,.1f} GiB are free: choose "
+                "fewer pairs (experiment.L, experiment.k) or fewer folds (cv_folds)"
+            )
 
 
 def store_hashes(store: ActivationStore, seed: int) -> UInt64[np.ndarray, " sequence"]:

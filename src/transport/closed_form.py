@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.activations.moments import Statistics
+from src.activations.statistics import Statistics
 from src.hook_points import HookPoint
 from src.transport.metrics import r2_per_dimension, r2_variance_weighted
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from torch import Tensor
 
-from src.activations.moments import Statistics
+from src.activations.statistics import Statistics
 from src.artifacts import Artifact
 from src.artifacts.tensors import load_tensors, save_tensors
 from src.errors import StrataError

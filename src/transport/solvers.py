@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from src.activations.moments import Moments, Statistics
+from src.activations.moments import Moments
 from src.activations.products import Precision, add_product, exact_products
+from src.activations.statistics import Statistics
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport.metrics import CONSTANT_TOLERANCE, constant_dimensions

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.activations.moments import Moments
-from src.activations.products import add_product, default_precision, exact_products
+from src.activations.products import add_product, arithmetic_device, default_precision, exact_products
+from src.artifacts.tensors import load_tensors
 from src.errors import StrataError
 from src.hook_points import HookPoint
 
@@ -183,22 +184,52 @@ def test_saved_moments_come_back_exactly_and_go_on(tmp_path):
         assert torch.equal(loaded.square_sums[h], moments.square_sums[h])
 
 
+def test_wanted_pairs_alone_are_read(tmp_path, monkeypatch):
+    rows, group = outlier_rows(30, 3), torch.arange(30) % 3
+    moments = moments_of(rows, group)
+    moments.save(tmp_path)
+    read = []
+
+    def reading(path, remedy, names, device):
+        read.extend(names)
+        return load_tensors(path, remedy, names, device)
+
+    monkeypatch.setattr("src.activations.moments.load_tensors", reading)
+    loaded = Moments.load(tmp_path, pairs=[(A, A)])
+    assert [name for name in read if name.startswith("product")] == ["product/resid_post.0/resid_post.0"]
+    assert not any("resid_post.3" in name for name in read)
+    assert (loaded.pairs, loaded.hook_points) == (((A, A),), (A,))
+    assert torch.equal(loaded.subset([1]).scatter(A, A), moments.subset([1]).scatter(A, A))
+    with pytest.raises(StrataError, match=r"no products of resid_post\.3 and resid_post\.3"):
+        Moments.load(tmp_path, pairs=[(B, B)])
+
+
+def test_moments_without_rows_come_back_too(tmp_path):
+    Moments.empty(PAIRS, {A: 3, B: 3}, 2).save(tmp_path)
+    loaded = Moments.load(tmp_path)
+    assert (loaded.count.tolist(), loaded.shift) == ([0, 0], {})
+
+
 def test_damaged_or_foreign_files_are_refused(tmp_path):
-    with pytest.raises(StrataError, match="unreadable moments"):
+    with pytest.raises(StrataError, match=r"moments.json can't be read.*overwrite=true"):
         Moments.load(tmp_path)
     moments_of(outlier_rows(30, 3), torch.zeros(30, dtype=torch.int64)).save(tmp_path)
-    data = (tmp_path / "moments.safetensors").read_bytes()
-    (tmp_path / "moments.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(StrataError, match="unreadable moments"):
+    file = tmp_path / "moments.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(StrataError, match=r"moments.safetensors can't be read.*overwrite=true"):
         Moments.load(tmp_path)
-    (tmp_path / "moments.safetensors").write_bytes(data)
+    file.write_bytes(data)
     header = json.loads((tmp_path / "moments.json").read_text())
-    (tmp_path / "moments.json").write_text(json.dumps(header | {"version": 99}))
-    with pytest.raises(StrataError, match="not moments of version 1"):
-        Moments.load(tmp_path)
-    (tmp_path / "moments.json").write_text(json.dumps(header | {"pairs": [["resid_post.9", "resid_post.9"]]}))
-    with pytest.raises(StrataError, match="unreadable moments"):
-        Moments.load(tmp_path)
+    for changed, complaint in (
+        (header | {"version": 99}, "holds no moments of version 1"),
+        (header | {"pairs": [["resid_post.9", "resid_post.9"]]}, "moments.safetensors can't be read"),
+        (header | {"pairs": 7}, "moments.json is damaged"),
+        ({key: header[key] for key in header if key != "precision"}, "moments.json is damaged"),
+    ):
+        (tmp_path / "moments.json").write_text(json.dumps(changed))
+        with pytest.raises(StrataError, match=complaint):
+            Moments.load(tmp_path)
 
 
 def test_products_ignore_autocast_and_restore_the_precision_flags():
@@ -228,6 +259,9 @@ def test_symmetric_product_adds_the_whole_matrix(d):
     torch.testing.assert_close(total, x.T @ x + 1, rtol=1e-12, atol=1e-12)
 
 
-def test_cpu_and_mps_take_float64():
+def test_mps_has_no_float64_so_the_cpu_stands_in(tmp_path):
+    assert [arithmetic_device(name).type for name in ("mps", "cpu", "cuda:1")] == ["cpu", "cpu", "cuda"]
+    moments_of(outlier_rows(30, 3), torch.zeros(30, dtype=torch.int64)).save(tmp_path)
+    assert Moments.load(tmp_path, "mps").device.type == "cpu"
     assert default_precision("cpu") == default_precision("mps") == "float64"
     assert Moments.empty([(A, A)], {A: 2}, 1, device="mps").device.type == "cpu"

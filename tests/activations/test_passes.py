@@ -1,6 +1,9 @@
 """Passes over a store against the same sums over all rows at once."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -116,6 +119,32 @@ def test_tokens_that_are_not_counted_may_hold_anything(tmp_path, rows, keep):
     moments: Moments = accumulate_moments(store, [(A, B)], GROUPS, 3, "float64", CPU, lambda _n: None)
     assert int(moments.count.sum()) == int((keep == Keep.COUNTED).sum())
     assert bool(moments.subset([0, 1, 2]).scatter(A, B).isfinite().all())
+
+
+def test_sequences_of_further_groups_are_left_out(store, rows, keep):
+    all_groups = accumulate_moments(store, [(A, B)], GROUPS, 3, "float64", CPU, lambda _n: None)
+    done = []
+    moments = accumulate_moments(store, [(A, B)], GROUPS, 2, "float64", CPU, done.append)
+    assert moments.n_groups == 2
+    assert done == [8, 7, 10, 4]  # a progress bar counts them all
+    assert moments.count.tolist() == all_groups.count[:2].tolist()
+    for groups in ([0], [1], [0, 1]):
+        ours, expected = moments.subset(groups).scatter(A, B), all_groups.subset(groups).scatter(A, B)
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_moments_that_do_not_fit_into_memory_are_refused_before_any_work(store, monkeypatch):
+    size = 8 * 3 * 2 * 6 * 6  # groups, pairs, d_model squared; and as much again when they are saved
+
+    def accumulate(available):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+        return accumulate_moments(store, [(A, A), (A, B), (A, A)], GROUPS, 3, None, CPU, seen.append)
+
+    seen = []
+    with pytest.raises(StrataError, match=r"2 pairs of hook points \(width 6, 3 groups.*fewer pairs.*fewer folds"):
+        accumulate(2 * size - 1)
+    assert not seen
+    assert accumulate(2 * size).n_groups == 3
 
 
 def test_a_layer_that_was_not_collected_is_refused(store):

@@ -84,7 +84,7 @@ def test_damaged_or_foreign_files_are_refused(operator, tmp_path):
             TransportOperator.load(tmp_path)
     for changed in ([], {key: value for key, value in header.items() if key != "method"}):
         (tmp_path / "operator.json").write_text(json.dumps(changed))
-        with pytest.raises(StrataError, match="holds no transport operator|is damaged"):
+        with pytest.raises(StrataError, match=r"holds no transport operator|is damaged"):
             TransportOperator.load(tmp_path)
 
 
