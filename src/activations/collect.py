@@ -15,7 +15,7 @@ from src.activations.parts import Manifest, PartData, write_part
 from src.activations.store import STORAGE_DTYPES, StoreLayout
 from src.errors import StrataError
 from src.hook_points import HookPoint
-from src.models import LanguageModel, run_with_hooks
+from src.models import LanguageModel, forward_pass, run_with_hooks
 from src.text import Keep, SequenceTable
 
 
@@ -54,7 +54,8 @@ def collect_parts(
     a thread while the next one is computed.
 
     Raises:
-        StrataError: a value that the storage dtype can't hold, NaN or inf (unless masked), or a full disk.
+        StrataError: a value that the storage dtype can't hold, NaN or inf (unless masked), a full disk, or a forward
+            pass that fails (out of memory, tokens of another model, ...).
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="part-writer") as writer:
         pending: Future[Manifest] | None = None
@@ -87,18 +88,18 @@ def compute_part(
     for batch in batches_of_like_length(lengths, settings.batch_size):
         input_ids, attention_mask = right_padded([sequences[index].token_ids for index in batch])
         rows.begin_batch(batch)
-        run_with_hooks(
-            model, input_ids.to(model.device), attention_mask.to(model.device), layout.hook_points, rows.take
-        )
-        rows.end_batch()
+        with forward_pass(model, input_ids.shape):
+            run_with_hooks(model, input_ids, attention_mask, layout.hook_points, rows.take)
+            rows.end_batch()
         advance(int(lengths[batch].sum()))
     keep = np.concatenate([sequence.roles for sequence in sequences]).astype(np.uint8)
-    keep[rows.non_finite & (keep == Keep.COUNTED)] = Keep.NON_FINITE
+    keep[rows.non_finite] = Keep.NON_FINITE  # whatever else such a token is, nobody can compute with it
     return PartData(
         token_ids=np.concatenate([sequence.token_ids for sequence in sequences]).astype(np.int32),
         position=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
         keep=keep,
         sequence_start=start.astype(np.int64),
+        document=np.array([sequence.document for sequence in sequences], np.int64),
         activations=rows.buffers,
     )
 

@@ -38,6 +38,7 @@ class PartData:
 
     token_ids, position (index within the sequence), keep (see src.text.Keep): one per token.
     sequence_start: offsets into the token axis, one more than there are sequences.
+    document: index in the dataset of the document that each sequence is (a piece of).
     activations: per hook point one row per token, in the storage dtype.
     """
 
@@ -45,6 +46,7 @@ class PartData:
     position: Int[np.ndarray, " token"]
     keep: UInt8[np.ndarray, " token"]
     sequence_start: Int[np.ndarray, " sequence+1"]
+    document: Int[np.ndarray, " sequence"]
     activations: Mapping[HookPoint, Float[Tensor, "token d_model"]]
 
 
@@ -111,9 +113,10 @@ def write_part(
 
 def _write_arrays(folder: Path, data: PartData) -> None:
     group = zarr.create_group(folder)
-    for name in ("token_ids", "position", "keep", "sequence_start"):
+    axes = {"token_ids": "token", "position": "token", "keep": "token"}
+    axes |= {"sequence_start": "sequence_start", "document": "sequence"}
+    for name, axis in axes.items():
         values = getattr(data, name)
-        axis = "sequence_start" if name == "sequence_start" else "token"
         array = group.create_array(
             name,
             shape=values.shape,
@@ -216,6 +219,11 @@ class Part:
         """The index of each token's sequence within the whole store, int64."""
         lengths = np.diff(self.sequence_start)
         return self.first_sequence + np.repeat(np.arange(len(lengths)), lengths)
+
+    @property
+    def document(self) -> Int[np.ndarray, " sequence"]:
+        """Index in the dataset of the document that each sequence is (a piece of), int64."""
+        return self._read("document")
 
     def activations(self, point: HookPoint) -> Float[Tensor, "token d_model"]:
         """All rows of a hook point, in the storage dtype, on the CPU."""

@@ -1,11 +1,26 @@
-"""Which sequences are for fitting, for choosing and for judging."""
+"""Which documents are for fitting, for choosing and for judging."""
 
 import math
 
 import numpy as np
-from jaxtyping import Int8, UInt64
+from jaxtyping import Int, Int8, UInt64
 
+from src.config.stages import MOST_FOLDS
 from src.errors import StrataError
+
+
+def document_hashes(
+    hashes: UInt64[np.ndarray, "sequence"], document: Int[np.ndarray, "sequence"]
+) -> UInt64[np.ndarray, "sequence"]:
+    """Give all sequences of a document the hash of its first one, so that `split_groups` never parts them.
+
+    The first one, not all of them: a document that `num_tokens` cuts off keeps the group of a whole copy of itself,
+    and splitting long documents leaves each document in the group that truncating them gives it.
+
+    hashes: of the contents (`src.text.content_hashes`). document: index of each sequence's document.
+    """
+    _, first, inverse = np.unique(document, return_index=True, return_inverse=True)
+    return hashes[first][inverse]
 
 
 def split_groups(
@@ -13,24 +28,24 @@ def split_groups(
 ) -> Int8[np.ndarray, "sequence"]:
     """The group of each sequence: 0 to n_folds - 1 are the folds of train, n_folds is val, n_folds + 1 is test.
 
-    hashes: of the contents (`src.text.content_hashes`), so that identical sequences share a group.
-    fractions: of train, val and test among the different sequences; sizes are exact but for rounding (by the largest
-        remainder, so each is at most one off its quota). Different sequences are sorted by hash, cut into train, val
+    hashes: of the sequences' documents (`document_hashes`); what has the same hash shares a group.
+    fractions: of train, val and test among the different documents; sizes are exact but for rounding (by the largest
+        remainder, so each is at most one off its quota). Different documents are sorted by hash, cut into train, val
         and test, and train is dealt to the folds in turn, whose sizes differ by at most one.
 
-    Raises StrataError: fractions that are not positive or do not sum to 1; too few different sequences.
+    Raises StrataError: fractions that are not positive or do not sum to 1; too few different documents.
     """
     if min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise StrataError(f"fractions of train, val and test must be positive and sum to 1, not {list(fractions)}")
-    if not 1 <= n_folds <= 125:
-        raise StrataError(f"n_folds={n_folds} is not within 1 to 125")
+    if not 1 <= n_folds <= MOST_FOLDS:
+        raise StrataError(f"n_folds={n_folds} is not within 1 to {MOST_FOLDS}")
     unique, inverse = np.unique(hashes, return_inverse=True)
     n_train, n_val, n_test = _sizes(len(unique), fractions)
     if n_train < n_folds or not n_val or not n_test:
         train, val, test = fractions
         enough = math.ceil(max(n_folds / train, 1 / val, 1 / test))
         raise StrataError(
-            f"{len(unique)} different sequences cannot be split into {n_folds} folds of train, val and test "
+            f"{len(unique)} different documents cannot be split into {n_folds} folds of train, val and test "
             f"({train:g}, {val:g}, {test:g}): {enough} are enough; collect more, or choose fewer folds or "
             "other fractions"
         )

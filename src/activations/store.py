@@ -39,7 +39,10 @@ class StoreLayout:
 
     @property
     def bytes_per_token(self) -> int:
-        """Uncompressed bytes of one token: all hook points, its id, position and keep flag."""
+        """Uncompressed bytes of one token: all hook points, its id, position and keep flag.
+
+        (What is stored once for each sequence, 16 bytes, is left to the compressor.)
+        """
         return len(self.hook_points) * self.d_model * STORAGE_DTYPES[self.storage_dtype].itemsize + 9
 
     def as_json(self) -> dict[str, Any]:

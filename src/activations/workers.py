@@ -23,10 +23,8 @@ class Worker:
 def choose_worker(num_workers: int | None, worker_index: int | None) -> Worker:
     """The worker that this process is: as configured, else as torchrun says (WORLD_SIZE, RANK), else the only one.
 
-    Raises StrataError if only one of the two is configured, or the index is not below the number.
+    Raises StrataError if the index is not below the number.
     """
-    if (num_workers is None) != (worker_index is None):
-        raise StrataError("set num_workers and worker_index together, or neither")
     if num_workers is None or worker_index is None:
         num_workers, worker_index = _environment("WORLD_SIZE", 1), _environment("RANK", 0)
     if not 0 <= worker_index < num_workers:

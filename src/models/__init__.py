@@ -4,7 +4,7 @@ The only package that knows anything of model families, and what it knows it lea
 are run through it once, and what the modules take and return decides where its blocks and its increments are.
 """
 
-from src.models.capture import HiddenStateCheck, capture, check_hidden_states, run_with_hooks
+from src.models.capture import HiddenStateCheck, capture, check_hidden_states, forward_pass, run_with_hooks
 from src.models.language_model import LanguageModel, wrap_model
 from src.models.loading import load_model, load_tokenizer, resolve_device
 
@@ -13,6 +13,7 @@ __all__ = [
     "LanguageModel",
     "capture",
     "check_hidden_states",
+    "forward_pass",
     "load_model",
     "load_tokenizer",
     "resolve_device",

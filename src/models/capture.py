@@ -1,7 +1,8 @@
 """Read hidden states in one forward pass that stops as soon as nothing more is wanted."""
 
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+import re
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,10 @@ Receiver = Callable[[HookPoint, Float[Tensor, "batch pos d_model"]], None]
 
 # a second forward pass of the same batch repeats the first bit for bit on most devices, and to the last bits on all
 _LIMIT = 8.0
+
+
+# the CPU and MPS have no exception type of their own for it
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
 
 
 class _NothingLeft(Exception):
@@ -46,10 +51,11 @@ def run_with_hooks(
         receive: what to do with each hidden state; what it raises ends the pass and comes out of this function.
 
     Raises:
-        StrataError: a point that the model does not have, or padding that is not on the right (positions would silently
-            be wrong in models with learned positions).
+        StrataError: a point that the model does not have, padding that is not on the right (positions would silently
+            be wrong in models with learned positions), tokens that the model does not have, or a pass that fails.
     """
     model.check_hook_points(points)
+    model.check_token_ids(input_ids)
     if bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
         raise StrataError("the attention mask has padding before tokens: pad sequences on the right")
     if not points:
@@ -64,7 +70,7 @@ def run_with_hooks(
         if not wanted:
             raise _NothingLeft
 
-    with ExitStack() as hooks, torch.inference_mode():
+    with ExitStack() as hooks, forward_pass(model, input_ids.shape), torch.inference_mode():
         for point in set(points):
             hooks.callback(_attach(model, point, deliver).remove)
         try:
@@ -73,6 +79,29 @@ def run_with_hooks(
             return
     missed = ", ".join(str(point) for point in sorted(wanted))
     raise StrataError(f"{type(model.module).__name__} did not run {missed} in this forward pass")
+
+
+@contextmanager
+def forward_pass(model: LanguageModel, batch: tuple[int, ...]) -> Iterator[None]:
+    """Turn what goes wrong on the device into a StrataError that names the model and the batch [sequences, positions].
+
+    Accelerators report some failures late: wait for one within this context.
+    """
+    try:
+        yield
+    except (RuntimeError, IndexError, MemoryError) as error:
+        n_sequences, n_positions = batch
+        what = f"{n_sequences} sequences of up to {n_positions} tokens"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _OUT_OF_MEMORY.search(reason):
+            raise StrataError(
+                f"a batch of {what} is too much for the memory of {model.device}: try a smaller batch_size or "
+                f"max_length ({reason})"
+            ) from error
+        raise StrataError(
+            f"{type(model.module).__name__} ({model.config.name}) failed on {model.device} in a batch of {what}: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
 
 
 def _attach(model: LanguageModel, point: HookPoint, deliver: Receiver) -> RemovableHandle:
@@ -129,7 +158,7 @@ def check_hidden_states(
         StrataError: they differ by more than rounding in the model's dtype.
     """
     input_ids, attention_mask = input_ids.to(model.device), attention_mask.to(model.device)
-    with torch.inference_mode():
+    with forward_pass(model, input_ids.shape), torch.inference_mode():
         output = model.inner(input_ids, attention_mask, output_hidden_states=True)
     name = "decoder_hidden_states" if model.inner.through_decoder else "hidden_states"
     recorded = getattr(output, name, None)

@@ -39,6 +39,13 @@ class InnerModel:
             extra["use_cache"] = False
         return self.module(input_ids=input_ids, attention_mask=attention_mask, **extra)
 
+    @property
+    def stack(self) -> str | None:
+        """`encoder` or `decoder` of an encoder-decoder; None for other models."""
+        if self.through_decoder:
+            return "decoder"
+        return "encoder" if self.path else None
+
     @cached_property
     def _may_cache(self) -> bool:
         return "use_cache" in inspect.signature(self.module.forward).parameters

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from src.config.schema import fingerprint
@@ -71,11 +72,22 @@ class LanguageModel:
             if point.hook in ("attn_out", "mlp_out"):
                 _ = self.increments
 
+    def check_token_ids(self, input_ids: Int[Tensor, "batch pos"]) -> None:
+        """Raise StrataError for tokens beyond the model's embedding (a GPU would only report that something failed)."""
+        d_vocab = self.module.config.get_text_config().vocab_size
+        largest = int(input_ids.max()) if input_ids.numel() else 0
+        if largest >= d_vocab:
+            raise StrataError(
+                f"token {largest} is beyond the vocabulary of {self.config.name}, which has {d_vocab} tokens: the text "
+                "was tokenised for another model; check that the tokenizer beside the model is its own"
+            )
+
     def identity(self) -> dict[str, str | None]:
         """What tells this model from another in a fingerprint: plain values, the same on every machine and device.
 
-        `revision` is the commit, where the hub told it. `weights` is the sha256 of all
-        weights of the inner model, so that a retrained or edited local model is another one.
+        `revision` is the commit, where the hub told it. `weights` is the sha256 of all weights of the inner model, so
+        that a retrained or edited local model is another one. What the config left to be found (dtype, blocks, stack,
+        attention implementation) is here as it was found.
         """
         architecture = json.loads(self.module.config.to_json_string(use_diff=False))
         for key in ("_name_or_path", "transformers_version"):
@@ -85,6 +97,9 @@ class LanguageModel:
             "path": self.config.path,
             "revision": getattr(self.module.config, "_commit_hash", None) or self.config.revision,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "blocks": self.block_list.path,
+            "stack": self.inner.stack,
+            "attention": getattr(self.module.config, "_attn_implementation", None),
             "architecture": fingerprint(architecture),
             "weights": self._weights_digest(),
         }

@@ -35,7 +35,10 @@ def points_of(*hooks: str) -> tuple[HookPoint, ...]:
 
 
 def write_table(folder: Path, lengths: list[int] = LENGTHS, poison: int | None = None) -> SequenceTable:
-    """Random tokens 3.. (poison: a token that occurs only in sequence 5); token 1 first, with the role BOS."""
+    """Random tokens 3.. (poison: the last token of sequence 5 alone); token 1 first, with the role BOS.
+
+    Every second document has two sequences.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     draws = np.random.default_rng(0)
     sequences = []
@@ -46,7 +49,7 @@ def write_table(folder: Path, lengths: list[int] = LENGTHS, poison: int | None =
             ids[-1] = poison
         roles = np.full(length, Keep.COUNTED, np.uint8)
         roles[0] = Keep.BOS
-        sequences.append(TokenSequence(index, ids, roles))
+        sequences.append(TokenSequence(2 * index // 3, ids, roles))
     write_sequence_table(folder, sequences, DocumentCounts(), "made")
     return SequenceTable(folder)
 
@@ -166,6 +169,7 @@ def test_rows_lie_in_the_order_of_the_table_with_all_that_is_known_of_them(tmp_p
     assert np.concatenate([p.position for p in parts]).tolist() == [i for length in LENGTHS for i in range(length)]
     assert np.concatenate([p.keep for p in parts]).tolist() == [r for s in sequences for r in s.roles.tolist()]
     assert np.concatenate([p.sequence for p in parts]).tolist() == np.repeat(range(11), LENGTHS).tolist()
+    assert [p.document.tolist() for p in parts] == [[0, 0, 1, 2], [2, 3, 4, 4], [5, 6, 6]]
 
 
 def test_counts_of_manifests_and_meta(tmp_path, llama):
@@ -230,12 +234,55 @@ def test_non_finite_values_stop_the_collection(tmp_path, poisoned, value):
 
 def test_masked_non_finite_tokens_are_kept_with_their_reason(tmp_path, poisoned):
     model, table = poisoned(float("nan"))
-    store = fill(tmp_path, model, table, points_of("resid_pre"), replace(SETTINGS, non_finite="mask"))
+    store = fill(tmp_path, model, table, (HookPoint("resid_pre", 0),), replace(SETTINGS, non_finite="mask"))
     keep = np.concatenate([part.keep for part in store])
     assert np.flatnonzero(keep == Keep.NON_FINITE).tolist() == [sum(LENGTHS[:6]) - 1]
     assert int((keep == Keep.BOS).sum()) == len(LENGTHS)
     assert store.artifact.meta.summary["keep"]["non_finite"] == 1
     assert bool(rows(store, HookPoint("resid_pre", 0))[sum(LENGTHS[:6]) - 1].isnan().any())
+
+
+def test_non_finite_wins_over_every_other_reason(tmp_path):
+    """Also a BOS that is NaN is NaN: what scores BOS rows must not meet it."""
+    module = tiny_model("llama")
+    with torch.no_grad():
+        module.model.embed_tokens.weight[[1, POISON]] = float("nan")
+    table = write_table(tmp_path / "table", poison=POISON)
+    everything = list(table.read(0, table.n_sequences))
+    roles = np.concatenate([sequence.roles for sequence in everything])
+    poisoned_row = sum(LENGTHS[:6]) - 1
+    for first, role in ((0, Keep.BOS), (1, Keep.FIRST), (2, Keep.SPECIAL)):
+        everything[5].roles[-1] = role
+        folder = tmp_path / f"table {first}"
+        folder.mkdir()
+        write_sequence_table(folder, everything, DocumentCounts(), "made")
+        model, settings = wrap_model(module, model_config()), replace(SETTINGS, non_finite="mask")
+        store = fill(tmp_path / str(first), model, SequenceTable(folder), (HookPoint("resid_pre", 0),), settings)
+        keep = np.concatenate([part.keep for part in store])
+        expected = np.where(roles == Keep.BOS, Keep.NON_FINITE, roles)
+        expected[poisoned_row] = Keep.NON_FINITE
+        assert keep.tolist() == expected.tolist()
+
+
+def test_a_model_that_fails_names_the_batch_and_leaves_no_part(tmp_path):
+    module = tiny_model("llama")
+    model = wrap_model(module, model_config())
+
+    def fail(_module: nn.Module, args: tuple) -> None:
+        if args[0].shape[0] == 3:  # the last batch
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    module.model.layers[2].mlp.register_forward_pre_hook(fail)
+    with pytest.raises(StrataError, match=r"a batch of 3 sequences of up to 9 tokens is too much .*smaller batch_size"):
+        fill(tmp_path, model, write_table(tmp_path / "table"), points_of("resid_post"))
+    assert not list(tmp_path.glob("activations/store/part-00002*"))
+
+
+def test_tokens_of_another_model_are_refused(tmp_path):
+    model = wrap_model(tiny_model("llama"), model_config())
+    table = write_table(tmp_path / "table", poison=50_000)
+    with pytest.raises(StrataError, match=r"token 50000 is beyond the vocabulary of tiny, which has 97 tokens"):
+        fill(tmp_path, model, table, points_of("resid_post"))
 
 
 @pytest.mark.parametrize("non_finite", ["error", "mask"])
@@ -264,7 +311,8 @@ def test_sinks_are_counted_tokens_far_above_the_median_norm():
         HookPoint("resid_post", layer): torch.tensor(values)[:, None] * torch.tensor([[0.6, -0.8]])
         for layer, values in enumerate(norms.values())
     }
-    data = PartData(np.zeros(7, np.int32), np.zeros(7, np.int32), keep, np.array([0, 7]), activations)
+    ids = np.zeros(7, np.int32)
+    data = PartData(ids, ids, keep, np.array([0, 7]), np.array([0]), activations)
     mark_sinks(data, sink_norm=10.0)  # medians of counted tokens: 3 and 1
     counted, sink = Keep.COUNTED, Keep.SINK
     assert data.keep.tolist() == [Keep.BOS, sink, counted, counted, counted, sink, Keep.SPECIAL]

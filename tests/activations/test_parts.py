@@ -29,6 +29,7 @@ def part_data(dtype: torch.dtype = torch.float32, n_tokens: int = 7, d_model: in
         position=np.arange(n_tokens, dtype=np.int32) % 4,
         keep=np.arange(n_tokens, dtype=np.uint8) % 3,
         sequence_start=np.array([0, 4, n_tokens], np.int64),
+        document=np.array([2**40, 2**40 + 3], np.int64),
         activations={point: torch.randn(n_tokens, d_model, generator=draws).to(dtype) for point in POINTS},
     )
 
@@ -49,7 +50,7 @@ def test_rows_come_back_to_the_bit(tmp_path, dtype):
         found = part.activations(point)
         assert found.dtype == dtype
         assert torch.equal(found.view(bits), data.activations[point].view(bits))
-    for name in ("token_ids", "position", "keep", "sequence_start"):
+    for name in ("token_ids", "position", "keep", "sequence_start", "document"):
         expected = getattr(data, name)
         found = getattr(part, name)
         assert found.dtype == expected.dtype

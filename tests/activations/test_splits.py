@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.activations.splits import split_groups
+from src.activations.splits import document_hashes, split_groups
 from src.errors import StrataError
+from src.text import content_hashes
 
 hash_arrays = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), min_size=1, max_size=150).map(
     lambda values: np.array(values, np.uint64)
@@ -56,7 +57,7 @@ def test_group_of_a_sequence_does_not_depend_on_the_order(order):
     ("fractions", "n_folds"), [((0.6, 0.2, 0.2), 5), ((0.98, 0.01, 0.01), 3), ((0.1, 0.1, 0.8), 4)]
 )
 def test_too_few_sequences_says_how_many_are_enough(fractions, n_folds):
-    with pytest.raises(StrataError, match=r"2 different sequences cannot be split into") as caught:
+    with pytest.raises(StrataError, match=r"2 different documents cannot be split into") as caught:
         split_groups(np.array([4, 4, 4, 9], np.uint64), fractions, n_folds)
     enough = int(str(caught.value).split(": ")[1].split(" are enough")[0])
     groups = split_groups(np.arange(enough, dtype=np.uint64), fractions, n_folds)
@@ -67,6 +68,36 @@ def test_too_few_sequences_says_how_many_are_enough(fractions, n_folds):
 def test_fractions_must_be_positive_and_sum_to_one(fractions):
     with pytest.raises(StrataError, match=r"must be positive and sum to 1, not \["):
         split_groups(np.arange(100, dtype=np.uint64), fractions, 5)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60).map(sorted), st.data())
+def test_all_sequences_of_a_document_share_the_hash_of_its_first(document, data):
+    hashes = np.array(
+        data.draw(st.lists(st.integers(0, 30), min_size=len(document), max_size=len(document))), np.uint64
+    )
+    found = document_hashes(hashes, np.array(document))
+    assert found.dtype == np.uint64
+    assert found.tolist() == [int(hashes[document.index(each)]) for each in document]
+
+
+def test_documents_are_never_parted_nor_their_copies_even_when_cut_off():
+    draws = np.random.default_rng(0)
+    pieces = draws.integers(1, 6, 200)  # sequences of each document
+    contents = [[f"{index}.{piece}" for piece in range(count)] for index, count in enumerate(pieces)]
+    contents += [contents[7], contents[8][:1]]  # a copy, and a copy that num_tokens has cut off
+    document = np.repeat(np.arange(len(contents)), [len(each) for each in contents])
+    ids = [np.frombuffer(piece.encode().ljust(12), np.int32) for each in contents for piece in each]
+    groups = split_groups(document_hashes(content_hashes(ids, 3), document), (0.6, 0.2, 0.2), 5)
+    group_of = {each: set(groups[document == each].tolist()) for each in range(len(contents))}
+    assert all(len(found) == 1 for found in group_of.values())
+    assert group_of[7] == group_of[200]
+    assert group_of[8] == group_of[201]
+    sizes = np.bincount([next(iter(group_of[each])) for each in range(200)])
+    assert sizes.tolist() == [24] * 5 + [40, 40]
+    # splitting a long document leaves it in the group that truncating it gives
+    first = np.concatenate([[True], np.diff(document) > 0])
+    truncated = content_hashes([row for row, is_first in zip(ids, first, strict=True) if is_first], 3)
+    assert split_groups(truncated, (0.6, 0.2, 0.2), 5).tolist() == groups[first].tolist()
 
 
 def test_number_of_folds():

@@ -48,8 +48,6 @@ def test_the_config_wins_over_torchrun_and_one_worker_is_the_default(torchrun):
 @pytest.mark.parametrize(
     ("configured", "environment", "message"),
     [
-        ((2, None), {}, "set num_workers and worker_index together"),
-        ((None, 0), {}, "set num_workers and worker_index together"),
         ((2, 2), {}, "worker_index=2: with num_workers=2 it is 0 to 1"),
         ((None, None), {"WORLD_SIZE": "2", "RANK": "5"}, "worker_index=5: with num_workers=2 it is 0 to 1"),
         ((None, None), {"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE is 'two', not a number: unset it"),

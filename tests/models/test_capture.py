@@ -10,7 +10,7 @@ from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import capture, check_hidden_states, run_with_hooks, wrap_model
-from tests.fixtures.tiny_models import D_MODEL, FAMILIES, N_LAYERS, model_config, ragged_batch, tiny_model
+from tests.fixtures.tiny_models import D_MODEL, FAMILIES, N_LAYERS, N_VOCAB, model_config, ragged_batch, tiny_model
 from tests.models.test_blocks import BLOCK_PATHS
 
 LENGTHS = [9, 4, 1, 7, 9, 2, 5, 8]
@@ -167,6 +167,47 @@ def test_an_error_of_the_receiver_comes_out_and_leaves_no_hooks() -> None:
     with pytest.raises(StrataError, match=r"resid_pre\.0 overflows"):
         run_with_hooks(model, *ragged_batch([5, 2]), RESIDUALS, refuse)
     assert all(not item._forward_hooks and not item._forward_pre_hooks for item in module.modules())
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB."), "too much for the memory of cpu"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "too much for the memory of cpu"),
+        (RuntimeError("MPS backend out of memory"), "too much for the memory of cpu"),
+        (MemoryError(), r"too much for the memory of cpu: .* \(MemoryError\)"),
+        (RuntimeError("mat1 and mat2\nmust have the same dtype"), r"failed on cpu .* RuntimeError: mat1 and mat2 must"),
+        (NotImplementedError("no such kernel"), "failed on cpu .* NotImplementedError: no such kernel"),
+    ],
+)
+def test_what_goes_wrong_inside_the_model_is_one_line(error: Exception, message: str) -> None:
+    module = tiny_model("llama")
+    model = wrap_model(module, model_config())
+
+    def fail(*_args: Any) -> None:
+        raise error
+
+    module.model.layers[1].mlp.register_forward_hook(fail)
+    batch = ragged_batch([5, 2])
+    for run in (lambda: capture(model, *batch, RESIDUALS), lambda: check_hidden_states(model, *batch)):
+        with pytest.raises(StrataError, match=message) as caught:
+            run()
+        assert "a batch of 2 sequences of up to 5 tokens" in str(caught.value)
+        assert ("try a smaller batch_size" in str(caught.value)) == ("too much" in message)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+def test_tokens_of_another_model_are_refused(family: str) -> None:
+    model = wrap_model(tiny_model(family), model_config())
+    ids, mask = ragged_batch([5, 2])
+    ids[0, 3] = N_VOCAB - 1
+    capture(model, ids, mask, RESIDUALS)
+    ids[0, 3] = N_VOCAB
+    with pytest.raises(
+        StrataError, match=r"token 97 is beyond the vocabulary of tiny, which has 97 tokens: .*tokenizer"
+    ):
+        capture(model, ids, mask, RESIDUALS)
 
 
 def test_left_padding_is_refused() -> None:

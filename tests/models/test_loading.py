@@ -164,3 +164,24 @@ def test_identity_tells_models_apart(tmp_path: Path) -> None:
     assert (one["dtype"], one["path"]) == ("float32", str(tmp_path / "one"))
     assert one["weights"] == again["weights"] != retrained["weights"]
     assert one["architecture"] == retrained["architecture"] != wider["architecture"]
+
+
+def test_identity_holds_what_was_found_where_the_config_left_it_open(tmp_path: Path) -> None:
+    tiny_model("llama").to(torch.bfloat16).save_pretrained(tmp_path / "llama")
+    tiny_model("t5").save_pretrained(tmp_path / "t5")
+
+    def identity(name: str, **keys: str) -> dict:
+        found = load_model(model_config(path=str(tmp_path / name), **keys), "cpu").identity()
+        return {key: found[key] for key in ("dtype", "blocks", "stack", "attention")}
+
+    open_config = identity("llama")
+    assert open_config == {"dtype": "bfloat16", "blocks": "model.layers", "stack": None, "attention": "sdpa"}
+    assert identity("llama", blocks="model.layers", dtype="bfloat16", attention="sdpa") == open_config
+    assert identity("llama", attention="eager") == open_config | {"attention": "eager"}
+    assert identity("llama", dtype="float32") == open_config | {"dtype": "float32"}
+    assert identity("t5") == identity("t5", stack="encoder")
+    assert identity("t5")["stack"] == "encoder"
+    assert (identity("t5", stack="decoder")["stack"], identity("t5", stack="decoder")["blocks"]) == (
+        "decoder",
+        "decoder.block",
+    )
