@@ -12,6 +12,7 @@ from torch import Tensor
 from src.activations.moments import Moments, Precision
 from src.activations.parts import Part
 from src.activations.products import arithmetic_device
+from src.activations.splits import document_hashes
 from src.activations.store import ActivationStore
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -22,12 +23,13 @@ from src.text import Keep, content_hashes
 class Rows:
     """Rows of one part.
 
+    document: of each row, its index in the dataset: rows of a document depend on each other.
     is_counted: false for rows that are kept out of statistics (BOS, ...). is_first: rows at position 0 that are not
     counted, whatever the reason (BOS, [CLS], a first token as attention sink), unless they hold NaN.
     """
 
     activations: dict[HookPoint, Float[Tensor, "row d_model"]]
-    sequence: Int[Tensor, " row"]
+    document: Int[Tensor, " row"]
     group: Int[Tensor, " row"]
     is_counted: Bool[Tensor, " row"]
     is_first: Bool[Tensor, " row"]
@@ -57,9 +59,10 @@ def _read_rows(
     is_wanted: Bool[np.ndarray, " token"],
 ) -> Rows:
     sequence, keep = part.sequence[is_wanted], part.keep[is_wanted]
+    document = part.document[sequence - part.first_sequence]
     return Rows(
         activations={point: _select(part, point, is_wanted) for point in dict.fromkeys(points)},
-        sequence=torch.from_numpy(sequence),
+        document=torch.from_numpy(document),
         group=torch.from_numpy(groups[sequence].astype(np.int64)),
         is_counted=torch.from_numpy(keep == Keep.COUNTED),
         is_first=torch.from_numpy((part.position[is_wanted] == 0) & ~np.isin(keep, (Keep.COUNTED, Keep.NON_FINITE))),
@@ -122,6 +125,7 @@ def _refuse_too_large(n_pairs: int, d_model: int, n_groups: int, device: torch.d
 
 
 def store_hashes(store: ActivationStore, seed: int) -> UInt64[np.ndarray, " sequence"]:
-    """A hash of each sequence's contents (src.text.content_hashes), from the store's own token ids."""
+    """The hash of each sequence's document (`document_hashes`), from the store's own token ids."""
     sequences = (ids for part in store for ids in np.split(part.token_ids, part.sequence_start[1:-1]))
-    return content_hashes(sequences, seed)
+    document = np.concatenate([part.document for part in store])
+    return document_hashes(content_hashes(sequences, seed), document)

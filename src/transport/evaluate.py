@@ -106,7 +106,7 @@ def judge_pairs(
             counts.add(scored, scored.segment_sizes())
             for sums in (*targets.values(), *sources.values(), *pairs.values()):
                 sums.add(scored)
-        advance(len(rows.sequence))
+        advance(len(rows.document))
 
     @cache
     def mean_metrics(point: HookPoint, with_first: bool) -> ResidualMetrics:

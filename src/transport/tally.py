@@ -1,6 +1,6 @@
-"""Sums over rows that stream by in batches, weighted by the replicates of a bootstrap over sequences.
+"""Sums over rows that stream by in batches, weighted by the replicates of a bootstrap over documents.
 
-Rows are summed per sequence first, so that a batch costs one product [replicate, sequence] @ [sequence, ...]. Counted
+Rows are summed per document first, so that a batch costs one product [replicate, document] @ [document, ...]. Counted
 rows and first tokens are kept apart, which gives scores without and with first tokens from one pass.
 """
 
@@ -26,25 +26,26 @@ class ScoredRows:
     """The rows of a batch that are scored: counted ones, and first tokens.
 
     activations: in the storage dtype, on the device, of all rows of the batch. index: the scored rows among them.
-    segment: 2 i for a counted row of the batch's i-th sequence, 2 i + 1 for its first token. weights: of the sequences.
+    segment: 2 i for a counted row of the batch's i-th document, 2 i + 1 for the first tokens of its sequences.
+    weights: of the documents.
     """
 
     activations: Mapping[HookPoint, Float[Tensor, "row d_model"]]
     index: Int[Tensor, "scored"]
     segment: Int[Tensor, "scored"]
-    weights: Float[Tensor, "replicate sequence"]
+    weights: Float[Tensor, "replicate document"]
 
     @classmethod
     def of(cls, rows: Rows, bootstrap: SequenceBootstrap, device: torch.device) -> "ScoredRows":
-        """Choose the rows, and draw the weights of their sequences; every sum of the batch shares them."""
+        """Choose the rows, and draw the weights of their documents; every sum of the batch shares them."""
         index = (rows.is_counted | rows.is_first).nonzero()[:, 0]
-        sequences, place = rows.sequence[index].unique(return_inverse=True)
+        documents, place = rows.document[index].unique(return_inverse=True)
         segment = N_CLASSES * place + (~rows.is_counted[index]).long()
         return cls(
             {point: x.to(device) for point, x in rows.activations.items()},
             index.to(device),
             segment.to(device),
-            bootstrap.weights(sequences).to(device),
+            bootstrap.weights(documents).to(device),
         )
 
     @property
@@ -76,8 +77,8 @@ class ReplicateSums:
 
     def add(self, rows: ScoredRows, per_segment: Float[Tensor, "segment *shape"]) -> None:
         """Add the sums of the segments of a batch."""
-        replicates, sequences = rows.weights.shape
-        self._total.view(replicates, -1).addmm_(rows.weights, per_segment.view(sequences, -1))
+        replicates, documents = rows.weights.shape
+        self._total.view(replicates, -1).addmm_(rows.weights, per_segment.view(documents, -1))
 
     def of_rows(self, *, with_first: bool) -> Float[Tensor, "replicate *shape"]:
         """The sums over counted rows, and over first tokens too if asked for."""

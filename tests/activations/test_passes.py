@@ -18,6 +18,7 @@ A, B, C = (HookPoint("resid_post", layer) for layer in range(3))
 LENGTHS = [5, 3, 1, 6, 2, 8, 4]
 N_TOKENS = sum(LENGTHS)
 SEQUENCE = np.repeat(range(len(LENGTHS)), LENGTHS)
+DOCUMENT = np.array([10, 10, 11, 13, 13, 13, 14])  # parts hold two sequences, so 13 lies in two of them
 GROUPS = np.array([0, 2, 1, 0, 2, 1, 0], np.int8)
 CPU = torch.device("cpu")
 
@@ -44,7 +45,9 @@ def keep():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, rows, keep):
-    return make_store(tmp_path_factory.mktemp("artifacts"), rows, LENGTHS, keep, sequences_per_part=2)
+    return make_store(
+        tmp_path_factory.mktemp("artifacts"), rows, LENGTHS, keep, sequences_per_part=2, document=DOCUMENT
+    )
 
 
 def test_rows_of_the_wanted_groups_in_the_order_of_the_store(store, rows, keep):
@@ -54,7 +57,7 @@ def test_rows_of_the_wanted_groups_in_the_order_of_the_store(store, rows, keep):
     for point in (A, C):
         assert np.array_equal(torch.cat([part.activations[point] for part in found]).numpy(), rows[point][wanted])
     for name, expected in {
-        "sequence": SEQUENCE[wanted],
+        "document": DOCUMENT[SEQUENCE][wanted],
         "group": GROUPS[SEQUENCE][wanted],
         "is_counted": keep[wanted] == Keep.COUNTED,
     }.items():
@@ -152,8 +155,8 @@ def test_a_layer_that_was_not_collected_is_refused(store):
         accumulate_moments(store, [(A, HookPoint("resid_post", 7))], GROUPS, 3, None, CPU, lambda _n: None)
 
 
-def test_hashes_are_those_of_the_sequences_token_ids(store):
+def test_hashes_are_those_of_the_documents_first_token_ids(store):
     ids = np.concatenate([part.token_ids for part in store])
-    expected = content_hashes(np.split(ids, np.cumsum(LENGTHS)[:-1]), seed=5)
-    assert store_hashes(store, seed=5).tolist() == expected.tolist()
-    assert store_hashes(store, seed=6).tolist() != expected.tolist()
+    hashes = content_hashes(np.split(ids, np.cumsum(LENGTHS)[:-1]), seed=5)
+    assert store_hashes(store, seed=5).tolist() == hashes[[0, 0, 2, 3, 3, 3, 6]].tolist()
+    assert store_hashes(store, seed=6).tolist() != store_hashes(store, seed=5).tolist()

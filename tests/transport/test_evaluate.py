@@ -42,7 +42,7 @@ def make_data(seed=0, dtype=torch.float32):
     counted[-1] = True
     rows = Rows(
         activations={point: torch.from_numpy(values).to(dtype) for point, values in zip(POINTS, x, strict=True)},
-        sequence=torch.from_numpy(np.repeat(np.arange(N_SEQUENCES), lengths)),
+        document=torch.from_numpy(np.repeat(np.arange(N_SEQUENCES), lengths)),
         group=torch.zeros(n, dtype=torch.int64),
         is_counted=torch.from_numpy(counted),
         is_first=torch.from_numpy(np.isin(np.arange(n), first)),
@@ -60,7 +60,7 @@ def make_data(seed=0, dtype=torch.float32):
 
 
 def part_of(rows, index):
-    rest = (getattr(rows, name)[index] for name in ("sequence", "group", "is_counted", "is_first"))
+    rest = (getattr(rows, name)[index] for name in ("document", "group", "is_counted", "is_first"))
     return Rows({point: x[index] for point, x in rows.activations.items()}, *rest)
 
 
@@ -114,9 +114,9 @@ def all_scores(metrics, skill):
 def test_every_score_and_interval_is_that_of_all_rows_at_once(monkeypatch, block_numbers):
     monkeypatch.setattr(tally, "_CPU_BLOCK", block_numbers)
     rows, means, operators = make_data(seed=3)
-    n = len(rows.sequence)
+    n = len(rows.document)
     found = judge(rows, means, operators, [part_of(rows, index) for index in torch.arange(n).split(17)])
-    weights = SequenceBootstrap(REPLICATES, seed=1).weights(torch.arange(N_SEQUENCES)).numpy()[:, rows.sequence]
+    weights = SequenceBootstrap(REPLICATES, seed=1).weights(torch.arange(N_SEQUENCES)).numpy()[:, rows.document]
     for pair in PAIRS:
         assert (found[pair].hook, found[pair].method, found[pair].alpha) == ("resid_post", "ridge", 2.5)
         assert tuple(found[pair].predictors) == PREDICTORS
@@ -143,7 +143,7 @@ def test_every_score_and_interval_is_that_of_all_rows_at_once(monkeypatch, block
 @given(data=st.data())
 def test_results_depend_on_neither_order_nor_batching(data):
     rows, means, operators = make_data()
-    n = len(rows.sequence)
+    n = len(rows.document)
     order = torch.tensor(data.draw(st.permutations(range(n))))
     size = data.draw(st.integers(1, n))
     whole = judge(rows, means, operators)
@@ -199,14 +199,14 @@ def test_half_precision_rows_are_scored_in_float64():
 def test_a_store_whose_first_tokens_count_has_no_scores_of_their_own():
     rows, means, operators = make_data()
     nothing = torch.zeros_like(rows.is_first)
-    found = judge(Rows(rows.activations, rows.sequence, rows.group, rows.is_counted, nothing), means, operators)
+    found = judge(Rows(rows.activations, rows.document, rows.group, rows.is_counted, nothing), means, operators)
     assert all(judgement.with_bos is None for each in found.values() for judgement in each.predictors.values())
 
 
 def test_nothing_to_score_and_nothing_finite_are_refused():
     rows, means, operators = make_data()
     nothing = torch.zeros_like(rows.is_first)
-    for batches in ([], [Rows(rows.activations, rows.sequence, rows.group, nothing, nothing)]):
+    for batches in ([], [Rows(rows.activations, rows.document, rows.group, nothing, nothing)]):
         with pytest.raises(StrataError, match="split is empty"):
             judge_pairs(operators, means, batches, SequenceBootstrap(5, 0), CPU, lambda _count: None)
     rows.activations[POINTS[0]][rows.is_counted.nonzero()[3, 0], 1] = float("inf")
