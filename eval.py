@@ -26,7 +26,8 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
     store = find_store(stage, config.activations, config.model, config.dataset)
     operators = find_operators(config, stage, store)
     parents = list(dict.fromkeys(saved.artifact.parent for saved in operators.values()))
-    identity = {"pairs": [[pair.L, pair.k] for pair in operators], "bootstrap": config.bootstrap}
+    pairs = [[pair.L, pair.k] for pair in operators]
+    identity = {"pairs": pairs, "bootstrap": config.bootstrap, "seed": config.seed}
     plan = stage.plan(
         "evaluation", label(config.model.name, "residual"), identity, [store.artifact.parent, *parents], config.name
     )
@@ -42,7 +43,6 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
     with stage.create(plan) as draft:
         names = {pair: saved.artifact.meta.name for pair, saved in operators.items()}
         write_records(draft.path / "residual", show.residual_records(evaluations, names))
-        draft.summary = identity
         fitted = show.fitted_as(evaluations)
         text = f"{len(operators)} operators ({fitted}) on the test share of {store.path.name}, beside their baselines."
         figures = show.residual_figures(evaluations)

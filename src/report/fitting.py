@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from src.report.artifact_report import NamedChart
+from src.report.figures.alpha_path import alpha_path
 from src.report.figures.heatmap import pair_heatmap
-from src.report.figures.transport import alpha_path
 from src.report.tables import Table
 from src.transport.fitting import PairFit
 from src.transport.saved import score_rows

@@ -4,8 +4,9 @@ import pytest
 
 from src.report.charts import chart_spec, draw_png
 from src.report.figures.activations import keep_reasons
+from src.report.figures.alpha_path import alpha_path
 from src.report.figures.heatmap import pair_heatmap
-from src.report.figures.transport import alpha_path, baseline_bars, bos_effect, dimension_quantiles
+from src.report.figures.transport import baseline_bars, bos_effect, dimension_quantiles
 
 
 def rows_of(spec):

@@ -17,10 +17,12 @@ from sklearn.metrics import r2_score
 import collect_activations
 import eval as eval_stage
 import train_transport_operators
+from src.activations.store import ActivationStore
 from src.artifacts import open_meta, verify
-from src.config.stages import CollectConfig, EvalConfig, TransportConfig
+from src.config.stages import CollectConfig, EvalConfig, SplitConfig, TransportConfig
 from src.errors import StrataError
 from src.stage.entry import compose, run_stage
+from src.stage.stores import split_store
 from src.transport.operator import TransportOperator
 
 ROOT = Path(__file__).parents[2]
@@ -81,10 +83,6 @@ def rows_of(store: Path, layers: list[int]) -> tuple[dict[int, np.ndarray], np.n
 
 
 def test_operators_and_their_scores_are_scikit_learn_s_on_the_rows_of_the_store(collected, operators, evaluation):
-    from src.activations.store import ActivationStore
-    from src.config.stages import SplitConfig
-    from src.stage.stores import split_store
-
     operator = TransportOperator.load(operators.path / "L0_k2")
     rows, sequence = rows_of(collected.path, [0, 2])
     split = split_store(ActivationStore(collected), SplitConfig(train=0.6, val=0.2, test=0.2), 3, seed=42)
@@ -102,6 +100,80 @@ def test_operators_and_their_scores_are_scikit_learn_s_on_the_rows_of_the_store(
     assert by_name[0, 2, "identity"]["r2_uniform"] == pytest.approx(r2_score(rows[2][test], rows[0][test]), abs=1e-6)
     assert scores["r2_uniform_low"] < scores["r2_uniform"] < scores["r2_uniform_high"]
     assert scores["with_bos_n_rows"] > scores["n_rows"]
+    for record in records:
+        told = TransportOperator.load(operators.path / f"L{record['L']}_k{record['k']}")
+        assert (record["method"], record["hook"], record["alpha"]) == ("ridge", "resid_post", told.alpha)
+        assert record["operators"] == operators.meta.name
+    report = json.loads((evaluation.path / "report.json").read_text())
+    assert "(ridge at resid_post)" in report["text"]
+    assert "ridge at resid_post" in report["tables"][0]["caption"]
+
+
+@pytest.fixture
+def fresh(tmp_path, artifacts):
+    """An artifacts folder that holds the store and no operators."""
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    (folder / "activations").symlink_to(artifacts / "activations")
+    return folder
+
+
+def test_a_given_alpha_arrives_in_its_unit(collected, fresh):
+    rows, sequence = rows_of(collected.path, [0, 1])
+    split = split_store(ActivationStore(collected), SplitConfig(train=0.6, val=0.2, test=0.2), 3, seed=42)
+    train = split.groups[sequence] < split.val
+    x, y = rows[0][train], rows[1][train]
+    words = ("experiment.L=0", "experiment.k=1", "cv_folds=3", "auto_tune=false")
+    unit = ((x - x.mean(0)) ** 2).sum() / x.shape[1]
+    for alpha_unit, regularization, alpha in (("absolute", 7.5, 7.5), ("relative", 0.02, 0.02 * unit)):
+        made = run(
+            "train_transport_operators", fresh, *words, f"alpha_unit={alpha_unit}", f"regularization={regularization}"
+        )
+        operator = TransportOperator.load(made.path / "L0_k1")
+        expected = Ridge(alpha=alpha).fit(x, y)
+        assert operator.alpha == pytest.approx(alpha, rel=1e-9)
+        np.testing.assert_allclose(operator.weight.numpy(), expected.coef_.T, atol=1e-6)
+        np.testing.assert_allclose(operator.bias.numpy(), expected.intercept_, atol=1e-5)
+
+
+def test_the_grid_and_the_scoring_arrive(collected, fresh, monkeypatch):
+    from src.transport import fitting
+
+    seen = []
+
+    def fit_pairs(*arguments):
+        seen.append(arguments[-1])
+        return original(*arguments)
+
+    original = fitting.fit_pairs
+    monkeypatch.setattr(fitting, "fit_pairs", fit_pairs)
+    words = ("experiment.L=0", "experiment.k=1", "cv_folds=3", "alphas=[0.5,50.0]", "regularization=3.0")
+    made = run("train_transport_operators", fresh, *words, "alpha_unit=absolute", "scoring=variance_weighted")
+    assert seen == [fitting.RidgeSettings(True, (0.5, 50.0), 3.0, False, "variance_weighted")]
+    scores = pq.read_table(made.path / "cv_scores.parquet").to_pylist()
+    assert {score["alpha"] for score in scores} == {0.5, 50.0}
+    (chosen,) = {score["alpha"] for score in scores if score["chosen"]}
+    assert TransportOperator.load(made.path / "L0_k1").alpha == chosen
+
+
+def test_operators_of_different_settings_are_not_put_into_one_table(collected, fresh):
+    words = ("experiment.L=0", "cv_folds=3")
+    ridge = run("train_transport_operators", fresh, *words, "experiment.k=1")
+    linear = run("train_transport_operators", fresh, *words, "experiment.k=2", "method=linear")
+    with pytest.raises(StrataError) as caught:
+        run("eval", fresh, "bootstrap=100")
+    message = str(caught.value)
+    for told in (f"operators={ridge.meta.name}", f"operators={linear.meta.name}", 'method="ridge"', "choose with"):
+        assert told in message
+    assert not (fresh / "evaluation").exists()
+    by_method = run("eval", fresh, "bootstrap=100", "method=linear")
+    by_name = run("eval", fresh, "bootstrap=100", f"operators={linear.meta.name}")
+    assert by_method.path == by_name.path
+    records = json.loads((by_name.path / "residual.json").read_text())
+    assert {(record["method"], record["operators"]) for record in records} == {("linear", linear.meta.name)}
+    assert "linear at resid_post" in json.loads((by_name.path / "report.json").read_text())["tables"][0]["caption"]
+    with pytest.raises(StrataError, match=r"was fitted with method=linear: leave out method=ridge"):
+        run("eval", fresh, f"operators={linear.meta.name}", "method=ridge")
 
 
 def test_on_a_trained_model_operators_beat_every_baseline_at_every_pair(evaluation):
@@ -175,7 +247,7 @@ def test_missing_parents_come_with_the_command_that_makes_them(tmp_path, collect
 
 def test_too_few_sequences_for_the_split_is_told_before_any_work(tmp_path):
     run("collect_activations", tmp_path, "num_sequences=4")
-    with pytest.raises(StrataError, match=r"4 different sequences cannot be split"):
+    with pytest.raises(StrataError, match=r"4 different documents cannot be split"):
         run("train_transport_operators", tmp_path)
 
 
@@ -187,7 +259,9 @@ def test_a_sweep_makes_one_artifact_and_one_offline_run_per_job(tmp_path):
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert len({path.name.rsplit("-", 1)[1] for path in runs}) == 6
     assert all(list(path.glob("*.wandb")) for path in runs)
-    pairs = [open_meta(path.parent).summary["pairs"] for path in (tmp_path / "artifacts/operators").glob("*/meta.json")]
+    pairs = [
+        open_meta(path.parent).identity["pairs"] for path in (tmp_path / "artifacts/operators").glob("*/meta.json")
+    ]
     assert sorted(pairs) == [[[layer, leap]] for layer in (0, 1, 2) for leap in (1, 2)]
 
 
