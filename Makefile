@@ -33,7 +33,7 @@ $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
 	$(PIP) --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-launchers.txt $(VENV)/.installed
 	$(PIP) --requirement requirements-dev.txt
 	@touch $@
 

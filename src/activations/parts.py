@@ -16,9 +16,12 @@ import torch
 import zarr
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
+from src.artifacts.drafts import abandoned_drafts, locked_draft
 from src.artifacts.files import changed_files, checksums, disk_errors, fsync_tree, relative_files, write_json
+from src.artifacts.folder import PLAN
+from src.artifacts.locks import locked
 from src.errors import StrataError
 from src.hook_points import HookPoint
 
@@ -30,6 +33,8 @@ _SHARD_CHUNKS = 16
 _WRITING: Any = {"write_empty_chunks": True}
 # measured on residual streams: bitshuffle + lz4 costs a third of zstd's time, and bfloat16 bits compress best with it
 _COMPRESSOR = BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
+# of each chunk, compared whenever it is read: a flipped bit is an error, never a wrong number
+_CHECKSUM = Crc32cCodec()
 
 
 @dataclass(eq=False)
@@ -83,16 +88,15 @@ def write_part(
 ) -> Manifest:
     """Write a part beside its place, force it to the disk, rename it, and seal it with its manifest.
 
-    seal: the fingerprint of the store, which keeps parts of different stores apart. Raises StrataError on a full disk.
+    seal: the fingerprint of the store, which keeps parts of different stores apart. If the part is there already and
+    undamaged, it stays. Raises StrataError on a full disk.
     """
     place = part_folder(store, part)
-    draft = place.with_name(f".{place.name}.draft")
+    lock = store / PLAN
     with disk_errors(store):
-        manifest_path(store, part).unlink(missing_ok=True)
-        for leftover in (draft, place):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        try:
+        for leftover in abandoned_drafts(place):
+            shutil.rmtree(leftover, ignore_errors=True)
+        with locked_draft(place, lock) as draft:
             _write_arrays(draft, data)
             fsync_tree(draft)
             manifest = Manifest(
@@ -104,10 +108,15 @@ def write_part(
                 keep=keep,
                 files=checksums(draft, relative_files(draft)),
             )
-            draft.rename(place)
-            write_json(manifest_path(store, part), asdict(manifest))
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            with locked(lock):
+                there = read_manifest(store, part, seal)
+                if there is not None and not damage(store, there):
+                    return there  # another process was asked to make the same part
+                manifest_path(store, part).unlink(missing_ok=True)
+                if place.exists():
+                    shutil.rmtree(place)
+                draft.rename(place)
+                write_json(manifest_path(store, part), asdict(manifest))
     return manifest
 
 
@@ -122,6 +131,7 @@ def _write_arrays(folder: Path, data: PartData) -> None:
             shape=values.shape,
             chunks=(max(1, len(values)),),
             dtype=values.dtype,
+            compressors=(_COMPRESSOR, _CHECKSUM),
             dimension_names=[axis],
             config=_WRITING,
         )
@@ -136,7 +146,7 @@ def _write_arrays(folder: Path, data: PartData) -> None:
             chunks=(chunk, d_model),
             shards=(chunk * min(_SHARD_CHUNKS, n_chunks), d_model),
             dtype=_ZARR_DTYPES[rows.dtype],
-            compressors=_COMPRESSOR,
+            compressors=(_COMPRESSOR, _CHECKSUM),
             dimension_names=["token", "d_model"],
             config=_WRITING,
             attributes={"dtype": str(rows.dtype).removeprefix("torch."), "hook_point": str(point)},
@@ -167,8 +177,8 @@ def damage(store: Path, manifest: Manifest) -> list[str]:
 class Part:
     """A finished part, read array by array.
 
-    seal: the fingerprint of the store. Raises StrataError if files are missing or truncated; contents are checked by
-    `src.artifacts.verify` alone.
+    seal: the fingerprint of the store. Raises StrataError if files are missing or truncated, or, on reading, if the
+    contents of an array don't fit its checksums.
     """
 
     def __init__(self, store: Path, index: int, first_sequence: int, seal: str) -> None:

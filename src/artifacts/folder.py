@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.artifacts.drafts import abandoned_drafts, locked_draft
 from src.artifacts.files import checksums, disk_errors, fsync, fsync_tree, make_folder, relative_files, write_json
-from src.artifacts.locks import is_abandoned, locked
+from src.artifacts.locks import locked
 from src.artifacts.meta import (
     FORMAT_VERSIONS,
     META,
@@ -91,12 +92,8 @@ def create_artifact(plan: Plan, provenance: Provenance, *, overwrite: bool = Fal
     make_folder(target.parent)
     with disk_errors(target):
         _clear_drafts(target)
-        draft = Draft(target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.draft"))
-        with contextlib.ExitStack() as cleanup:
-            with locked(target.parent):  # whoever clears drafts away must not see this one before it is locked
-                draft.path.mkdir()
-                cleanup.callback(shutil.rmtree, draft.path, ignore_errors=True)
-                cleanup.enter_context(locked(draft.path))
+        with locked_draft(target, lock=target.parent) as path:
+            draft = Draft(path)
             yield draft
             seal(draft.path, plan, provenance, draft.summary)
             _move_into_place(draft.path, target, None if overwrite else plan.fingerprint)
@@ -108,11 +105,10 @@ def _clear_drafts(target: Path) -> None:
     One that was killed between the renames of a replacement has left the new artifact or the old one, sealed: it is
     put into its place.
     """
-    found = [path for ending in ("draft", "replaced") for path in target.parent.glob(f".{target.name}.*.{ending}")]
-    if not found:
+    if not any(target.parent.glob(f".{target.name}.*")):
         return
     with locked(target.parent):
-        for path in filter(is_abandoned, found):
+        for path in [*abandoned_drafts(target), *target.parent.glob(f".{target.name}.*.replaced")]:
             if (path / META).exists() and not target.exists() and not verify(path):
                 os.rename(path, target)
             shutil.rmtree(path, ignore_errors=True)

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import zarr
 
 from src.activations import parts
 from src.activations.parts import Part, PartData, damage, manifest_path, part_folder, read_manifest, write_part
+from src.artifacts.files import checksums
+from src.artifacts.folder import PLAN
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from tests.fixtures.tiny_project import part_digests, start_forked
@@ -35,6 +38,8 @@ def part_data(dtype: torch.dtype = torch.float32, n_tokens: int = 7, d_model: in
 
 
 def write(store: Path, data: PartData, part: int = 3) -> Part:
+    store.mkdir(exist_ok=True)
+    (store / PLAN).touch()
     write_part(store, part, 6, data, COUNTS, SEAL)
     return Part(store, part, 6, SEAL)
 
@@ -141,6 +146,25 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path):
     chunk_of(tmp_path).write_bytes(content)
     assert read_manifest(tmp_path, 3, SEAL) == manifest
     assert damage(tmp_path, manifest) == ["resid_post/00/c/0/0: its content has changed (checksum)"]
+    with pytest.raises(StrataError, match=r"resid_post/00 is damaged .*repair=true"):
+        Part(tmp_path, 3, 6, SEAL).activations(HookPoint("resid_post", 0))
+    write(tmp_path, part_data())  # what is damaged is replaced
+    assert damage(tmp_path, manifest) == []
+
+
+def test_a_part_that_another_process_has_made_meanwhile_stays(tmp_path, monkeypatch):
+    steps = []
+
+    def slow_checksums(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        write(tmp_path, part_data())  # the other one overtakes
+        steps.append(chunk_of(tmp_path).stat().st_ino)
+        return checksums(*arguments)
+
+    monkeypatch.setattr(parts, "checksums", slow_checksums)
+    write(tmp_path, part_data())
+    assert [chunk_of(tmp_path).stat().st_ino] == steps
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_full_disk_is_named_and_leaves_no_draft(tmp_path, monkeypatch):

@@ -160,7 +160,7 @@ def test_a_flipped_bit_is_found_and_remade_with_repair(copied, undisturbed):
     content[200] ^= 1
     (copied.store() / CHUNK).write_bytes(content)
     assert verify(copied.store()) == [f"{CHUNK}: its content has changed (checksum)"]
-    copied.collect(*SMALL_PARTS)  # sizes are right: it is reused as it is
+    copied.collect(*SMALL_PARTS)  # sizes are right: it is reused as it is, and whoever reads the part is told
     assert part_digests(copied.store()) != undisturbed
     assert copied.collect(*SMALL_PARTS, "repair=true") is not None
     assert part_digests(copied.store()) == undisturbed
@@ -210,6 +210,22 @@ def test_two_workers_at_once_fill_the_store_that_one_fills(project, undisturbed,
     logs = [(project.folder / f"worker{index}.txt").read_text() for index in (0, 1)]
     assert [process.exitcode for process in both] == [0, 0], logs
     assert any("counted in statistics" in log for log in logs)
+    assert part_digests(store) == undisturbed
+    assert verify(store) == []
+
+
+def test_workers_that_were_given_the_same_parts_do_no_harm(project, undisturbed, tmp_path):
+    artifacts = f"artifacts_dir={tmp_path}"
+    given = [(2, 0), (2, 0), (3, 1), (2, 1)]
+    workers = [
+        project.start(*SMALL_PARTS, artifacts, f"num_workers={n}", f"worker_index={i}", log=f"same{place}.txt")
+        for place, (n, i) in enumerate(given)
+    ]
+    for worker in workers:
+        worker.join(300)
+    logs = [(project.folder / f"same{place}.txt").read_text() for place in range(len(given))]
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0], logs
+    store = tmp_path / "activations" / "store"
     assert part_digests(store) == undisturbed
     assert verify(store) == []
 
