@@ -4,7 +4,7 @@
   python eval.py eval.Ls=[0,1] eval.ks=[1,2]
   python eval.py operators=NAME bootstrap=2000       operators of one artifact
 
-R2, MSE, cosine and skill against the identity, each with a 95 % interval from a bootstrap over sequences, with BOS rows
+R2, MSE, cosine and skill against the identity, each with a 95 % interval from a bootstrap over documents, with BOS rows
 left out (and, once, with them). Writes JSON, parquet, PNG and HTML.
 """
 
@@ -20,7 +20,7 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
     from src.report.records import write_records
     from src.stage.operators import find_operators, judge_operators, split_of
     from src.stage.stores import find_store
-    from src.transport.bootstrap import SequenceBootstrap
+    from src.transport.bootstrap import DocumentBootstrap
 
     device = resolve_device(config.device)
     store = find_store(stage, config.activations, config.model, config.dataset)
@@ -37,7 +37,7 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
         return finished
 
     split = split_of(store, operators)
-    bootstrap = SequenceBootstrap(config.bootstrap, config.seed)
+    bootstrap = DocumentBootstrap(config.bootstrap, config.seed)
     evaluations = judge_operators(operators, store, split, bootstrap, device, stage)
     details = [table for table in (show.residual_table(evaluations), show.bos_table(evaluations)) if table is not None]
     with stage.create(plan) as draft:

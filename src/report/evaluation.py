@@ -44,7 +44,7 @@ def _caption(evaluations: Evaluations) -> str:
     n_rows = {judgement.metrics.n_rows for evaluation in evaluations.values() for judgement in _judged(evaluation)}
     return (
         f"{fitted_as(evaluations)}; {' or '.join(f'{count:,}' for count in sorted(n_rows))} test tokens, BOS left out; "
-        "95 % intervals from a bootstrap over sequences. vw: dimensions weighted by variance. skill: 1 - SSE / SSE of "
+        "95 % intervals from a bootstrap over documents. vw: dimensions weighted by variance. skill: 1 - SSE / SSE of "
         "the identity."
     )
 

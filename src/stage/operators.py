@@ -9,7 +9,7 @@ from src.config.stages import EvalConfig, SplitConfig
 from src.errors import StrataError
 from src.stage.context import Stage
 from src.stage.stores import Split, split_store
-from src.transport.bootstrap import SequenceBootstrap
+from src.transport.bootstrap import DocumentBootstrap
 from src.transport.evaluate import PairEvaluation, judge_pairs, memory_blocks
 from src.transport.pairs import LayerPair, layer_pairs
 from src.transport.saved import SavedOperator, choose_operators, fit_settings
@@ -59,7 +59,7 @@ def judge_operators(
     operators: dict[LayerPair, SavedOperator],
     store: ActivationStore,
     split: Split,
-    bootstrap: SequenceBootstrap,
+    bootstrap: DocumentBootstrap,
     device: torch.device,
     stage: Stage,
 ) -> dict[LayerPair, PairEvaluation]:

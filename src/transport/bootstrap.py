@@ -1,6 +1,6 @@
-"""95 % intervals from a bootstrap over sequences, whose tokens depend on each other.
+"""95 % intervals from a bootstrap over documents, whose tokens depend on each other.
 
-Each replicate gives every sequence a Poisson(1) weight (Hanley and MacGibbon 2006; Chamandy et al. 2012, "Estimating
+Each replicate gives every document a Poisson(1) weight (Hanley and MacGibbon 2006; Chamandy et al. 2012, "Estimating
 uncertainty for massive data streams"), and every metric is recomputed from the weighted sums.
 """
 
@@ -32,18 +32,18 @@ class Estimate:
         return cls(float(replicates[0]), float(low), float(high))
 
 
-class SequenceBootstrap:
-    """Poisson(1) weights of sequences that depend on (seed, index of the sequence) alone, not on order or batching."""
+class DocumentBootstrap:
+    """Poisson(1) weights of documents that depend on (seed, index of the document) alone, not on order or batching."""
 
     def __init__(self, replicates: int, seed: int) -> None:
         if replicates < 0 or seed < 0:
             raise StrataError("the number of bootstrap replicates and the seed must not be negative")
         self.replicates, self.seed = replicates, seed
 
-    def weights(self, sequence: Int[Tensor, "sequence"]) -> Float[Tensor, "replicate sequence"]:
+    def weights(self, document: Int[Tensor, "document"]) -> Float[Tensor, "replicate document"]:
         """float64, on the CPU. Row 0 is all ones: the point estimate. The other rows are the replicates."""
-        draws = [np.random.default_rng([self.seed, s]).poisson(1.0, self.replicates) for s in sequence.tolist()]
-        weights = np.ones((1 + self.replicates, len(sequence)))
+        draws = [np.random.default_rng([self.seed, index]).poisson(1.0, self.replicates) for index in document.tolist()]
+        weights = np.ones((1 + self.replicates, len(document)))
         if draws:
             weights[1:] = np.stack(draws, axis=1)
         return torch.from_numpy(weights)

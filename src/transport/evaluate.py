@@ -16,7 +16,7 @@ from torch.linalg import vector_norm
 from src.activations.passes import Rows
 from src.activations.products import arithmetic_device
 from src.hook_points import HookPoint
-from src.transport.bootstrap import Estimate, SequenceBootstrap
+from src.transport.bootstrap import DocumentBootstrap, Estimate
 from src.transport.metrics import ErrorSums, ResidualMetrics, TruthSums, residual_metrics, skill
 from src.transport.operator import TransportOperator
 from src.transport.pairs import LayerPair
@@ -75,7 +75,7 @@ def judge_pairs(
     operators: Mapping[LayerPair, TransportOperator],
     means: Mapping[HookPoint, Float[Tensor, " d_model"]],
     batches: Iterable[Rows],
-    bootstrap: SequenceBootstrap,
+    bootstrap: DocumentBootstrap,
     device: torch.device,
     advance: Callable[[int], None],
 ) -> dict[LayerPair, PairEvaluation]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -23,6 +23,11 @@ class RidgeSettings:
     regularization: float
     relative: bool
     scoring: Literal["uniform", "variance_weighted"]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the fit, for the fingerprint of an artifact: no setting that is not used."""
+        used = {"alphas": list(self.alphas), "scoring": self.scoring}
+        return {"relative": self.relative, **(used if self.auto_tune else {"regularization": self.regularization})}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.activations.passes import Rows
 from src.hook_points import HookPoint
-from src.transport.bootstrap import SequenceBootstrap
+from src.transport.bootstrap import DocumentBootstrap
 
 # Counted rows, and first tokens that are not counted.
 N_CLASSES = 2
@@ -36,7 +36,7 @@ class ScoredRows:
     weights: Float[Tensor, "replicate document"]
 
     @classmethod
-    def of(cls, rows: Rows, bootstrap: SequenceBootstrap, device: torch.device) -> "ScoredRows":
+    def of(cls, rows: Rows, bootstrap: DocumentBootstrap, device: torch.device) -> "ScoredRows":
         """Choose the rows, and draw the weights of their documents; every sum of the batch shares them."""
         index = (rows.is_counted | rows.is_first).nonzero()[:, 0]
         documents, place = rows.document[index].unique(return_inverse=True)

@@ -176,6 +176,22 @@ def test_operators_of_different_settings_are_not_put_into_one_table(collected, f
         run("eval", fresh, f"operators={linear.meta.name}", "method=ridge")
 
 
+def test_several_passes_over_the_test_share_give_the_scores_of_one(
+    artifacts, operators, evaluation, monkeypatch, capsys
+):
+    words = ("bootstrap=100", f"operators={operators.meta.name}")
+    monkeypatch.setattr("src.stage.operators.memory_blocks", lambda pairs, *_sizes: [pairs[:3], pairs[3:]])
+    made = run("eval", artifacts, *words, "name=in-two-passes", "overwrite=true")
+    assert "4 pairs are judged in 2 passes over the test share" in capsys.readouterr().out
+    ours, expected = (json.loads((path / "residual.json").read_text()) for path in (made.path, evaluation.path))
+    assert len(ours) == len(expected) == 16
+    for one, other in zip(ours, expected, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in other.items():
+            is_number = isinstance(value, float)
+            assert one[key] == (pytest.approx(value, rel=1e-12, abs=1e-12) if is_number else value)
+
+
 def test_on_a_trained_model_operators_beat_every_baseline_at_every_pair(evaluation):
     records = json.loads((evaluation.path / "residual.json").read_text())
     for record in records:

@@ -14,7 +14,7 @@ from src.activations.passes import Rows
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport import tally
-from src.transport.bootstrap import SequenceBootstrap
+from src.transport.bootstrap import DocumentBootstrap
 from src.transport.evaluate import IDENTITY, MEAN, OPERATOR, PREDICTORS, SHIFT, judge_pairs, memory_blocks
 from src.transport.metrics import QUANTILES
 from src.transport.operator import TransportOperator
@@ -66,7 +66,7 @@ def part_of(rows, index):
 
 def judge(rows, means, operators, batches=None, replicates=REPLICATES):
     return judge_pairs(
-        operators, means, batches or [rows], SequenceBootstrap(replicates, seed=1), CPU, lambda _count: None
+        operators, means, batches or [rows], DocumentBootstrap(replicates, seed=1), CPU, lambda _count: None
     )
 
 
@@ -116,7 +116,7 @@ def test_every_score_and_interval_is_that_of_all_rows_at_once(monkeypatch, block
     rows, means, operators = make_data(seed=3)
     n = len(rows.document)
     found = judge(rows, means, operators, [part_of(rows, index) for index in torch.arange(n).split(17)])
-    weights = SequenceBootstrap(REPLICATES, seed=1).weights(torch.arange(N_SEQUENCES)).numpy()[:, rows.document]
+    weights = DocumentBootstrap(REPLICATES, seed=1).weights(torch.arange(N_SEQUENCES)).numpy()[:, rows.document]
     for pair in PAIRS:
         assert (found[pair].hook, found[pair].method, found[pair].alpha) == ("resid_post", "ridge", 2.5)
         assert tuple(found[pair].predictors) == PREDICTORS
@@ -175,10 +175,10 @@ def test_weights_are_drawn_once_for_a_batch():
     rows, means, operators = make_data()
     drawn = []
 
-    class Counting(SequenceBootstrap):
-        def weights(self, sequence):
-            drawn.append(sequence.tolist())
-            return super().weights(sequence)
+    class Counting(DocumentBootstrap):
+        def weights(self, document):
+            drawn.append(document.tolist())
+            return super().weights(document)
 
     judge_pairs(operators, means, [rows, rows], Counting(5, 0), CPU, lambda _count: None)
     assert drawn == [list(range(N_SEQUENCES))] * 2
@@ -196,6 +196,13 @@ def test_half_precision_rows_are_scored_in_float64():
         assert np.isnan([metrics.mse.low, metrics.mse.high]).all()
 
 
+def test_mps_has_no_float64_so_the_cpu_stands_in():
+    rows, means, operators = make_data()
+    bootstrap = DocumentBootstrap(0, 0)
+    found = judge_pairs(operators, means, [rows], bootstrap, torch.device("mps"), lambda _count: None)
+    assert found[PAIRS[0]].predictors[OPERATOR].metrics.n_rows == int(rows.is_counted.sum())
+
+
 def test_a_store_whose_first_tokens_count_has_no_scores_of_their_own():
     rows, means, operators = make_data()
     nothing = torch.zeros_like(rows.is_first)
@@ -208,7 +215,7 @@ def test_nothing_to_score_and_nothing_finite_are_refused():
     nothing = torch.zeros_like(rows.is_first)
     for batches in ([], [Rows(rows.activations, rows.document, rows.group, nothing, nothing)]):
         with pytest.raises(StrataError, match="split is empty"):
-            judge_pairs(operators, means, batches, SequenceBootstrap(5, 0), CPU, lambda _count: None)
+            judge_pairs(operators, means, batches, DocumentBootstrap(5, 0), CPU, lambda _count: None)
     rows.activations[POINTS[0]][rows.is_counted.nonzero()[3, 0], 1] = float("inf")
     with pytest.raises(StrataError, match="NaN or inf"):
         judge(rows, means, operators)

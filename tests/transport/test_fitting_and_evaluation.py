@@ -14,7 +14,7 @@ from src.artifacts import Plan, create_artifact, open_artifact
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.text import Keep
-from src.transport.bootstrap import SequenceBootstrap
+from src.transport.bootstrap import DocumentBootstrap
 from src.transport.evaluate import IDENTITY, MEAN, OPERATOR, SHIFT, judge_pairs
 from src.transport.fitting import RidgeSettings, fit_pairs
 from src.transport.pairs import LayerPair
@@ -136,7 +136,7 @@ def judged(store, data, moments):
     training = moments.subset(range(N_FOLDS))
     means = {point: training.mean(point) for point in (SOURCE, TARGET)}
     batches = rows_by_part(store, [SOURCE, TARGET], data["groups"], [TEST])
-    bootstrap = SequenceBootstrap(50, 0)
+    bootstrap = DocumentBootstrap(50, 0)
     found = judge_pairs({PAIR: fitted.operator}, means, batches, bootstrap, torch.device("cpu"), lambda count: None)
     return fitted, found[PAIR].predictors
 

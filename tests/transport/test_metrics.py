@@ -5,7 +5,7 @@ from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.metrics.pairwise import paired_cosine_distances
 
 from src.errors import StrataError
-from src.transport.bootstrap import SequenceBootstrap
+from src.transport.bootstrap import DocumentBootstrap
 from src.transport.metrics import QUANTILES, ErrorSums, ResidualMetrics, TruthSums, residual_metrics, skill
 
 
@@ -22,7 +22,7 @@ def predictions(n_sequences: int, length: int, d: int, seed: int = 0, clustered:
 def sums_of(prediction, truth, sequence, replicates=0, reference=500.0) -> tuple[TruthSums, ErrorSums]:
     """The sums that the metrics are made of, row by row with each row's own weight."""
     indices, place = np.unique(sequence, return_inverse=True)
-    weights = SequenceBootstrap(replicates, seed=1).weights(torch.from_numpy(indices))[:, place]
+    weights = DocumentBootstrap(replicates, seed=1).weights(torch.from_numpy(indices))[:, place]
     shifted = truth - reference
     cosine = (truth * prediction).sum(1) / (np.linalg.norm(truth, axis=1) * np.linalg.norm(prediction, axis=1))
     rows = (np.ones(len(truth)), shifted, shifted**2, (truth - prediction) ** 2, cosine)
