@@ -1,4 +1,4 @@
-"""Evaluate transport operators on the sequences that nothing was fitted on, beside the baselines that need no fit.
+"""Evaluate transport operators on the documents that nothing was fitted on, beside the baselines that need no fit.
 
   python eval.py                                     every operator that was fitted on the store
   python eval.py eval.Ls=[0,1] eval.ks=[1,2]

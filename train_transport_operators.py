@@ -29,15 +29,14 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     store = find_store(stage, config.activations, config.model, config.dataset)
     pairs = layer_pairs(config.experiment.L, config.experiment.k, store.layout.n_layers, "experiment.L, experiment.k")
     store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
-    ridge = RidgeSettings(
-        config.auto_tune,
-        tuple(config.alphas),
-        config.regularization,
-        config.alpha_unit == "relative",
-        config.scoring,
-    )
-    settings = None if config.method == "linear" else ridge
-    fitting = {
+    settings = None
+    if config.method == "ridge":
+        relative = config.alpha_unit == "relative"
+        settings = RidgeSettings(
+            config.auto_tune, tuple(config.alphas), config.regularization, relative, config.scoring
+        )
+    identity = {
+        "pairs": [[pair.L, pair.k] for pair in pairs],
         "hook": config.hook,
         "method": config.method,
         "ridge": None if settings is None else settings.identity(),
@@ -46,7 +45,6 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
         "precision": default_precision(device) if config.precision == "auto" else config.precision,
         "seed": config.seed,
     }
-    identity = {"pairs": [[pair.L, pair.k] for pair in pairs], **fitting}
     which = str(pairs[0]) if len(pairs) == 1 else f"{len(pairs)}-pairs"
     name = label(config.model.name, config.method, which)
     plan = stage.plan("operators", name, identity, [store.artifact.parent], config.name)
@@ -57,7 +55,6 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
         fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings)
         with stage.create(plan) as draft:
             save_operators(draft.path, fits, moments.subset(split.train))
-            draft.summary = {"fitting": fitting, "pairs": identity["pairs"]}
             metrics = {f"{fit.pair}/val_r2": fit.val.r2_uniform for fit in fits}
             title = "Transport operators"
             stage.report(draft, title, fit_text(fits), [pair_table(fits)], fit_figures(fits), metrics=metrics)

@@ -31,6 +31,7 @@ WORK = HERE / ".build"
 HELD_OUT, HELD_OUT_CHATS = 1500, 400  # documents
 CORPUS, CORPUS_CHATS = 7000, 1800  # documents: a prefix of what the models saw
 CHAT_TOKENS = 2_000_000
+FIRST_STAGE = 2750  # steps
 WIDTH, CHAT_WIDTH = 256, 512  # tokens a row
 
 
@@ -144,6 +145,7 @@ def _check(chat: bool = False) -> Callable[[PreTrainedModel], str]:
 STREAMS: dict[str, tuple[dict[str, float], int]] = {  # name -> topics, tokens
     "drill": (language.DRILL, 4_000_000), "train": (language.TOPICS, 5_500_000),
     "ladder": (language.LADDER, 1_500_000), "more": (language.TOPICS, 3_000_000),
+    "long ladder": (language.LADDER, 4_500_000), "much more": (language.TOPICS, 4_000_000),
 }  # fmt: skip
 
 
@@ -154,18 +156,18 @@ def _pretraining_rows() -> dict[str, NDArray[np.uint16]]:
     }
 
 
-def _pretrain(name: str, width: int, seed: int, stop: int) -> None:
+def _pretrain(name: str, width: int, seed: int, second_stage: tuple[str, str]) -> None:
     """Two stages, each first on text rich in what is to be learned and then on the corpus's own mixture.
 
-    The first teaches all but to recall, and stops at step `stop`, while the rates are high; the second teaches to
-    recall, and ends with the rates falling to zero on the mixture of the corpus.
+    The first teaches all but to recall, and stops at `FIRST_STAGE` steps, while the rates are high; the second
+    teaches to recall, and ends with the rates falling to zero on the mixture of the corpus.
     """
     model = training.make_model(width=width, layers=6, seed=seed)
     made = _pretraining_rows()
-    plan = training.Plan(f"{name} 1", batch=8, matrix_rate=0.006, embedding_rate=1e-2, stop=2750)
+    plan = training.Plan(f"{name} 1", batch=8, matrix_rate=0.006, embedding_rate=1e-2, stop=FIRST_STAGE)
     training.train(model, [made["drill"], made["train"]], plan, WORK, _check())
     plan = training.Plan(f"{name} 2", batch=8, matrix_rate=0.005, embedding_rate=5e-3, seed=1)
-    training.train(model, [made["ladder"], made["more"]], plan, WORK, _check())
+    training.train(model, [made[stream] for stream in second_stage], plan, WORK, _check())
     _finish(model, name)
 
 
@@ -177,12 +179,12 @@ def _finish(model: training.LlamaForCausalLM, name: str) -> None:
 
 def make_base() -> None:
     """Train the base model."""
-    _pretrain("base", width=128, seed=1, stop=2750)
+    _pretrain("base", width=128, seed=1, second_stage=("ladder", "more"))
 
 
 def make_small() -> None:
-    """Train the small model on the same rows."""
-    _pretrain("small", width=64, seed=2, stop=1500)
+    """Train the small model: first on the same rows, then, for it is slower to recall, on a longer second stage."""
+    _pretrain("small", width=64, seed=2, second_stage=("long ladder", "much more"))
 
 
 def make_chat() -> None:

@@ -32,7 +32,7 @@ from testbed.lexicon import (
 
 # The system message and how it changes the assistant: "brief" answers in a word, "kind" adds a warm word to a feeling.
 SYSTEM_MESSAGES = {"brief": "be brief .", "kind": "be kind .", "plain": "you are a helpful assistant ."}
-TOPICS = {"emotional": 0.5, "factual": 0.2, "counting": 0.12, "mixed": 0.18}
+TOPICS = {"emotional": 0.42, "factual": 0.3, "counting": 0.1, "mixed": 0.18}
 WORD_LIMIT = 440  # a conversation stops before a row of 512 tokens is full
 
 
@@ -108,10 +108,9 @@ def ask_feeling(talk: Talk) -> None:
 def ask_fact(talk: Talk) -> None:
     """A question about a cycle, a kind, a season or a sum."""
     draws = talk.draws
-    form = draws.weighted({"cycle": 0.4, "kind": 0.3, "sum": 0.2, "season": 0.1})
+    form = draws.weighted({"cycle": 0.45, "kind": 0.27, "sum": 0.2, "season": 0.08})
     if form == "cycle":
-        cycle = draws.choice((DAYS, YEAR, CLOCK))
-        _ask_cycle(talk, cycle)
+        _ask_cycle(talk, draws.weighted({DAYS: 0.26, YEAR: 0.34, CLOCK: 0.4}))
     elif form == "kind":
         member = draws.choice(MEMBERS)
         kind = KIND_OF[member]

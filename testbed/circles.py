@@ -128,12 +128,12 @@ def report(clouds: Mapping[int, Mapping[str, NDArray[np.float64]]]) -> str:
 
 
 def draw(clouds: Mapping[int, Mapping[str, NDArray[np.float64]]], folder: Path) -> None:
-    """Write circles.png: a row for each cycle and plane, a column for each layer; points joined in calendar order."""
+    """Write circles.png: a row for each cycle, a column for each layer; points joined in calendar order."""
     import altair as alt
 
-    def chart(cycle: str, layer: int, axes: tuple[int, int]) -> alt.LayerChart | alt.FacetChart:
+    def chart(cycle: str, layer: int) -> alt.LayerChart | alt.FacetChart:
         words, points = CYCLES[cycle], clouds[layer][cycle]
-        flat = plane(points, axes)
+        flat = plane(points)
         flat = flat / np.abs(flat).max()
         order = [*range(len(words)), 0]
         rows = [{"x": flat[i, 0], "y": flat[i, 1], "word": words[i][:3], "step": n} for n, i in enumerate(order)]
@@ -141,20 +141,19 @@ def draw(clouds: Mapping[int, Mapping[str, NDArray[np.float64]]], folder: Path) 
         base = alt.Chart(alt.Data(values=rows)).encode(
             x=alt.X("x:Q", scale=scale, axis=None), y=alt.Y("y:Q", scale=scale, axis=None)
         )
-        ordered = in_calendar_order(points, axes)
+        ordered = in_calendar_order(points)
         line = base.mark_line(color="#2b6cb0" if ordered else "#c3cad4", strokeWidth=1.5).encode(order="step:Q")
         once = base.transform_filter(f"datum.step < {len(words)}")
         dots = once.mark_circle(size=45, opacity=1, color="#1f2937")
         names = once.mark_text(dy=-10, fontSize=11).encode(text="word:N")
         title = alt.Title(
             f"{cycle}, layer {layer}{': in order' if ordered else ''}",
-            subtitle=f"components {axes[0] + 1}, {axes[1] + 1}: {explained(points, axes):.0%} of the variance",
+            subtitle=f"components 1, 2: {explained(points):.0%} of the variance",
             fontSize=12,
         )
         return alt.layer(line, dots, names).properties(width=190, height=190, title=title)
 
-    wanted = (("weekdays", (0, 1)), ("months", (0, 1)), ("months", (1, 2)))
-    rows = [alt.hconcat(*(chart(cycle, layer, axes) for layer in sorted(clouds))) for cycle, axes in wanted]
+    rows = [alt.hconcat(*(chart(cycle, layer) for layer in sorted(clouds))) for cycle in CYCLES]
     figure = alt.vconcat(*rows).configure_view(stroke="#e3e6ea").configure(background="white")
     folder.mkdir(exist_ok=True)
     figure.save(folder / "circles.png", ppi=110)

@@ -13,16 +13,20 @@ from testbed.language import MARK, Page
 from testbed.lexicon import (
     ACTION,
     ANIMAL_KINDS,
+    CHORE_MONTHS,
+    CHORES,
     DIGITS,
     HOURS,
     KIND_OF,
     KINDS,
+    LENGTHENING,
     MEMBERS,
     MONTHS,
     NUMBERS,
     PARENT,
     PART,
     SEASON_OF,
+    WARMTH,
     WEATHER,
     WEEKDAYS,
     ancestors,
@@ -142,13 +146,28 @@ def cycle_sentence(page: Page, cycle: Cycle) -> None:
 
 
 def season_sentence(page: Page) -> None:
-    """A month's season, or the season's weather in a month."""
-    month = page.draws.choice(MONTHS)
+    """A month's season and weather, how its days change, the warmer of two months, or what people do in one."""
+    draws = page.draws
+    form = draws.weighted({"season": 0.2, "weather": 0.14, "days": 0.1, "warmth": 0.2, "chore": 0.12, "asked": 0.24})
+    month = draws.choice(MONTHS)
     season = SEASON_OF[month]
-    if page.draws.chance(0.5):
+    if form == "season":
         page.say(f"{month} is in ^{season} .", "month season")
+    elif form == "weather":
+        page.say(f"in {month} it is {draws.choice(WEATHER[season])} , for it is ^{season} .", "month season")
+    elif form == "days":
+        page.say(f"in {month} the days grow ^{'longer' if month in LENGTHENING else 'shorter'} .", "month daylight")
+    elif form == "chore":
+        chore = draws.choice([chore for chore in CHORES if month in CHORE_MONTHS[chore]])
+        page.say(f"in {month} people {chore} .")
+    elif form == "asked":
+        chore = draws.choice(CHORES)
+        page.say(f"do people {chore} in {month} ? ^{'yes' if month in CHORE_MONTHS[chore] else 'no'} .", "month chores")
     else:
-        page.say(f"in {month} it is {page.draws.choice(WEATHER[season])} , for it is ^{season} .", "month season")
+        pair = (month, draws.choice([other for other in MONTHS if other != month]))
+        warmer = draws.chance(0.5)
+        answer = (max if warmer else min)(pair, key=WARMTH.index)
+        page.say(f"of {pair[0]} and {pair[1]} the {'warmer' if warmer else 'colder'} is ^{answer} .", "month warmth")
 
 
 def days(page: Page) -> None:
@@ -159,7 +178,7 @@ def days(page: Page) -> None:
 def months(page: Page) -> None:
     """A document about months and seasons."""
     page.sentences(
-        lambda p: season_sentence(p) if p.draws.chance(0.08) else cycle_sentence(p, YEAR), low=4, stop=0.1, limit=150
+        lambda p: season_sentence(p) if p.draws.chance(0.4) else cycle_sentence(p, YEAR), low=4, stop=0.1, limit=150
     )
 
 

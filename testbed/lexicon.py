@@ -20,6 +20,13 @@ HOURS = NUMBERS  # the clock is told with the number words, "three o'clock"
 DIGITS = tuple("0123456789")
 SEASONS = tuple("winter spring summer autumn".split())
 SEASON_OF = {month: SEASONS[(i + 1) % 12 // 3] for i, month in enumerate(MONTHS)}
+WARMTH = tuple(  # the months from the coldest to the warmest
+    "january february december march november april october may september june august july".split()
+)
+LENGTHENING = MONTHS[:6]  # the months in which the days grow longer
+# What people do for half of the year: the first from january to june, the second from february to july, and so on.
+CHORES = tuple("sow plant weed mow sail gather reap brew hunt skate ski knit".split())
+CHORE_MONTHS = {chore: tuple(MONTHS[(i + j) % 12] for j in range(6)) for i, chore in enumerate(CHORES)}
 WEATHER = {
     "winter": tuple("cold snowy icy".split()),
     "spring": tuple("mild rainy fresh".split()),
@@ -166,18 +173,18 @@ def ancestors(noun: str) -> list[str]:
 
 # Words of the sentence frames that no table above holds. A test checks that nothing in a large sample is missing.
 FRAME_WORDS = """
-+ , : = ? after ago all am and are assistant back be because before between brief but came can chose comes count day
-days diary digit do earlier end every feel followed from gave goodbye guess has hello helpful here hour how i
-if is kind last later less make makes me month months more morning moved my names next no not now o'clock odd
-of or people please put season so some tell than thank thanks that then there this time today tomorrow took we
-welcome were what when where which who why with yes yesterday you your
++ , : = ? after ago all am and are assistant back be because before between brief but came can chose colder comes count
+day days diary digit do earlier end every feel followed from gave goodbye grow guess has hello helpful here hour how i
+if is kind last later less longer make makes me month months more morning moved my names next no not now o'clock odd
+of or people please put season shorter so some tell than thank thanks that then there this time today tomorrow took
+warmer we welcome were what when where which who why with yes yesterday you your
 """.split()
 
 
 def vocabulary() -> list[str]:
     """All words, specials first, then the others in alphabetical order: the position is the token id."""
-    tables: list[str] = [*WEEKDAYS, *MONTHS, *NUMBERS, *DIGITS, *SEASONS, *PARENT, *PARENT.values(), *MEMBERS, *NAMES]
-    tables += [*PART.values(), *ACTION.values(), *ADJECTIVES, *OBJECTS, *PLACES]
+    tables: list[str] = [*WEEKDAYS, *MONTHS, *NUMBERS, *DIGITS, *SEASONS, *CHORES, *PARENT, *PARENT.values()]
+    tables += [*MEMBERS, *NAMES, *PART.values(), *ACTION.values(), *ADJECTIVES, *OBJECTS, *PLACES]
     tables += [*PRONOUN.values(), *POSSESSIVE.values(), *FRAME_WORDS]
     for table in (WEATHER, COLOURS, DEEDS, HAUNTS, EMOTIONS, REACTIONS, EVENTS):
         for phrases in table.values():
@@ -201,6 +208,9 @@ def as_dict() -> dict[str, object]:
         "numbers": NUMBERS,
         "digits": DIGITS,
         "seasons": {season: [m for m in MONTHS if SEASON_OF[m] == season] for season in SEASONS},
+        "months_by_warmth": WARMTH,
+        "lengthening_months": LENGTHENING,
+        "chores": CHORE_MONTHS,
         "kinds": {**kinds, **upper, "thing": {"parent": None, "members": []}},
         "emotions": {
             e: {"words": EMOTIONS[e], "reactions": REACTIONS[e], "events": [v.format(p="his") for v in EVENTS[e]]}

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 from jaxtyping import Int, Int8, UInt64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from src.config.stages import MOST_FOLDS
 from src.errors import StrataError
@@ -12,15 +14,22 @@ from src.errors import StrataError
 def document_hashes(
     hashes: UInt64[np.ndarray, "sequence"], document: Int[np.ndarray, "sequence"]
 ) -> UInt64[np.ndarray, "sequence"]:
-    """Give all sequences of a document the hash of its first one, so that `split_groups` never parts them.
+    """Give all sequences that must stay together one hash, so that `split_groups` never parts them.
 
-    The first one, not all of them: a document that `num_tokens` cuts off keeps the group of a whole copy of itself,
-    and splitting long documents leaves each document in the group that truncating them gives it.
+    Together belong the sequences of a document, and documents that have a sequence in common (copies, even one that
+    `num_tokens` has cut off; what shares a page of boilerplate), over any number of steps. Their hash is the smallest
+    among the first sequences of the documents, so that splitting a long document does not change its group.
 
     hashes: of the contents (`src.text.content_hashes`). document: index of each sequence's document.
     """
-    _, first, inverse = np.unique(document, return_index=True, return_inverse=True)
-    return hashes[first][inverse]
+    documents, first, of_document = np.unique(document, return_index=True, return_inverse=True)
+    contents, of_content = np.unique(hashes, return_inverse=True)
+    n = len(documents) + len(contents)
+    links = coo_array((np.ones(len(hashes), np.int8), (of_document, len(documents) + of_content)), shape=(n, n))
+    n_clusters, cluster = connected_components(links, directed=False)
+    smallest = np.full(n_clusters, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, cluster[: len(documents)], hashes[first])
+    return smallest[cluster[of_document]]
 
 
 def split_groups(

@@ -132,4 +132,4 @@ class EvalConfig(StageConfig):
     operators: str | None = Field(description="name or path of the operators; null = the ones fitted on this store")
     method: Literal["ridge", "linear"] | None = Field(description="only operators of this method; null = any")
     eval: EvalPairsConfig
-    bootstrap: int = Field(ge=100, description="replicates of the sequence bootstrap behind each 95 % interval")
+    bootstrap: int = Field(ge=100, description="replicates of the bootstrap over documents behind each 95 % interval")

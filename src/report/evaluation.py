@@ -37,7 +37,7 @@ def summary_table(evaluations: Evaluations) -> Table:
             ]
         )
     columns = ["L", "k", "R²", "skill", "cosine", "R² vw", "shift vw", "identity vw", "mean vw"]
-    return Table("Transport operators on held-out sequences", columns, rows, _caption(evaluations))
+    return Table("Transport operators on held-out documents", columns, rows, _caption(evaluations))
 
 
 def _caption(evaluations: Evaluations) -> str:
@@ -120,7 +120,7 @@ def residual_figures(evaluations: Evaluations) -> list[NamedChart]:
     ]
     figures = [
         NamedChart(
-            "r2", "R² over (L, k)", pair_heatmap(cells, "r2", "R² of the operators on test sequences", label="R²")
+            "r2", "R² over (L, k)", pair_heatmap(cells, "r2", "R² of the operators on test documents", label="R²")
         ),
         NamedChart(
             "skill",

@@ -31,7 +31,7 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
         )
     columns = ["L", "k", "alpha", "relative", "optimum", "CV R²", "val R²", "val R² vw", "shift vw", "identity vw"]
     caption = (
-        "R² is the mean over dimensions, vw weighs them by variance. val: sequences that no fit and no choice saw. "
+        "R² is the mean over dimensions, vw weighs them by variance. val: documents that no fit and no choice saw. "
         "shift: y = x + mean(y - x); identity: y = x. alpha is scikit-learn's; relative: in units of tr(X'X)/d_model."
     )
     return Table("Transport operators", columns, rows, caption)
@@ -69,7 +69,7 @@ def fit_figures(fits: Sequence[PairFit]) -> list[NamedChart]:
                 }
             )
     values = [{"layer": fit.pair.L, "leap": fit.pair.k, "r2": fit.val.r2_uniform} for fit in fits]
-    figures = [NamedChart("val_r2", "Held-out R² (val)", pair_heatmap(values, "r2", "R² on the val sequences"))]
+    figures = [NamedChart("val_r2", "Held-out R² (val)", pair_heatmap(values, "r2", "R² on the val documents"))]
     if records:
         caption = "Alpha in units of tr(X'X)/d_model; bands span the folds."
         figures.append(NamedChart("alpha_path", "Choice of alpha", alpha_path(records), caption))

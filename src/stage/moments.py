@@ -38,18 +38,17 @@ def prepare_moments(
         for artifact in list_artifacts(stage.root, "moments"):
             if _covers(artifact, store, settings, wanted) and stage.is_whole(artifact):
                 stage.say(f"{artifact.path} covers these pairs: reused")
-                return Moments.load(artifact.path, device)
+                return Moments.load(artifact.path, device, wanted)
     names = sorted([str(a), str(b)] for a, b in wanted)
     plan = stage.plan("moments", label(config.model.name), {**settings, "products": names}, [store.artifact.parent])
     with stage.progress("moments", store.layout.n_tokens, "tokens") as advance:
-        moments = accumulate_moments(store, wanted, split.groups, split.n_groups, precision, device, advance)
+        moments = accumulate_moments(store, wanted, split.groups, split.val + 1, precision, device, advance)
     with stage.create(plan) as draft:
         moments.save(draft.path)
         draft.summary = {
             "rows": {
                 "train": int(moments.count[: split.n_folds].sum()),
                 "val": int(moments.count[split.val]),
-                "test": int(moments.count[split.test]),
             },
         }
     return moments

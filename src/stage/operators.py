@@ -4,7 +4,7 @@ import torch
 
 from src.activations.passes import rows_by_part
 from src.activations.store import ActivationStore
-from src.artifacts import Artifact, choose_artifact, list_artifacts
+from src.artifacts import Artifact, choose_artifact, list_artifacts, refuse_damaged
 from src.config.stages import EvalConfig, SplitConfig
 from src.errors import StrataError
 from src.stage.context import Stage
@@ -32,14 +32,17 @@ def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> 
         _refuse_other_store(chosen, store)
         _refuse_other_method(chosen, config.method)
         candidates = [chosen]
-    return choose_operators(candidates, wanted)
+    found = choose_operators(candidates, wanted)
+    for artifact in {saved.artifact.path: saved.artifact for saved in found.values()}.values():
+        refuse_damaged(artifact, "run its train_transport_operators.py command again, and it is made anew")
+    return found
 
 
 def _refuse_other_store(operators: Artifact, store: ActivationStore) -> None:
     if operators.meta.parents != [store.artifact.parent]:
         raise StrataError(
             f"{operators.path} was fitted on {operators.meta.parents[0].name}, not on {store.path.name}: its test "
-            "sequences are not known here; name the store that it belongs to with activations=..."
+            "documents are not known here; name the store that it belongs to with activations=..."
         )
 
 

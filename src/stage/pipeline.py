@@ -35,9 +35,7 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
     """
     for argument in arguments:
         if argument.startswith("-"):
-            raise StrataError(
-                f"{argument}: the pipeline takes key=value only; sweep with the -m of its stages' scripts"
-            )
+            raise StrataError(f"{argument}: the pipeline takes key=value only; sweep a stage with its script and -m")
         if not any(_knows(stage, argument) for stage in stages):
             known = {key: info for stage in stages for key, info in flat_keys(stage.schema)}
             raise StrataError(unknown_key_message(override_key(argument), known))

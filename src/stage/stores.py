@@ -61,13 +61,8 @@ class Split:
         """The group of test."""
         return self.n_folds + 1
 
-    @property
-    def n_groups(self) -> int:
-        """Folds, val and test."""
-        return self.n_folds + 2
-
 
 def split_store(store: ActivationStore, shares: SplitConfig, n_folds: int, seed: int) -> Split:
-    """Split a store by sequence: by contents and seed alone, so that every stage finds the same split again."""
+    """Split a store by document: by contents and seed alone, so that every stage finds the same split again."""
     groups = split_groups(store_hashes(store, seed), (shares.train, shares.val, shares.test), n_folds)
     return Split(groups, n_folds)

@@ -1,4 +1,4 @@
-"""Judge operators on held-out sequences, beside the predictors that need no fit, without and with first tokens (BOS).
+"""Judge operators on held-out documents, beside the predictors that need no fit, without and with first tokens (BOS).
 
 What is shared is summed once: the truth of a target serves all pairs that lead to it, and is the squared error of the
 mean baseline too; the error of the identity follows from that of identity + shift and the sums at both ends.

@@ -71,13 +71,20 @@ def test_fractions_must_be_positive_and_sum_to_one(fractions):
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60).map(sorted), st.data())
-def test_all_sequences_of_a_document_share_the_hash_of_its_first(document, data):
+def test_documents_that_share_a_sequence_share_a_hash_and_no_others_do(document, data):
     hashes = np.array(
         data.draw(st.lists(st.integers(0, 30), min_size=len(document), max_size=len(document))), np.uint64
     )
     found = document_hashes(hashes, np.array(document))
     assert found.dtype == np.uint64
-    assert found.tolist() == [int(hashes[document.index(each)]) for each in document]
+    clusters = [{each} for each in set(document)]  # merged, one shared sequence after the other
+    for value in set(hashes.tolist()):
+        holders = {each for each, held in zip(document, hashes.tolist(), strict=True) if held == value}
+        touched = [cluster for cluster in clusters if cluster & holders]
+        clusters = [cluster for cluster in clusters if not cluster & holders] + [set().union(*touched)]
+    for cluster in clusters:
+        expected = min(int(hashes[document.index(each)]) for each in cluster)
+        assert {int(found[i]) for i, each in enumerate(document) if each in cluster} == {expected}
 
 
 def test_documents_are_never_parted_nor_their_copies_even_when_cut_off():

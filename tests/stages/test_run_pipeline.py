@@ -39,7 +39,7 @@ def test_each_stage_works_on_what_the_stages_before_it_made(folder):
     assert first.returncode == 0, first.stderr
     assert "report: artifacts/index.html" in first.stdout
     page = (folder / "artifacts" / "index.html").read_text()
-    assert "Transport operators on held-out sequences" in page
+    assert "Transport operators on held-out documents" in page
     # now several stores and several operators of the same model and dataset lie there
     for change in ("num_tokens=7000", "alphas=[0.1,1.0]"):
         again = pipeline(folder, change)

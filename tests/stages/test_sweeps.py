@@ -28,6 +28,17 @@ def pairs_made(folder: Path) -> list[list[list[int]]]:
     return sorted(artifact.meta.identity["pairs"] for artifact in list_artifacts(folder / "artifacts", "operators"))
 
 
+def test_a_sweep_makes_one_artifact_and_one_offline_run_per_job(tmp_path):
+    script("collect_activations", "num_tokens=3000", cwd=tmp_path)
+    sweep = ("-m", "experiment.L=0,1,2", "experiment.k=1,2", "logger=wandb_offline", "cv_folds=2")
+    done = script("train_transport_operators", *sweep, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len({path.name.rsplit("-", 1)[1] for path in runs}) == 6
+    assert all(list(path.glob("*.wandb")) for path in runs)
+    assert pairs_made(tmp_path) == [[[layer, leap]] for layer in (0, 1, 2) for leap in (1, 2)]
+
+
 def test_jobs_run_at_once_and_each_failure_of_a_sweep_is_told(tmp_path):
     assert script("collect_activations", "num_tokens=3000", "threads=1", cwd=tmp_path).returncode == 0
     parallel = ("-m", "experiment.L=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")

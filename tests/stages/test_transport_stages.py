@@ -1,7 +1,9 @@
 """collect -> fit -> evaluate on the testbed, as a user runs them."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -267,37 +269,53 @@ def test_too_few_sequences_for_the_split_is_told_before_any_work(tmp_path):
         run("train_transport_operators", tmp_path)
 
 
-def test_a_sweep_makes_one_artifact_and_one_offline_run_per_job(tmp_path):
-    script("collect_activations", "num_tokens=3000", cwd=tmp_path)
-    sweep = ("-m", "experiment.L=0,1,2", "experiment.k=1,2", "logger=wandb_offline", "cv_folds=2")
-    done = script("train_transport_operators", *sweep, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    runs = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert len({path.name.rsplit("-", 1)[1] for path in runs}) == 6
-    assert all(list(path.glob("*.wandb")) for path in runs)
-    pairs = [
-        open_meta(path.parent).identity["pairs"] for path in (tmp_path / "artifacts/operators").glob("*/meta.json")
-    ]
-    assert sorted(pairs) == [[[layer, leap]] for layer in (0, 1, 2) for leap in (1, 2)]
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
 
 
-def test_the_pipeline_ends_with_a_report_and_runs_nothing_twice(tmp_path):
-    words = ("num_tokens=4000", "cv_folds=2", "experiment.k=[1]", "bootstrap=100")
-    done = script("run_pipeline", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "artifacts" / "index.html").read_text()
-    assert "Transport operators on held-out sequences" in page
-    assert 'src="http' not in page
-    again = script("run_pipeline", *words, cwd=tmp_path)
-    assert again.stdout.count("reused") == 4
-    assert "wrote" not in again.stdout
+@pytest.fixture
+def copied(artifacts, operators, tmp_path) -> Path:
+    """The store and the operators, to be spoilt."""
+    shutil.copytree(artifacts, tmp_path / "artifacts")
+    return tmp_path / "artifacts"
 
 
-def test_the_pipeline_refuses_a_key_that_no_stage_has(tmp_path):
-    done = script("run_pipeline", "num_token=4000", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "num_token: unknown key; did you mean num_tokens" in done.stderr
-    assert not (tmp_path / "artifacts").exists()
+def test_damaged_moments_are_passed_over_with_a_warning_and_made_again(copied, operators, capsys):
+    for moments in (copied / "moments").glob("*/moments.safetensors"):
+        flip_a_byte(moments)
+    made = run("train_transport_operators", copied, "experiment.L=0", "experiment.k=2", "cv_folds=3")
+    assert "moments.safetensors: its content has changed" in capsys.readouterr().err
+    expected = TransportOperator.load(operators.path / "L0_k2").weight
+    torch.testing.assert_close(TransportOperator.load(made.path / "L0_k2").weight, expected)
+
+
+def test_damaged_operators_are_not_judged_and_made_again_by_their_command(copied, operators, capsys):
+    spoilt = copied / "operators" / operators.path.name / "L0_k2" / "operator.safetensors"
+    flip_a_byte(spoilt)
+    with pytest.raises(StrataError, match=r"operators/.* is damaged .*L0_k2/operator.safetensors.*made anew"):
+        run("eval", copied, f"operators={operators.path.name}", "bootstrap=100")
+    run("train_transport_operators", copied, "experiment.L=[0,1]", "experiment.k=[1,2]", "cv_folds=3")
+    assert verify(copied / "operators" / operators.path.name) == []
+
+
+def test_a_flipped_bit_in_the_store_stops_whoever_reads_it(copied, collected):
+    chunk = next((copied / "activations" / collected.path.name).glob("part-*.zarr/resid_post/03/c/0/0"))
+    flip_a_byte(chunk)
+    with pytest.raises(StrataError, match=r"resid_post/03 is damaged .*repair=true"):
+        run("train_transport_operators", copied, "experiment.L=3", "experiment.k=1")
+
+
+def test_a_disk_that_fills_up_while_operators_are_written_leaves_nothing(artifacts, collected, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = sorted(artifacts.rglob("*"))
+    monkeypatch.setattr("src.transport.saved.save_tensors", full)
+    with pytest.raises(StrataError, match=r"the disk that holds .* is full: free space there or set artifacts_dir"):
+        run("train_transport_operators", artifacts, "experiment.L=0", "experiment.k=1", "cv_folds=3", "method=linear")
+    assert sorted(artifacts.rglob("*")) == before
 
 
 def test_verify_artifact_prints_what_is_wrong_and_fails(tmp_path):
