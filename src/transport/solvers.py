@@ -89,7 +89,7 @@ def fit_ridge_path(
     """
     folds = _distinct(folds)
     total = moments.subset(folds)
-    absolute, unit = _absolute_alphas(total, source, alphas, relative)
+    grid = _Alphas.of(total, source, alphas, relative)
     if len(folds) < 2:
         raise StrataError("cross-validation needs at least 2 folds: set cv_folds to 2 or more, or auto_tune=false")
     held_out = [moments.subset([fold]) for fold in folds]
@@ -98,17 +98,16 @@ def fit_ridge_path(
         raise StrataError("R2 needs at least 2 rows in each held-out group: use fewer folds, or more sequences")
     with exact_products():
         bases = [_EigenBasis.of(train, part, source, moments.precision) for train, part in splits]
-        ridge = _Ridge(total, source, unit)
+        ridge = _Ridge(total, source)
         paths = {}
         for target in targets:
-            by_split = [basis.r2(source, target, absolute) for basis in bases]
+            by_split = [basis.r2(source, target, grid.absolute) for basis in bases]
             scores: dict[Scoring, Tensor] = {
                 name: torch.stack([r2[i] for r2 in by_split]) for i, name in enumerate(SCORINGS)
             }
             best = int(scores[scoring].mean(0).argmax())
-            paths[target] = RidgePath(
-                ridge.fit(target, float(absolute[best])), absolute, absolute / unit, scores, scoring, best
-            )
+            fit = ridge.fit(target, grid, best)
+            paths[target] = RidgePath(fit, grid.absolute, grid.relative, scores, scoring, best)
     return paths
 
 
@@ -122,10 +121,10 @@ def fit_ridge(
 ) -> dict[HookPoint, AffineFit]:
     """Ridge with one given alpha (in the units of `fit_ridge_path`) on all rows of the groups; no scores."""
     total = moments.subset(_distinct(groups))
-    absolute, unit = _absolute_alphas(total, source, [alpha], relative)
+    grid = _Alphas.of(total, source, [alpha], relative)
     with exact_products():
-        ridge = _Ridge(total, source, unit)
-        return {target: ridge.fit(target, float(absolute[0])) for target in targets}
+        ridge = _Ridge(total, source)
+        return {target: ridge.fit(target, grid, 0) for target in targets}
 
 
 def fit_least_squares(
@@ -161,17 +160,22 @@ def _distinct(groups: Sequence[int]) -> list[int]:
     return list(groups)
 
 
-def _absolute_alphas(
-    total: Statistics, source: HookPoint, alphas: Sequence[float], relative: bool
-) -> tuple[Float[Tensor, "alpha"], float]:
-    """Alphas as scikit-learn counts them, and the unit tr(Sxx) / d_in of relative ones."""
-    unit = float(total.square_scatter(source).mean())
-    grid = torch.tensor([float(alpha) for alpha in alphas], dtype=torch.float64, device=total.sums[source].device)
-    if len(grid) == 0 or not bool(((grid > 0) & grid.isfinite()).all()):
-        raise StrataError(f"ridge needs alphas above 0, got {list(alphas)}: use method=linear for no penalty")
-    if relative:
-        _require_variation(total, source)
-    return grid * unit if relative else grid, unit
+@dataclass(frozen=True)
+class _Alphas:
+    """Alphas as scikit-learn counts them, and in units of tr(Sxx) / d_in; those that were given are kept exactly."""
+
+    absolute: Float[Tensor, "alpha"]
+    relative: Float[Tensor, "alpha"]
+
+    @classmethod
+    def of(cls, total: Statistics, source: HookPoint, alphas: Sequence[float], relative: bool) -> "_Alphas":
+        grid = torch.tensor([float(alpha) for alpha in alphas], dtype=torch.float64, device=total.sums[source].device)
+        if len(grid) == 0 or not bool(((grid > 0) & grid.isfinite()).all()):
+            raise StrataError(f"ridge needs alphas above 0, got {list(alphas)}: use method=linear for no penalty")
+        if relative:
+            _require_variation(total, source)
+        unit = total.square_scatter(source).mean()
+        return cls(grid * unit, grid) if relative else cls(grid, torch.where(unit > 0, grid / unit, float("nan")))
 
 
 def _require_variation(total: Statistics, source: HookPoint) -> Bool[Tensor, "d"]:
@@ -191,12 +195,13 @@ def _eigh(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, "d"], Float[Tenso
 class _Ridge:
     """(Sxx + alpha I)^-1 Sxy for the targets of one source; those with an equal alpha share one factorisation."""
 
-    def __init__(self, total: Statistics, source: HookPoint, unit: float) -> None:
-        self.total, self.source, self.unit = total, source, unit
+    def __init__(self, total: Statistics, source: HookPoint) -> None:
+        self.total, self.source = total, source
         self.scatter = total.scatter(source, source)
         self._factors: dict[float, Tensor] = {}
 
-    def fit(self, target: HookPoint, alpha: float) -> AffineFit:
+    def fit(self, target: HookPoint, alphas: _Alphas, chosen: int) -> AffineFit:
+        alpha, relative = float(alphas.absolute[chosen]), float(alphas.relative[chosen])
         if alpha not in self._factors:
             penalised = self.scatter.clone()
             penalised.diagonal().add_(alpha)
@@ -208,7 +213,6 @@ class _Ridge:
             self._factors[alpha] = factor
         weight = torch.cholesky_solve(self.total.scatter(self.source, target), self._factors[alpha])
         bias = _bias(self.total, self.source, target, weight)
-        relative = alpha / self.unit if self.unit else float("nan")
         return AffineFit(weight, bias, alpha, relative, len(weight))
 
 
