@@ -69,7 +69,9 @@ def fit_figures(fits: Sequence[PairFit]) -> list[NamedChart]:
                 }
             )
     values = [{"layer": fit.pair.L, "leap": fit.pair.k, "r2": fit.val.r2_uniform} for fit in fits]
-    figures = [NamedChart("val_r2", "Held-out R² (val)", pair_heatmap(values, "r2", "R² on the val documents"))]
+    figures = [
+        NamedChart("val_r2", "Held-out R² (val)", pair_heatmap(values, "r2", "R² on the val documents", label="R²"))
+    ]
     if records:
         caption = "Alpha in units of tr(X'X)/d_model; bands span the folds."
         figures.append(NamedChart("alpha_path", "Choice of alpha", alpha_path(records), caption))

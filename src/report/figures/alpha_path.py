@@ -69,7 +69,7 @@ def alpha_path(
             "alpha:Q",
             title="alpha",
             scale=alt.Scale(type="log", domain=[min(alphas), max(alphas)], nice=False),
-            axis=alt.Axis(format="~e", tickCount=5),
+            axis=alt.Axis(format="~e", tickCount=5, labelFlush=False, labelOverlap="greedy"),
         ),
         color=colour,
     )
