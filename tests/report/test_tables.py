@@ -73,3 +73,21 @@ def test_the_terminal_aligns_numbers_and_prints_markup_as_it_is():
     assert first.rstrip().endswith(" 0.5")
     assert second.rstrip().endswith("-12.25")
     assert "from [1, 2]" in lines
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_no_terminal_is_too_narrow_for_a_number(width):
+    estimate = {"value": 0.8243, "low": 0.8194, "high": 0.8291}
+    columns = ["L", "k", "R2", "skill", "cosine", "shift vw", "identity vw", "mean vw", "note"]
+    row = [11, 12, estimate, estimate, 0.9323, 0.8274, 0.7227, -0.0005767, "word " * 40]
+    table = Table("Scores", columns, [row])
+    output = io.StringIO()
+    print_table(table, Console(file=output, width=width, color_system=None))
+    header, _, first, *folded = output.getvalue().splitlines()[1:]
+    assert header.split("  ")[0] == " L"
+    assert all(name in header for name in columns)
+    numbers = first.partition("word")[0].split()
+    interval = ["0.8243", "[0.8194,", "0.8291]"]
+    assert numbers == ["11", "12", *interval, *interval, "0.9323", "0.8274", "0.7227", "-0.0005767"]
+    assert first.count("word") + sum(line.count("word") for line in folded) == 40
+    assert len(folded) > 2
