@@ -37,12 +37,9 @@ def main() -> None:
     with interrupts("run_pipeline"):
         try:
             artifacts = run_stages(STAGES, sys.argv[1:])
-            from src.report.index import collect_sections
-            from src.report.page import write_page
+            from src.report.index import write_index
 
-            page = artifacts / "index.html"
-            write_page(page, "Strata", collect_sections(artifacts), subtitle="Every stage, its tables and its figures.")
-            print(f"report: {page}")
+            print(f"report: {write_index(artifacts)}")
         except StrataError as error:
             sys.exit(f"run_pipeline: {error}")
 

@@ -1,5 +1,6 @@
-"""All artifacts of a folder as sections of one report."""
+"""All artifacts of a folder in one report."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,13 +9,48 @@ from pydantic import TypeAdapter, ValidationError
 from src.artifacts import META, Meta, open_meta
 from src.errors import StrataError
 from src.report.artifact_report import REPORT, read_report
-from src.report.page import Section, duration
+from src.report.page import Section, duration, write_page
 from src.report.tables import Table
 
 # The order in which stages follow each other; kinds that are not named here come after, by the time of their end
 KIND_ORDER = ("sequences", "activations", "moments", "operators", "evaluation")
 
 _META_FORMAT = TypeAdapter(Meta)
+
+
+def write_index(artifacts_dir: Path) -> Path:
+    """Write `index.html` into the folder: one page of all its artifacts. Returns its path.
+
+    Raises StrataError if the folder is missing or holds no artifact, or the page can't be written.
+    """
+    if not artifacts_dir.is_dir():
+        raise StrataError(
+            f"there is no folder {artifacts_dir}: run a stage first, or name the folder of your artifacts"
+        )
+    sections = collect_sections(artifacts_dir)
+    if not sections:
+        raise StrataError(
+            f"{artifacts_dir} holds no finished artifact ({artifacts_dir}/KIND/NAME/{META}): run a stage first, or name "
+            "the folder of your artifacts"
+        )
+    page = artifacts_dir / "index.html"
+    write_page(page, "Strata", sections, _subtitle(sections))
+    return page
+
+
+def _subtitle(sections: Sequence[Section]) -> str:
+    """The models and datasets that the sections are about, in their order."""
+    parts = []
+    for group, key, word in (("model", "name", "Model"), ("dataset", "dataset_name", "Dataset")):
+        names = list(dict.fromkeys(name for section in sections if (name := _configured(section, group, key))))
+        if names:
+            parts.append(f"{word}{'s' if len(names) > 1 else ''}: {', '.join(names)}")
+    return ". ".join(parts)
+
+
+def _configured(section: Section, group: str, key: str) -> str:
+    values = section.source.config.get(group) if section.source else None
+    return str(values.get(key) or "") if isinstance(values, dict) else ""
 
 
 def collect_sections(artifacts_dir: Path) -> list[Section]:

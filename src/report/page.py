@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,7 +56,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], subtitle: st
     html = page.render(
         title=title,
         subtitle=subtitle,
-        sections=list(zip(_anchors(sections), sections, strict=True)),
+        sections=list(zip(_anchors(sections), _distinctions(sections), sections, strict=True)),
         cell_text=cell_text,
         numeric_columns=numeric_columns,
         paragraphs=paragraphs,
@@ -77,6 +78,12 @@ def _anchors(sections: Sequence[Section]) -> list[str]:
         taken[slug] = taken.get(slug, 0) + 1
         anchors.append(slug if taken[slug] == 1 else f"{slug}--{taken[slug]}")
     return anchors
+
+
+def _distinctions(sections: Sequence[Section]) -> list[str]:
+    """What stands beside each title to tell it from its namesakes: the artifact's name; empty where not needed."""
+    titles = Counter(section.title for section in sections)
+    return [section.source.name if section.source and titles[section.title] > 1 else "" for section in sections]
 
 
 def paragraphs(text: str) -> list[str]:

@@ -1,13 +1,16 @@
 import json
 import math
+import re
+import sys
 
 import pytest
 
+import make_report
 from src.artifacts import Plan, Provenance, create_artifact, open_artifact
 from src.errors import StrataError
 from src.report.artifact_report import NamedChart, read_report, write_report
 from src.report.figures.activations import keep_reasons
-from src.report.index import collect_sections
+from src.report.index import collect_sections, write_index
 from src.report.tables import Table
 
 TABLE = Table(
@@ -22,8 +25,8 @@ def chart():
     return NamedChart("keep", "Tokens", keep_reasons([{"reason": "BOS", "tokens": 3}], 10), "a caption")
 
 
-def make_artifact(root, kind, label, title=None, parents=()):
-    provenance = Provenance({"key": label}, 0, "cpu", {"python": "3"}, None, "2026-01-01T00:00:00+00:00")
+def make_artifact(root, kind, label, title=None, parents=(), config=None):
+    provenance = Provenance(config or {"key": label}, 0, "cpu", {"python": "3"}, None, "2026-01-01T00:00:00+00:00")
     plan = Plan(root, kind, label, {"label": label}, list(parents))
     with create_artifact(plan, provenance) as draft:
         if title:
@@ -133,3 +136,48 @@ def test_damaged_and_foreign_artifacts_become_sections_that_say_so(tmp_path):
 def test_an_empty_or_missing_folder_has_no_sections(tmp_path):
     assert collect_sections(tmp_path) == []
     assert collect_sections(tmp_path / "nowhere") == []
+
+
+def configured(model, dataset):
+    return {"model": {"name": model}, "dataset": {"dataset_name": dataset}}
+
+
+def test_the_heading_of_the_index_tells_models_and_datasets(tmp_path):
+    make_artifact(tmp_path, "activations", "one", "Activations", config=configured("gpt2", "wikitext"))
+    make_artifact(tmp_path, "operators", "two", "Operators", config=configured("gpt2", "wikitext"))
+    make_artifact(tmp_path, "evaluation", "three", "Evaluation", config=configured("bert", "wikitext"))
+    make_artifact(tmp_path, "evaluation", "four", "Evaluation", config={"model": "gpt2"})
+    page = write_index(tmp_path)
+    assert page == tmp_path / "index.html"
+    lead = re.search('<p class="lead">(.*?)</p>', page.read_text(encoding="utf-8"))
+    assert lead is not None
+    assert lead[1] == "Models: gpt2, bert. Dataset: wikitext"
+
+
+def test_make_report_writes_the_index_of_the_named_folder(tmp_path, monkeypatch, capsys):
+    make_artifact(tmp_path, "activations", "store", "Activations of the store")
+    monkeypatch.setattr(sys, "argv", ["make_report.py", str(tmp_path)])
+    make_report.main()
+    assert capsys.readouterr().out == f"report: {tmp_path / 'index.html'}\n"
+    assert "Activations of the store" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("exists", "message"), [(False, "there is no folder"), (True, "artifacts holds no finished artifact")]
+)
+def test_make_report_without_artifacts_says_so_in_one_message(tmp_path, monkeypatch, exists, message):
+    monkeypatch.chdir(tmp_path)
+    if exists:
+        (tmp_path / "artifacts").mkdir()
+    monkeypatch.setattr(sys, "argv", ["make_report.py"])
+    with pytest.raises(SystemExit, match=f"^make_report: .*{message}"):
+        make_report.main()
+    assert [path.name for path in tmp_path.rglob("*")] == ["artifacts"] * exists
+
+
+def test_make_report_explains_itself(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["make_report.py", "--help"])
+    with pytest.raises(SystemExit) as exit_status:
+        make_report.main()
+    assert exit_status.value.code == 0
+    assert "ARTIFACTS_DIR" in capsys.readouterr().out

@@ -157,6 +157,28 @@ def test_contents_lead_to_every_section(page):
     assert len(set(ids)) == 3
 
 
+def test_sections_of_one_title_are_told_apart_by_their_artifact(tmp_path):
+    sections = [
+        Section("Operators", source=meta(name="L0_k1")),
+        Section("Operators", source=meta(name="L0_k2")),
+        Section("Evaluation", source=meta(name="scores")),
+    ]
+    write_page(tmp_path / "index.html", "Strata", sections)
+    elements = Elements((tmp_path / "index.html").read_text(encoding="utf-8"))
+    names = [element["text"] for element in elements.of("span", **{"class": "artifact"})]
+    assert names == ["L0_k1", "L0_k2"] * 2
+    for tag in ("h2", "a"):
+        assert [element["text"].strip() for element in elements.of(tag)] == ["Operators", "Operators", "Evaluation"]
+
+
+def test_a_figure_without_a_caption_has_none(tmp_path):
+    drawn = figure()
+    bare = Figure(drawn.title, drawn.spec, drawn.png)
+    write_page(tmp_path / "index.html", "Strata", [Section("s", figures=[drawn, bare])])
+    elements = Elements((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert [caption["text"] for caption in elements.of("figcaption")] == ["a caption"]
+
+
 def test_provenance_is_told(page):
     told = " ".join(element["text"] for element in page.found if element["tag"] in ("span", "code", "dd", "summary"))
     for word in (

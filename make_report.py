@@ -1,0 +1,31 @@
+"""Write the report of a folder of artifacts again: its index.html, as run_pipeline.py does at its end."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from src.errors import StrataError
+
+
+def main() -> None:
+    """Write the page and say where it is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "artifacts_dir",
+        nargs="?",
+        type=Path,
+        default=Path("artifacts"),
+        metavar="ARTIFACTS_DIR",
+        help="the folder that stages write their artifacts into (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    from src.report.index import write_index
+
+    try:
+        print(f"report: {write_index(arguments.artifacts_dir)}")
+    except StrataError as error:
+        sys.exit(f"make_report: {error}")
+
+
+if __name__ == "__main__":
+    main()
