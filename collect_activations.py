@@ -16,18 +16,16 @@ from src.stage import Stage, entry_point
 def run(config: CollectConfig, stage: Stage) -> Artifact | None:
     """Make the store, or go on with it; None while other workers still have parts to do."""
     from src.activations import collect, job
-    from src.activations.workers import choose_worker, own_device
-    from src.models import load_model, resolve_device
+    from src.activations.workers import choose_worker
+    from src.models import load_model
     from src.report.collection import keep_figures, keep_table, store_text
     from src.stage.sequences import prepare_sequences
     from src.text import SequenceTable
 
     worker = choose_worker(config.num_workers, config.worker_index)
-    device = own_device(config.device)
-    resolve_device(device)
     sequences = prepare_sequences(config, stage)
     table = SequenceTable(sequences.path)
-    model = load_model(config.model, device)
+    model = load_model(config.model, stage.device)
     points = job.hook_points_of(model, list(config.hooks), config.layers)
     job.refuse_long_sequences(model, table)
     layout = job.plan_layout(

@@ -15,14 +15,12 @@ from src.stage import Stage, entry_point
 
 def run(config: EvalConfig, stage: Stage) -> Artifact:
     """Judge the operators, or show what an earlier run found."""
-    from src.models.loading import resolve_device
     from src.report import evaluation as show
     from src.report.records import write_records
     from src.stage.operators import find_operators, judge_operators, split_of
     from src.stage.stores import find_store
     from src.transport.bootstrap import DocumentBootstrap
 
-    device = resolve_device(config.device)
     store = find_store(stage, config.activations, config.model, config.dataset)
     operators = find_operators(config, stage, store)
     parents = list(dict.fromkeys(saved.artifact.parent for saved in operators.values()))
@@ -38,7 +36,7 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
 
     split = split_of(store, operators)
     bootstrap = DocumentBootstrap(config.bootstrap, config.seed)
-    evaluations = judge_operators(operators, store, split, bootstrap, device, stage)
+    evaluations = judge_operators(operators, store, split, bootstrap, stage.device, stage)
     details = [table for table in (show.residual_table(evaluations), show.bos_table(evaluations)) if table is not None]
     with stage.create(plan) as draft:
         names = {pair: saved.artifact.meta.name for pair, saved in operators.items()}

@@ -17,7 +17,6 @@ from src.stage import Stage, entry_point
 def run(config: TransportConfig, stage: Stage) -> Artifact:
     """Fit the operators of all pairs, or reuse them."""
     from src.activations.products import default_precision
-    from src.models.loading import resolve_device
     from src.report.fitting import fit_figures, fit_text, pair_table
     from src.stage.moments import prepare_moments
     from src.stage.stores import find_store, split_store
@@ -25,7 +24,6 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     from src.transport.pairs import layer_pairs
     from src.transport.saved import save_operators
 
-    device = resolve_device(config.device)
     store = find_store(stage, config.activations, config.model, config.dataset)
     pairs = layer_pairs(config.experiment.L, config.experiment.k, store.layout.n_layers, "experiment.L, experiment.k")
     store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
@@ -42,7 +40,7 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
         "ridge": None if settings is None else settings.identity(),
         "split": config.split.model_dump(),
         "cv_folds": config.cv_folds,
-        "precision": default_precision(device) if config.precision == "auto" else config.precision,
+        "precision": default_precision(stage.device) if config.precision == "auto" else config.precision,
         "seed": config.seed,
     }
     which = str(pairs[0]) if len(pairs) == 1 else f"{len(pairs)}-pairs"
@@ -51,7 +49,7 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     finished = stage.reuse(plan)
     if finished is None:
         split = split_store(store, config.split, config.cv_folds, config.seed)
-        moments = prepare_moments(config, stage, store, split, pairs, device)
+        moments = prepare_moments(config, stage, store, split, pairs, stage.device)
         fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings)
         with stage.create(plan) as draft:
             save_operators(draft.path, fits, moments.subset(split.train))

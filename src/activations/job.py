@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from src.activations.collect import right_padded, sequences_per_part
-from src.activations.parts import Manifest, damage, part_folder, read_manifest
+from src.activations.parts import Manifest, damage, manifest_path, part_folder, read_manifest
 from src.activations.store import STORAGE_DTYPES, StoreLayout
 from src.activations.workers import Worker
 from src.artifacts import Draft, Plan, Provenance, find_finished
-from src.artifacts.folder import PLAN, open_shared_folder, seal
+from src.artifacts.files import relative_files
+from src.artifacts.folder import open_shared_folder, seal
 from src.artifacts.locks import Busy, is_abandoned, locked
+from src.artifacts.meta import PLAN
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import HiddenStateCheck, LanguageModel, check_hidden_states, run_with_hooks
@@ -165,10 +167,13 @@ def finish(
                 for manifest in present
                 for name, entry in manifest.files.items()
             }
+            ours = {*known, PLAN, *(manifest_path(store, manifest.part).name for manifest in present)}
+            others = {name: (store / name).stat().st_mtime_ns for name in set(relative_files(store)) - ours}
             draft = Draft(store)
             draft.summary = summarise(layout, present, check)
             publish(draft)
-            seal(store, plan, provenance, draft.summary, known)
+            foreign = {name for name, time in others.items() if (store / name).stat().st_mtime_ns == time}
+            seal(store, plan, provenance, draft.summary, known, lambda name: name not in foreign)
     return True
 
 

@@ -20,8 +20,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from src.artifacts.drafts import abandoned_drafts, locked_draft
 from src.artifacts.files import changed_files, checksums, disk_errors, fsync_tree, relative_files, write_json
-from src.artifacts.folder import PLAN
 from src.artifacts.locks import locked
+from src.artifacts.meta import PLAN
 from src.errors import StrataError
 from src.hook_points import HookPoint
 

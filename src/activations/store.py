@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from src.activations.parts import Part
-from src.artifacts import Artifact
+from src.artifacts import Artifact, open_artifact
 from src.errors import StrataError
 from src.hook_points import HookPoint
 
@@ -53,6 +53,11 @@ class StoreLayout:
     def from_json(cls, values: dict[str, Any]) -> "StoreLayout":
         """The inverse of as_json."""
         return cls(**{**values, "hook_points": tuple(HookPoint.parse(text) for text in values["hook_points"])})
+
+
+def open_store(folder: Path | str) -> "ActivationStore":
+    """Open a finished store, as a user has it on disk. Raises StrataError for anything else."""
+    return ActivationStore(open_artifact(Path(folder), "activations"))
 
 
 class ActivationStore:

@@ -3,8 +3,6 @@
 import os
 from dataclasses import dataclass
 
-import torch
-
 from src.errors import StrataError
 
 
@@ -30,17 +28,6 @@ def choose_worker(num_workers: int | None, worker_index: int | None) -> Worker:
     if not 0 <= worker_index < num_workers:
         raise StrataError(f"worker_index={worker_index}: with num_workers={num_workers} it is 0 to {num_workers - 1}")
     return Worker(worker_index, num_workers)
-
-
-def own_device(device: str) -> str:
-    """The device of this process: torchrun's processes on one machine (LOCAL_RANK) get one accelerator each.
-
-    A device that names its index, or the CPU, stays what it is.
-    """
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if "LOCAL_RANK" not in os.environ or accelerator is None or device not in ("auto", accelerator.type):
-        return device
-    return f"{accelerator.type}:{_environment('LOCAL_RANK', 0) % torch.accelerator.device_count()}"
 
 
 def _environment(name: str, default: int) -> int:

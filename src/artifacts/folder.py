@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from src.artifacts.locks import locked
 from src.artifacts.meta import (
     FORMAT_VERSIONS,
     META,
+    PLAN,
     Artifact,
     Meta,
     Plan,
@@ -27,9 +28,6 @@ from src.artifacts.meta import (
 from src.artifacts.reading import open_artifact, verify
 from src.config.schema import fingerprint
 from src.errors import StrataError
-
-# what an artifact that is filled in place is to become, from its first moment on
-PLAN = "plan.json"
 
 
 def find_finished(plan: Plan, *, overwrite: bool) -> Artifact | None:
@@ -166,13 +164,15 @@ def seal(
     provenance: Provenance,
     summary: dict[str, Any],
     known_checksums: Mapping[str, Sequence[Any]] | None = None,
+    ours: Callable[[str], bool] = lambda _: True,
 ) -> Meta:
     """Write meta.json, after all else has reached the disk: from now on the folder is complete.
 
-    Known checksums are not computed again.
+    Known checksums are not computed again. ours: the files (relative POSIX path) that belong to the artifact; others
+    are not listed, and `verify` finds them.
     """
     known = known_checksums or {}
-    names = [name for name in relative_files(folder) if name != META]
+    names = [name for name in relative_files(folder) if name != META and ours(name)]
     computed = checksums(folder, [name for name in names if name not in known])
     fsync_tree(folder)
     meta = Meta(

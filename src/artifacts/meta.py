@@ -14,6 +14,8 @@ from src.config.schema import fingerprint
 from src.errors import StrataError
 
 META = "meta.json"
+# what an artifact that is filled in place is to become, from its first moment on
+PLAN = "plan.json"
 _LABEL_WORD = 40
 
 # One home for the format of each kind: raise the number when a reader of the old format would read it wrongly.
@@ -126,6 +128,14 @@ def label(*parts: str) -> str:
 def now() -> str:
     """The time now, ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
 
 
 def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

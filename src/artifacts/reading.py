@@ -1,11 +1,12 @@
 """Open, list, choose and verify finished artifacts."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from src.artifacts.files import changed_files, relative_files
-from src.artifacts.meta import FORMAT_VERSIONS, META, Artifact, Plan, open_meta
+from src.artifacts.meta import FORMAT_VERSIONS, META, PLAN, Artifact, Plan, flat, open_meta
 from src.errors import StrataError
 
 
@@ -42,11 +43,25 @@ def choose_artifact(
         return _open_chosen(root, kind, chosen, key)
     found = list(candidates)
     if not found:
-        raise StrataError(f"no {kind} that fit are in {root / kind}; {remedy}")
+        folders = [path.parent for path in sorted((root / kind).glob(f"[!.]*/{PLAN}"))]
+        begun = ", ".join(folder.name for folder in folders if not (folder / META).exists())
+        hint = f" (unfinished: {begun}; the command that began it goes on with it)" if begun else ""
+        raise StrataError(f"no {kind} that fit are in {root / kind}{hint}; {remedy}")
     if len(found) > 1:
-        lines = [f"  {key}={artifact.meta.name}" for artifact in found]
-        raise StrataError(f"{len(found)} {kind} fit; choose one:\n" + "\n".join(lines))
+        raise StrataError(f"{len(found)} {kind} fit; choose one:\n" + "\n".join(_told_apart(found, key)))
     return found[0]
+
+
+def _told_apart(artifacts: Sequence[Artifact], key: str) -> list[str]:
+    """A line for each artifact: how to choose it, and what its config has that the others' have not."""
+    configs = [flat(artifact.meta.config) for artifact in artifacts]
+    keys = {name for config in configs for name in config} - {"name", "overwrite", "repair", "threads"}
+    differing = sorted(name for name in keys if len({json.dumps(config.get(name)) for config in configs}) > 1)
+    return [
+        f"  {key}={artifact.meta.name}  "
+        + " ".join(f"{name}={json.dumps(config[name])}" for name in differing if name in config)
+        for artifact, config in zip(artifacts, configs, strict=True)
+    ]
 
 
 def _open_chosen(root: Path, kind: str, chosen: str, key: str) -> Artifact:

@@ -78,9 +78,10 @@ def _allowed(field: "KeyInfo | None") -> str:
     return f"expected {field.allowed} ({field.help})" if field else "see --help"
 
 
-def unknown_key_message(key: str, known: Mapping[str, Any]) -> str:
+def unknown_key_message(key: str, known: Iterable[str]) -> str:
     """The message for a key that no schema has, with the nearest keys that exist."""
-    near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.5)
+    known = list(known)
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     leaf = key.rsplit(".", 1)[-1]
     near = near or [name for name in known if name.rsplit(".", 1)[-1] == leaf][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "run with --help for the list of keys"

@@ -101,7 +101,7 @@ class TransportConfig(StageConfig):
     experiment: PairsConfig
     method: Literal["ridge", "linear"] = Field(description="ridge regression, or ordinary least squares")
     auto_tune: bool = Field(description="choose alpha by cross-validation; false = use regularization")
-    regularization: Positive = Field(description="alpha when auto_tune=false, in alpha_unit")
+    regularization: Positive | None = Field(description="alpha when auto_tune=false, in alpha_unit; else null")
     alpha_unit: Literal["relative", "absolute"] = Field(
         description="relative = units of tr(X'X)/d_model of the centred training rows; absolute = scikit-learn's alpha"
     )
@@ -114,6 +114,14 @@ class TransportConfig(StageConfig):
     precision: Literal["auto", "float64", "float32"] = Field(
         description="of the products in the moments, added up in float64; auto = float64 where the device is good at it"
     )
+
+    @model_validator(mode="after")
+    def _one_alpha_or_a_grid(self) -> Self:
+        if self.method == "ridge" and self.auto_tune and self.regularization is not None:
+            raise ValueError(f"regularization={self.regularization:g} would be ignored: it needs auto_tune=false")
+        if self.method == "ridge" and not self.auto_tune and self.regularization is None:
+            raise ValueError("auto_tune=false needs an alpha: set regularization=...")
+        return self
 
 
 class EvalPairsConfig(Schema):
@@ -129,7 +137,9 @@ class EvalConfig(StageConfig):
     model: ModelConfig
     dataset: DatasetConfig
     activations: str | None = Field(description="name or path of the store; null = the one of this model and dataset")
-    operators: str | None = Field(description="name or path of the operators; null = the ones fitted on this store")
+    operators: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        description="names or paths of the operators; null = the ones fitted on this store"
+    )
     method: Literal["ridge", "linear"] | None = Field(description="only operators of this method; null = any")
     eval: EvalPairsConfig
     bootstrap: int = Field(ge=100, description="replicates of the bootstrap over documents behind each 95 % interval")

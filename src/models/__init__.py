@@ -6,7 +6,7 @@ are run through it once, and what the modules take and return decides where its 
 
 from src.models.capture import HiddenStateCheck, capture, check_hidden_states, forward_pass, run_with_hooks
 from src.models.language_model import LanguageModel, wrap_model
-from src.models.loading import load_model, load_tokenizer, resolve_device
+from src.models.loading import load_model, load_tokenizer
 
 __all__ = [
     "HiddenStateCheck",
@@ -16,7 +16,6 @@ __all__ = [
     "forward_pass",
     "load_model",
     "load_tokenizer",
-    "resolve_device",
     "run_with_hooks",
     "wrap_model",
 ]

@@ -19,39 +19,21 @@ from src.models.capture import run_with_hooks
 from src.models.inner import probe_tokens
 from src.models.language_model import LanguageModel, wrap_model
 
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 Loaded = TypeVar("Loaded")
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` (the accelerator that torch sees: cuda, mps, ...; else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
-
-    Raises:
-        StrataError: no such device here; the message lists those that are.
-    """
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    count = torch.accelerator.device_count() if accelerator is not None else 0
-    if name == "auto":
-        return torch.device("cpu") if accelerator is None else accelerator
-    available = ["cpu"]
-    if accelerator is not None:
-        available += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
-    if name not in available:
-        raise StrataError(f"device={name} is not available here: choose one of auto, {', '.join(available)}")
-    return torch.device(name)
-
-
-def load_model(config: ModelConfig, device: str) -> LanguageModel:
+def load_model(config: ModelConfig, device: torch.device | str) -> LanguageModel:
     """Load a causal LM, an encoder or an encoder-decoder, in eval mode and without gradients, and find its blocks.
 
     `config.path` (a local folder; relative to the working directory, else to the project) wins over `config.name` (a
     hub id). A checkpoint of a causal LM keeps its vocabulary head; of any other architecture the body alone is loaded.
 
     Raises:
-        StrataError: no such folder or hub model, missing or damaged weights, an unknown family, or no such device.
+        StrataError: no such folder or hub model, missing or damaged weights, or an unknown family.
     """
-    target = resolve_device(device)
     source = _source(config)
     if config.path is not None and not (Path(source) / "config.json").is_file():
         raise StrataError(
@@ -67,7 +49,7 @@ def load_model(config: ModelConfig, device: str) -> LanguageModel:
     module, info = _explained(
         config, lambda: cast(Any, auto_class).from_pretrained(source, config=architecture, **options)
     )
-    model = wrap_model(module.to(target), config)
+    model = wrap_model(module.to(device), config)
     _refuse_missing_weights(model, set(info["missing_keys"]), auto_class is AutoModelForCausalLM)
     return model
 
@@ -79,6 +61,8 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         StrataError: no such folder or hub model, or no tokenizer in it.
     """
     source = _source(config)
+    if config.path is not None and not any(file for pattern in _TOKENIZER_FILES for file in Path(source).glob(pattern)):
+        raise StrataError(f"model.path={config.path}: {source} holds no tokenizer; save it there with save_pretrained")
     return _explained(
         config,
         lambda: AutoTokenizer.from_pretrained(

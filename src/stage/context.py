@@ -62,16 +62,19 @@ class Stage:
         self._values = config.model_dump(mode="json")
 
     def __enter__(self) -> Self:
+        make_folder(self.root)
+        limit_threads(self.config.threads)
+        from src.devices import resolve_device  # imports torch, which reads the number of threads
+
+        self.device = resolve_device(self.config.device)
         self.provenance = Provenance(
             config=self._values,
             seed=self.config.seed,
-            device=self.config.device,
+            device=str(self.device),
             versions=package_versions(),
             git_revision=git_revision(),
             started_at=now(),
         )
-        make_folder(self.root)
-        limit_threads(self.config.threads)
         seed_everything(self.config.seed)
         if not self.errors.is_terminal:
             no_progress_bars()
@@ -92,6 +95,8 @@ class Stage:
             except Exception as failure:
                 self.warn(f"tracking failed: {failure}")
                 break
+        if (place := self._tracker.where()) is not None:
+            self.say(f"W&B: {place}")
         self._tracker.finish(exit_code=0 if error is None else 1)
 
     def _start_wandb(self) -> Tracker:

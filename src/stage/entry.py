@@ -89,8 +89,9 @@ def run_stage(
 
     Raises StrataError for a bad config, and when the disk or the memory of the device is full.
     """
-    checked = checked_config(schema, config)
     _refuse_ignored_name(config, overrides)
+    _name_after_folder(config, overrides)
+    checked = checked_config(schema, config)
     try:
         with disk_errors(Path(checked.artifacts_dir)), Stage(stage_name, checked, overrides=overrides) as stage:
             return run(checked, stage)
@@ -110,6 +111,14 @@ def _refuse_ignored_name(config: DictConfig, overrides: list[str]) -> None:
             f"model.name={config.model.name} would be ignored: the chosen model config loads the folder {path}; "
             f"for a model of the hub use model=hub model.name={config.model.name}"
         )
+
+
+def _name_after_folder(config: DictConfig, overrides: list[str]) -> None:
+    """A model folder of the user's own is not called what the chosen model config is called."""
+    keys = {override_key(word) for word in overrides}
+    path = OmegaConf.select(config, "model.path")
+    if "model.path" in keys and "model.name" not in keys and isinstance(path, str):
+        OmegaConf.update(config, "model.name", Path(path).resolve().name)
 
 
 def checked_config(schema: type[ConfigT], config: DictConfig) -> ConfigT:
@@ -154,6 +163,6 @@ def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:
         key = override_key(word)
         is_section = any(name.startswith(f"{key}.") for name in known)
         if key not in known and not is_section and key not in groups and key.split(".")[0].split("/")[0] != "hydra":
-            problems.append(unknown_key_message(key, known))
+            problems.append(unknown_key_message(key, [*groups, *known]))
     if problems:
         raise StrataError("\n".join(problems))

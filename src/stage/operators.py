@@ -28,10 +28,14 @@ def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> 
     ]
     if config.operators is not None or not candidates:
         remedy = "fit some with train_transport_operators.py"
-        chosen = choose_artifact(stage.root, "operators", config.operators, candidates, key="operators", remedy=remedy)
-        _refuse_other_store(chosen, store)
-        _refuse_other_method(chosen, config.method)
-        candidates = [chosen]
+        names = config.operators if isinstance(config.operators, list) else [config.operators]
+        candidates = [
+            choose_artifact(stage.root, "operators", name, candidates, key="operators", remedy=remedy)
+            for name in dict.fromkeys(names)
+        ]
+        for chosen in candidates:
+            _refuse_other_store(chosen, store)
+            _refuse_other_method(chosen, config.method)
     found = choose_operators(candidates, wanted)
     for artifact in {saved.artifact.path: saved.artifact for saved in found.values()}.values():
         refuse_damaged(artifact, "run its train_transport_operators.py command again, and it is made anew")

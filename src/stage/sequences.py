@@ -51,4 +51,9 @@ def prepare_sequences(config: SequencesConfig, stage: Stage) -> Artifact:
         )
         counted = advance.counting(sequences, lambda sequence: len(sequence.token_ids))
         draft.summary = vars(write_sequence_table(draft.path, counted, counts, config.dataset.dataset_name))
+    if counts.truncated:
+        stage.say(
+            f"{counts.truncated:,} of {counts.read:,} documents were cut off at max_length={config.max_length} tokens "
+            "(long_documents=split keeps the rest)"
+        )
     return stage.finished(plan)

@@ -1,6 +1,8 @@
 """Experiment tracking: the tables and figures of a stage, sent to W&B as well when the user asks for it."""
 
 import io
+import os
+from pathlib import Path
 from typing import Any, Protocol
 
 from src.config.shared import LoggerConfig
@@ -23,6 +25,10 @@ class Tracker(Protocol):
         """Numbers for the run's summary, by name."""
         ...
 
+    def where(self) -> str | None:
+        """Where the results can be seen, for the user; None if nothing is tracked."""
+        ...
+
     def finish(self, exit_code: int) -> None:
         """Close the run: without this a multirun would merge its jobs into one run."""
         ...
@@ -39,6 +45,10 @@ class NoTracker:
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Do nothing."""
+
+    def where(self) -> str | None:
+        """Nowhere."""
+        return None
 
     def finish(self, exit_code: int) -> None:
         """Do nothing."""
@@ -88,6 +98,10 @@ class WandbTracker:
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Put numbers into the run's summary."""
         self._run.summary.update(metrics)
+
+    def where(self) -> str | None:
+        """The run's page, or for an offline run the command that sends it."""
+        return self._run.url or f"wandb sync {os.path.relpath(Path(self._run.dir).parent)}"
 
     def finish(self, exit_code: int) -> None:
         """Close the run."""

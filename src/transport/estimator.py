@@ -33,7 +33,7 @@ class RidgeTransport(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        alphas: Sequence[float] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        alphas: Sequence[float] = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         relative: bool = True,
         cv: int | BaseCrossValidator = 5,
         scoring: Scoring = "uniform",

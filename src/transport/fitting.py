@@ -20,7 +20,7 @@ class RidgeSettings:
 
     auto_tune: bool
     alphas: tuple[float, ...]
-    regularization: float
+    regularization: float | None
     relative: bool
     scoring: Literal["uniform", "variance_weighted"]
 
@@ -71,6 +71,7 @@ def fit_pairs(
             )
             affine = {target: path.fit for target, path in paths.items()}
         else:
+            assert settings.regularization is not None
             affine = fit_ridge(moments, source, list(targets), train, settings.regularization, settings.relative)
         method = "linear" if settings is None else "ridge"
         for target, pair in targets.items():

@@ -60,6 +60,11 @@ class TransportOperator:
         """The operator on another device or in another dtype."""
         return replace(self, weight=self.weight.to(device, dtype), bias=self.bias.to(device, dtype))
 
+    def __repr__(self) -> str:
+        d_in, d_out = self.weight.shape
+        how = self.method if self.alpha is None else f"{self.method}, alpha={self.alpha:.4g}"
+        return f"TransportOperator({self.source} -> {self.target}, {d_in} x {d_out}, {how})"
+
     def save(self, folder: Path) -> None:
         """Write operator.safetensors and operator.json into an existing folder. Raises OSError if the disk is full."""
         save_tensors(folder / "operator.safetensors", {"weight": self.weight, "bias": self.bias})
@@ -76,8 +81,11 @@ class TransportOperator:
         write_header(folder / "operator.json", _KIND, _VERSION, header)
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Self:
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
         """Read what `save` wrote. Raises StrataError if a file is missing, foreign, truncated or holds NaN."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise StrataError(f"{folder}: no such folder; operators are in artifacts/operators/NAME/L<L>_k<k>")
         header = read_header(folder / "operator.json", _KIND, _VERSION, _REMEDY)
         tensors = load_tensors(folder / "operator.safetensors", _REMEDY, ("weight", "bias"), device)
         try:

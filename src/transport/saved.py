@@ -1,7 +1,7 @@
 """The files of an `operators` artifact: a folder per pair, the training means, and every cross-validation score."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from src.activations.statistics import Statistics
 from src.artifacts import Artifact
+from src.artifacts.meta import flat
 from src.artifacts.tensors import load_tensors, save_tensors
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -130,7 +131,7 @@ def choose_operators(
 
 def _refuse_mixture(artifacts: Sequence[Artifact]) -> None:
     """StrataError if the artifacts differ in their settings, with what differs and which artifacts share it."""
-    settings = [_flat(fit_settings(artifact)) for artifact in artifacts]
+    settings = [flat(fit_settings(artifact)) for artifact in artifacts]
     keys = sorted({key for each in settings for key in each})
     differing = [key for key in keys if any(each.get(key) != settings[0].get(key) for each in settings)]
     if not differing:
@@ -138,16 +139,9 @@ def _refuse_mixture(artifacts: Sequence[Artifact]) -> None:
     names: dict[str, list[str]] = {}
     for artifact, each in zip(artifacts, settings, strict=True):
         told = ", ".join(f"{key}={json.dumps(each[key])}" for key in differing if key in each)
-        names.setdefault(told, []).append(f"operators={artifact.meta.name}")
-    lines = [f"  {told}:\n    {' '.join(group)}" for told, group in names.items()]
+        names.setdefault(told, []).append(artifact.meta.name)
+    lines = [f"  {told}:\n    operators=[{','.join(group)}]" for told, group in names.items()]
     raise StrataError(
-        "operators of different settings do not belong into one table; choose with operators=NAME, or with method=... "
+        "operators of different settings do not belong into one table; choose with operators=[...], or with method=... "
         "where that tells them apart:\n" + "\n".join(lines)
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -15,7 +15,7 @@ import zarr
 from src.activations import parts
 from src.activations.parts import Part, PartData, damage, manifest_path, part_folder, read_manifest, write_part
 from src.artifacts.files import checksums
-from src.artifacts.folder import PLAN
+from src.artifacts.meta import PLAN
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from tests.fixtures.tiny_project import part_digests, start_forked

@@ -4,12 +4,11 @@ import fcntl
 import os
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.activations import job, workers
-from src.activations.workers import Worker, choose_worker, own_device
+from src.activations import job
+from src.activations.workers import Worker, choose_worker
 from src.artifacts import Plan
 from src.errors import StrataError
 
@@ -57,18 +56,6 @@ def test_impossible_workers_are_refused(torchrun, configured, environment, messa
     torchrun(**environment)
     with pytest.raises(StrataError, match=message):
         choose_worker(*configured)
-
-
-def test_processes_of_torchrun_get_an_accelerator_each(torchrun, monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
-    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
-    assert own_device("auto") == "auto"
-    torchrun(LOCAL_RANK="1")
-    assert [own_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
-    torchrun(LOCAL_RANK="2")  # more processes than accelerators share them
-    assert own_device("auto") == "cuda:0"
-    monkeypatch.setattr(workers.torch.accelerator, "current_accelerator", lambda check_available: None)
-    assert own_device("auto") == "auto"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, T
 
 from src.errors import StrataError
 from src.hook_points import HookPoint
-from src.models import capture, load_model, load_tokenizer, resolve_device, wrap_model
+from src.models import capture, load_model, load_tokenizer, wrap_model
 from src.models import loading as loading_module
 from tests.fixtures.tiny_models import N_LAYERS, model_config, ragged_batch, tiny_model
 
@@ -136,21 +136,6 @@ def test_folder_without_tokenizer(tmp_path: Path) -> None:
     tiny_model("llama").config.save_pretrained(tmp_path)
     with pytest.raises(StrataError, match=r"model\.path=.*the tokenizer's files"):
         load_tokenizer(model_config(path=str(tmp_path)))
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve_device("cpu") == torch.device("cpu")
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
-    assert resolve_device("auto") == torch.device("cpu")
-    for name in ("cuda", "cuda:1", "gpu"):
-        with pytest.raises(StrataError, match=rf"device={name} is not available here: choose one of auto, cpu$"):
-            resolve_device(name)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
-    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
-    assert resolve_device("auto") == torch.device("cuda")
-    assert resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(StrataError, match=r"device=cuda:2 .*auto, cpu, cuda, cuda:0, cuda:1$"):
-        resolve_device("cuda:2")
 
 
 def test_identity_tells_models_apart(tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+import collect_activations
 from src.activations import collect, job
 from src.activations.store import ActivationStore
 from src.artifacts import open_artifact, verify
+from src.config.stages import CollectConfig
 from src.errors import StrataError
+from src.stage.entry import compose, run_stage
 from tests.fixtures.tiny_project import TinyProject, make_project, part_digests, start_forked, write_text
 
 # a part is one batch, since a batch of such sequences would be larger than a part
@@ -177,6 +180,13 @@ def test_a_damaged_file_beside_the_parts_is_written_again(copied, undisturbed, n
     assert part_digests(copied.store()) == undisturbed
 
 
+def test_a_foreign_file_in_a_store_is_never_taken_in(copied):
+    (copied.store() / "extra.txt").write_text("not ours")
+    (copied.store() / "report.json").unlink()  # so that it is sealed again
+    assert copied.collect(*SMALL_PARTS, "repair=true") is not None
+    assert verify(copied.store()) == ["extra.txt: not listed in meta.json"]
+
+
 def test_damaged_sequences_are_made_again(copied, undisturbed, capsys):
     (table,) = (copied.folder / "artifacts" / "sequences").glob("*/sequences.parquet")
     content = bytearray(table.read_bytes())
@@ -187,6 +197,32 @@ def test_damaged_sequences_are_made_again(copied, undisturbed, capsys):
     assert part_digests(made.path) == undisturbed
     output = capsys.readouterr()
     assert f"{table.parent.name} is damaged (sequences.parquet: its content has changed" in output.err
+
+
+def test_a_model_folder_gives_its_own_name_and_documents_that_are_cut_are_told(project, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    dataset = ["dataset.dataset_name=text.jsonl", "dataset.dataset_split=null", "max_length=8"]
+    words = [f"model.path={project.folder / 'model'}", *dataset, f"artifacts_dir={tmp_path}", "threads=1"]
+    config = compose("collect_activations", words)
+    made = run_stage(collect_activations.run, CollectConfig, "collect_activations", config, words)
+    assert made is not None
+    assert made.path.name.startswith("model-text.jsonl")
+    assert made.meta.config["model"]["name"] == "model"
+    assert made.meta.device == "cpu"
+    lines = Path("text.jsonl").read_text().splitlines()
+    n_cut = sum(len(json.loads(line)["text"].split()) > 7 for line in lines)
+    told = (
+        f"{n_cut} of {len(lines)} documents were cut off at max_length=8 tokens (long_documents=split keeps the rest)"
+    )
+    assert told in capsys.readouterr().out
+
+
+def test_a_model_folder_without_a_tokenizer_is_named(project, tmp_path):
+    bare = shutil.copytree(project.folder / "model", tmp_path / "bare")
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(StrataError, match=r"bare holds no tokenizer"):
+        project.collect(f"artifacts_dir={tmp_path}", f"model.path={bare}")
 
 
 def test_a_lost_part_is_remade(copied, undisturbed):

@@ -149,9 +149,9 @@ def test_the_grid_and_the_scoring_arrive(collected, fresh, monkeypatch):
 
     original = fitting.fit_pairs
     monkeypatch.setattr(fitting, "fit_pairs", fit_pairs)
-    words = ("experiment.L=0", "experiment.k=1", "cv_folds=3", "alphas=[0.5,50.0]", "regularization=3.0")
+    words = ("experiment.L=0", "experiment.k=1", "cv_folds=3", "alphas=[0.5,50.0]")
     made = run("train_transport_operators", fresh, *words, "alpha_unit=absolute", "scoring=variance_weighted")
-    assert seen == [fitting.RidgeSettings(True, (0.5, 50.0), 3.0, False, "variance_weighted")]
+    assert seen == [fitting.RidgeSettings(True, (0.5, 50.0), None, False, "variance_weighted")]
     scores = pq.read_table(made.path / "cv_scores.parquet").to_pylist()
     assert {score["alpha"] for score in scores} == {0.5, 50.0}
     (chosen,) = {score["alpha"] for score in scores if score["chosen"]}
@@ -165,7 +165,7 @@ def test_operators_of_different_settings_are_not_put_into_one_table(collected, f
     with pytest.raises(StrataError) as caught:
         run("eval", fresh, "bootstrap=100")
     message = str(caught.value)
-    for told in (f"operators={ridge.meta.name}", f"operators={linear.meta.name}", 'method="ridge"', "choose with"):
+    for told in (f"operators=[{ridge.meta.name}]", f"operators=[{linear.meta.name}]", 'method="ridge"', "choose with"):
         assert told in message
     assert not (fresh / "evaluation").exists()
     by_method = run("eval", fresh, "bootstrap=100", "method=linear")
@@ -238,6 +238,28 @@ def test_a_remade_artifact_has_the_same_bytes(artifacts, operators):
 def test_moments_of_more_pairs_serve_fewer(artifacts, operators, capsys):
     run("train_transport_operators", artifacts, "experiment.L=1", "experiment.k=2", "cv_folds=3", "method=linear")
     assert "covers these pairs: reused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["regularization=10"], r"regularization=10 would be ignored: it needs auto_tune=false"),
+        (["auto_tune=false"], r"auto_tune=false needs an alpha: set regularization="),
+    ],
+)
+def test_an_alpha_is_given_or_tuned(artifacts, collected, overrides, message):
+    with pytest.raises(StrataError, match=message):
+        run("train_transport_operators", artifacts, *overrides)
+
+
+def test_operators_of_several_artifacts_are_judged_together(collected, fresh, capsys):
+    made = [run("train_transport_operators", fresh, f"experiment.L={layer}", "experiment.k=1") for layer in (0, 1)]
+    other = run("train_transport_operators", fresh, "experiment.L=2", "experiment.k=1", "scoring=variance_weighted")
+    with pytest.raises(StrataError, match=rf"operators=\[{made[0].path.name},{made[1].path.name}\]"):
+        run("eval", fresh, "bootstrap=100")
+    together = run("eval", fresh, "bootstrap=100", f"operators=[{made[0].path.name},{made[1].path.name}]")
+    assert together.meta.identity["pairs"] == [[0, 1], [1, 1]]
+    assert other.path.name not in {parent.name for parent in together.meta.parents}
 
 
 def test_layers_that_are_not_there_are_named(artifacts, collected):
