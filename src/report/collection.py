@@ -50,4 +50,7 @@ def keep_figures(summary: Mapping[str, Any]) -> list[NamedChart]:
         {"reason": _REASONS[reason].removeprefix("left out: "), "tokens": count} for reason, count in left_out.items()
     ]
     chart = keep_reasons(records, summary["layout"]["n_tokens"])
-    return [NamedChart("keep", "Tokens left out of statistics", chart)]
+    caption = (
+        "Their activations are stored all the same. Moments, fits and scores pass over them (BOS is scored apart)."
+    )
+    return [NamedChart("keep", "Tokens left out of statistics", chart, caption)]

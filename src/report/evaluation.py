@@ -14,6 +14,8 @@ from src.transport.pairs import LayerPair
 
 Evaluations = Mapping[LayerPair, PairEvaluation]
 
+_WEIGHTED = "variance-weighted R²"
+
 
 def interval(estimate: Estimate) -> Interval:
     """An estimate as a table cell."""
@@ -43,9 +45,9 @@ def summary_table(evaluations: Evaluations) -> Table:
 def _caption(evaluations: Evaluations) -> str:
     n_rows = {judgement.metrics.n_rows for evaluation in evaluations.values() for judgement in _judged(evaluation)}
     return (
-        f"{fitted_as(evaluations)}; {' or '.join(f'{count:,}' for count in sorted(n_rows))} test tokens, BOS left out; "
-        "95 % intervals from a bootstrap over documents. vw: dimensions weighted by variance. skill: 1 - SSE / SSE of "
-        "the identity."
+        f"{fitted_as(evaluations)}; {' or '.join(f'{count:,}' for count in sorted(n_rows))} counted test tokens; "
+        "tokens left out of statistics (BOS, special, ...) are not scored: see the activations' table. 95 % intervals "
+        "from a bootstrap over documents. vw: dimensions weighted by variance. skill: 1 - SSE / SSE of the identity."
     )
 
 
@@ -120,7 +122,10 @@ def residual_figures(evaluations: Evaluations) -> list[NamedChart]:
     ]
     figures = [
         NamedChart(
-            "r2", "R² over (L, k)", pair_heatmap(cells, "r2", "R² of the operators on test documents", label="R²")
+            "r2",
+            "R² over (L, k)",
+            pair_heatmap(cells, "r2", "R² of the operators on test documents", label="R²"),
+            f"Mean over dimensions, of {fitted_as(evaluations)}; below it the 95 % interval over documents.",
         ),
         NamedChart(
             "skill",
@@ -128,8 +133,19 @@ def residual_figures(evaluations: Evaluations) -> list[NamedChart]:
             pair_heatmap(cells, "skill", "Skill against the identity", label="skill", diverging=True),
             "1 - SSE / SSE of predicting y = x: 0 is no better than the skip connection alone.",
         ),
-        NamedChart("baselines", "Operators beside their baselines", baseline_bars(bars, label="R² vw")),
-        NamedChart("dimensions", "R² of single dimensions", dimension_quantiles(quantiles)),
+        NamedChart(
+            "baselines",
+            "Operators beside their baselines",
+            baseline_bars(bars, label=_WEIGHTED),
+            "identity: y = x; identity + shift: y = x + mean(y - x); mean: y = mean(y), both means over the training "
+            "tokens. Lines are 95 % intervals over documents.",
+        ),
+        NamedChart(
+            "dimensions",
+            "R² of single dimensions",
+            dimension_quantiles(quantiles),
+            "The operators, on test documents: an R² over all dimensions can hide some that are not predicted at all.",
+        ),
     ]
     bos = [
         {**_place(pair), "rows": label, **_fields("r2", metrics.r2_variance_weighted)}
@@ -138,8 +154,9 @@ def residual_figures(evaluations: Evaluations) -> list[NamedChart]:
         for label, metrics in (("without BOS", item.metrics), ("with BOS", item.with_bos))
     ]
     if bos:
-        title = "R² vw of the identity, with and without the BOS rows"
-        figures.append(NamedChart("bos", "What BOS does", bos_effect(bos, title, label="R² vw")))
+        title = "R² of the identity, with and without the BOS rows"
+        caption = "Activations at BOS are nearly the same in every sequence, and large: scored too, they flatter."
+        figures.append(NamedChart("bos", "What BOS does", bos_effect(bos, title, label=_WEIGHTED), caption))
     return figures
 
 

@@ -29,12 +29,20 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
                 fit.identity.r2_variance_weighted,
             ]
         )
-    columns = ["L", "k", "alpha", "relative", "optimum", "CV R²", "val R²", "val R² vw", "shift vw", "identity vw"]
+    cv = _cv_score(fits)
+    columns = ["L", "k", "alpha", "relative", "optimum", cv, "val R²", "val R² vw", "shift vw", "identity vw"]
     caption = (
-        "R² is the mean over dimensions, vw weighs them by variance. val: documents that no fit and no choice saw. "
-        "shift: y = x + mean(y - x); identity: y = x. alpha is scikit-learn's; relative: in units of tr(X'X)/d_model."
+        f"R² is the mean over dimensions, vw weighs them by variance. {cv}: mean over the folds, what alpha was chosen "
+        "by. val: documents that no fit and no choice saw. shift: y = x + mean(y - x); identity: y = x. alpha is "
+        "scikit-learn's; relative: in units of tr(X'X)/d_model."
     )
     return Table("Transport operators", columns, rows, caption)
+
+
+def _cv_score(fits: Sequence[PairFit]) -> str:
+    """The name of the score that alpha was chosen by."""
+    scorings = {fit.path.scoring for fit in fits if fit.path is not None}
+    return "CV R² vw" if scorings == {"variance_weighted"} else "CV R²"
 
 
 def fit_text(fits: Sequence[PairFit]) -> str:
@@ -45,15 +53,18 @@ def fit_text(fits: Sequence[PairFit]) -> str:
     return f"The best alpha lies at an edge of the grid for {', '.join(edges)}: widen alphas to be sure of it."
 
 
-def fit_figures(fits: Sequence[PairFit]) -> list[NamedChart]:
-    """The regularisation paths and a heat map of held-out R2."""
+def fit_figures(fits: Sequence[PairFit], relative: bool = True) -> list[NamedChart]:
+    """The regularisation paths and a heat map of held-out R2.
+
+    relative: the unit in which alphas are drawn, that of the grid.
+    """
     records = []
     for fit in fits:
         if fit.path is None:
             continue
         by_alpha: dict[float, list[dict]] = {}
         for row in score_rows(fit):
-            by_alpha.setdefault(row["relative_alpha"], []).append(row)
+            by_alpha.setdefault(row["relative_alpha" if relative else "alpha"], []).append(row)
         name = f"r2_{fit.path.scoring}"
         for alpha, rows in by_alpha.items():
             scores = [row[name] for row in rows]
@@ -63,16 +74,22 @@ def fit_figures(fits: Sequence[PairFit]) -> list[NamedChart]:
                     "leap": fit.pair.k,
                     "alpha": alpha,
                     "score": sum(scores) / len(scores),
-                    "low": min(scores),
-                    "high": max(scores),
+                    "folds": scores,
                     "chosen": rows[0]["chosen"],
                 }
             )
     values = [{"layer": fit.pair.L, "leap": fit.pair.k, "r2": fit.val.r2_uniform} for fit in fits]
     figures = [
-        NamedChart("val_r2", "Held-out R² (val)", pair_heatmap(values, "r2", "R² on the val documents", label="R²"))
+        NamedChart(
+            "val_r2",
+            "Held-out R² (val)",
+            pair_heatmap(values, "r2", "R² on the val documents", label="R²"),
+            "Mean over dimensions, on documents that no fit and no choice of alpha saw. The test documents are left to "
+            "eval.py.",
+        )
     ]
     if records:
-        caption = "Alpha in units of tr(X'X)/d_model; bands span the folds."
-        figures.append(NamedChart("alpha_path", "Choice of alpha", alpha_path(records), caption))
+        caption = "A flat curve: the choice hardly matters. Bands span the folds, each against itself."
+        chart = alpha_path(records, label=_cv_score(fits), relative=relative)
+        figures.append(NamedChart("alpha_path", "Choice of alpha", chart, caption))
     return figures

@@ -30,8 +30,8 @@ def write_index(artifacts_dir: Path) -> Path:
     sections = collect_sections(artifacts_dir)
     if not sections:
         raise StrataError(
-            f"{artifacts_dir} holds no finished artifact ({artifacts_dir}/KIND/NAME/{META}): run a stage first, or name "
-            "the folder of your artifacts"
+            f"{artifacts_dir} holds no finished artifact (KIND/NAME/{META}): run a stage first, or name the folder of "
+            "your artifacts"
         )
     page = artifacts_dir / "index.html"
     write_page(page, "Strata", sections, _subtitle(sections))

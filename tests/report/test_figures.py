@@ -66,9 +66,19 @@ def test_diverging_colours_are_centred_at_zero_and_bounded_by_one():
     spec = chart_spec(pair_heatmap(records, "skill", "skill", diverging=True))
     scales = [encoding["color"]["scale"] for encoding in encodings(spec) if "scale" in encoding.get("color", {})]
     assert [(scale["domain"], scale["domainMid"]) for scale in scales] == [([-1.0, 1.0], 0)]
-    small = chart_spec(pair_heatmap(records[:1], "skill", "skill", diverging=True))
-    domains = [encoding["color"]["scale"]["domain"] for encoding in encodings(small) if "scale" in encoding["color"]]
-    assert domains == [[-0.4, 0.4]]
+    assert encodings(spec)[0]["color"]["legend"]["values"] == [-1.0, -0.5, 0, 0.5, 1.0]
+    mild = [{"layer": 0, "leap": 1, "skill": 0.36}, {"layer": 0, "leap": 2, "skill": -0.01}]
+    assert encodings(chart_spec(pair_heatmap(mild, "skill", "skill", diverging=True)))[0]["color"]["scale"][
+        "domain"
+    ] == [-0.4, 0.4]
+
+
+def test_a_skill_that_is_nowhere_negative_has_colours_from_zero():
+    records = [{"layer": 0, "leap": 1, "skill": 0.33}, {"layer": 0, "leap": 2, "skill": 0.77}]
+    colour = encodings(chart_spec(pair_heatmap(records, "skill", "skill", diverging=True)))[0]["color"]
+    assert colour["scale"]["domain"] == [0.0, 0.8]
+    assert "domainMid" not in colour["scale"]
+    assert colour["legend"]["tickCount"] == 5
 
 
 def test_negative_scores_stand_out_and_say_so():
@@ -102,6 +112,8 @@ def baseline_records(identity_score=0.5):
 def test_baselines_stand_side_by_side_in_one_panel_per_leap():
     spec = chart_spec(baseline_bars(baseline_records()))
     assert spec["facet"]["field"] == "leap"
+    # a shared axis is drawn under places without a panel too
+    assert spec["resolve"] == {"axis": {"x": "independent"}}
     bars, intervals = encodings(spec)[:2]
     assert (bars["x"]["field"], bars["xOffset"]["field"], bars["y"]["field"]) == ("layer", "group", "score")
     assert bars["color"]["scale"]["domain"] == ["operator", "identity", "mean"]
@@ -130,9 +142,9 @@ def test_bos_effect_compares_the_two_choices_of_rows():
     assert {row["group"]: row["score"] for row in rows_of(spec)} == {"without BOS": 0.8, "with BOS": 0.99}
 
 
-def path_records(scores, chosen):
+def path_records(scores, chosen, leap=1):
     return [
-        {"layer": 2, "leap": 1, "alpha": 10.0**index, "score": score, "low": score - 0.01, "high": score + 0.01}
+        {"layer": 2, "leap": leap, "alpha": 10.0**index, "score": score, "folds": [score - 0.01, score + 0.01]}
         | {"chosen": index == chosen}
         for index, score in enumerate(scores)
     ]
@@ -157,9 +169,50 @@ def test_a_grid_of_one_alpha_has_no_edge():
 def test_a_disastrous_alpha_does_not_hide_the_optimum():
     spec = chart_spec(alpha_path(path_records([-1e6, 0.8, 0.85, 0.7], 2)))
     low, high = encodings(spec)[1]["y"]["scale"]["domain"]
-    assert 0.2 < low < 0.4
-    assert 0.85 < high < 1.0
-    assert "scores below" in spec["title"]["subtitle"]
+    assert -0.4 < low < -0.15
+    assert 0.0 < high < 0.1
+    assert "a zoom" in spec["title"]["subtitle"]
+
+
+def test_pairs_far_apart_still_show_how_close_their_alphas_are():
+    records = [*path_records([0.829, 0.830, 0.828, 0.5], 1), *path_records([0.329, 0.330, 0.331, 0.3], 2, leap=2)]
+    spec = chart_spec(alpha_path(records))
+    drawn = {(row["leap"], row["alpha"]): row for row in rows_of(spec)}
+    assert [drawn[1, 10.0**index]["difference"] for index in range(4)] == pytest.approx([-0.001, 0, -0.002, -0.33])
+    assert drawn[2, 100.0]["difference"] == 0
+    # folds are compared with themselves: they all agree here
+    assert (drawn[1, 1.0]["low"], drawn[1, 1.0]["high"]) == pytest.approx((-0.001, -0.001))
+    curve = encodings(spec)[1]["y"]
+    assert curve["field"] == "difference"
+    # the deepest neighbour of a best alpha is that of leap 2, 0.031 below it
+    assert -0.07 < curve["scale"]["domain"][0] < -0.062
+    assert "a zoom" in spec["title"]["subtitle"]
+
+
+def test_leaps_that_choose_the_same_alpha_show_as_rings():
+    records = [*path_records([0.1, 0.3, 0.2], 1, leap=2), *path_records([0.1, 0.3, 0.2], 1)]
+    marked = [row for row in rows_of(chart_spec(alpha_path(records))) if row["choice"]]
+    assert [row["leap"] for row in marked] == [1, 2]
+    assert marked[0]["size"] > marked[1]["size"]
+
+
+def test_a_path_that_fits_is_not_called_a_zoom():
+    spec = chart_spec(alpha_path(path_records([0.7, 0.8, 0.75], 1)))
+    assert spec["title"]["subtitle"] == "difference to each pair's best alpha"
+
+
+def test_differences_of_a_millionth_are_not_blown_up():
+    spec = chart_spec(alpha_path(path_records([0.829999, 0.83, 0.829998, 0.5], 1)))
+    low, high = encodings(spec)[1]["y"]["scale"]["domain"]
+    assert high - low > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("relative", "title"), [(True, "alpha, in units of tr(X'X)/d_model"), (False, "alpha (scikit-learn's)")]
+)
+def test_the_axis_of_alpha_tells_its_unit(relative, title):
+    spec = chart_spec(alpha_path(path_records([0.1, 0.3, 0.2], 1), relative=relative))
+    assert encodings(spec)[1]["x"]["title"] == title
 
 
 def test_more_leaps_than_hues_become_shades():
@@ -178,6 +231,7 @@ def test_quantiles_become_boxes_and_whiskers():
     assert (whisker["y"]["field"], whisker["y2"]["field"]) == ("q05", "q95")
     assert (box["y"]["field"], box["y2"]["field"]) == ("q25", "q75")
     assert median["y"]["field"] == "q50"
+    assert "white line: the median" in spec["title"]["subtitle"]
     assert rows_of(spec) == [{"layer": 1, "leap": 2, "target": 3, **quantiles}]
     assert whisker["y"]["scale"]["domain"] == [-0.2, 0.9]
 

@@ -28,13 +28,16 @@ def pair_heatmap(
         value: the field that is drawn.
         title: what the figure shows.
         label: what the colour means; the name of the field if not given.
-        diverging: colours centred at 0 (a skill); otherwise light to dark (an R2), with cells below 0 in red.
+        diverging: for a score whose sign matters (a skill): colours centred at 0 if any value is negative, else light
+            to dark from 0. Otherwise light to dark over the values (an R2), with cells below 0 in red.
         subtitle: a second, fainter line.
     """
     layers, leaps = ordered(records, "layer"), ordered(records, "leap")
     column_step, row_step, font_size, decimals = _cell_size(len(leaps), len(layers))
     has_interval = any(record.get(f"{value}_low") is not None for record in records)
-    low, high = _colour_domain(finite(records, value), diverging)
+    values = finite(records, value)
+    from_zero, diverging = diverging, diverging and any(score < 0 for score in values)
+    low, high = _colour_domain(values, diverging, from_zero)
     rows = [_cell(record, value, low, high, decimals, diverging) for record in records]
     label = label or value
 
@@ -56,7 +59,10 @@ def pair_heatmap(
         else alt.Scale(scheme="blues", domain=[low, high], clamp=True)
     )
     gradient = min(max(row_step * len(layers), 60), 140)
-    colour = alt.Color("score:Q", title=label, scale=scale, legend=alt.Legend(format=".2~f", gradientLength=gradient))
+    # of a diverging scale Vega would label the ends alone
+    ticks = [low, low / 2, 0, high / 2, high] if diverging else alt.Undefined
+    legend = alt.Legend(format=".2~f", gradientLength=gradient, values=ticks, tickCount=5)
+    colour = alt.Color("score:Q", title=label, scale=scale, legend=legend)
     cell = base.mark_rect(stroke="white", strokeWidth=1)
     layered = [
         cell.encode(color=colour),
@@ -73,7 +79,7 @@ def pair_heatmap(
             small = base.mark_text(fontSize=9, dy=9, opacity=0.85)
             layered.append(small.encode(text="small_text:N", color=ink))
     chart = alt.layer(*layered).properties(width=alt.Step(column_step), height=alt.Step(row_step))
-    if subtitle is None and not diverging and any(score < 0 for score in finite(records, value)):
+    if subtitle is None and not diverging and any(score < 0 for score in values):
         subtitle = "red: below 0, worse than predicting the mean"
     return themed(chart, title, subtitle)
 
@@ -89,13 +95,13 @@ def _cell_size(columns: int, rows: int) -> tuple[int, int, int, int]:
     return 24, 18, 0, 2
 
 
-def _colour_domain(values: Sequence[float], diverging: bool) -> tuple[float, float]:
-    """Diverging: symmetric, at most 1. Sequential: the values >= 0, rounded outwards to tenths."""
+def _colour_domain(values: Sequence[float], diverging: bool, from_zero: bool) -> tuple[float, float]:
+    """Rounded outwards to tenths. Diverging: symmetric, at most 1. Sequential: the values >= 0, or from 0 on."""
     if diverging:
-        limit = min(1.0, max([abs(value) for value in values] or [1.0])) or 1.0
+        limit = min(1.0, math.ceil(max(abs(value) for value in values) * 10) / 10)
         return -limit, limit
     shown = [max(value, 0.0) for value in values] or [0.0, 1.0]
-    low = math.floor(min(shown) * 10) / 10
+    low = 0.0 if from_zero else math.floor(min(shown) * 10) / 10
     high = max(math.ceil(max(shown) * 10) / 10, low + 0.1)
     return low, high
 

@@ -121,6 +121,7 @@ def _grouped_bars(
             columns=max(1, 860 // (panel_width + 40)),
             spacing=22,
         )
+        .resolve_axis(x="independent")  # a shared one would also be drawn where the last row has no panel
     )
     return themed(chart, title, subtitle)
 
@@ -187,7 +188,8 @@ def dimension_quantiles(
             columns=max(1, 860 // (panel_width + 40)),
             spacing=22,
         )
+        .resolve_axis(x="independent")  # a shared one would also be drawn where the last row has no panel
     )
     cut = any(quantile < LOWEST_SCORE for quantile in finite(records, *QUANTILES))
-    subtitle = "box: 25 % to 75 % of the dimensions, line: 5 % to 95 %"
+    subtitle = "box: 25 % to 75 % of the dimensions, white line: the median, thin line: 5 % to 95 %"
     return themed(chart, title, f"{subtitle}; {CUT}" if cut else subtitle)
