@@ -55,7 +55,8 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
             save_operators(draft.path, fits, moments.subset(split.train))
             metrics = {f"{fit.pair}/val_r2": fit.val.r2_uniform for fit in fits}
             title = "Transport operators"
-            stage.report(draft, title, fit_text(fits), [pair_table(fits)], fit_figures(fits), metrics=metrics)
+            figures = fit_figures(fits, config.alpha_unit == "relative")
+            stage.report(draft, title, fit_text(fits), [pair_table(fits)], figures, metrics=metrics)
         return stage.finished(plan)
     stage.show_report(finished)
     return finished
