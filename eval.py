@@ -19,7 +19,7 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
     from src.report.records import write_records
     from src.stage.operators import find_operators, judge_operators, split_of
     from src.stage.stores import find_store
-    from src.transport.bootstrap import DocumentBootstrap
+    from src.transport.bootstrap import FEW_DOCUMENTS, DocumentBootstrap
 
     store = find_store(stage, config.activations, config.model, config.dataset)
     operators = find_operators(config, stage, store)
@@ -35,6 +35,8 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
         return finished
 
     split = split_of(store, operators)
+    if split.n_test_documents < FEW_DOCUMENTS:
+        stage.warn(f"only {split.n_test_documents} test documents: intervals from so few are too narrow; collect more")
     bootstrap = DocumentBootstrap(config.bootstrap, config.seed)
     evaluations = judge_operators(operators, store, split, bootstrap, stage.device, stage)
     details = [table for table in (show.residual_table(evaluations), show.bos_table(evaluations)) if table is not None]
@@ -42,7 +44,8 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
         names = {pair: saved.artifact.meta.name for pair, saved in operators.items()}
         write_records(draft.path / "residual", show.residual_records(evaluations, names))
         fitted = show.fitted_as(evaluations)
-        text = f"{len(operators)} operators ({fitted}) on the test share of {store.path.name}, beside their baselines."
+        documents = f"{split.n_test_documents:,} test documents of {store.path.name}"
+        text = f"{len(operators)} operators ({fitted}) on {documents}, beside their baselines."
         figures = show.residual_figures(evaluations)
         title = "Evaluation of transport operators"
         metrics = show.operator_metrics(evaluations)

@@ -19,7 +19,7 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     from src.activations.products import default_precision
     from src.report.fitting import fit_figures, fit_text, pair_table
     from src.stage.moments import prepare_moments
-    from src.stage.stores import find_store, split_store
+    from src.stage.stores import find_store, split_store, warn_if_lopsided
     from src.transport.fitting import RidgeSettings, fit_pairs
     from src.transport.pairs import layer_pairs
     from src.transport.saved import save_operators
@@ -49,6 +49,7 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     finished = stage.reuse(plan)
     if finished is None:
         split = split_store(store, config.split, config.cv_folds, config.seed)
+        warn_if_lopsided(stage, split, config.split)
         moments = prepare_moments(config, stage, store, split, pairs, stage.device)
         fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings)
         with stage.create(plan) as draft:

@@ -13,10 +13,10 @@ from src.activations.parts import Manifest, damage, manifest_path, part_folder, 
 from src.activations.store import STORAGE_DTYPES, StoreLayout
 from src.activations.workers import Worker
 from src.artifacts import Draft, Plan, Provenance, find_finished
-from src.artifacts.files import relative_files
+from src.artifacts.files import checksums, relative_files
 from src.artifacts.folder import open_shared_folder, seal
 from src.artifacts.locks import Busy, is_abandoned, locked
-from src.artifacts.meta import PLAN
+from src.artifacts.meta import PLAN, open_meta
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import HiddenStateCheck, LanguageModel, check_hidden_states, run_with_hooks
@@ -81,11 +81,29 @@ def missing_parts(store: Path, layout: StoreLayout, seal: str, *, repair: bool, 
     repair: also those whose contents don't match their checksums. overwrite: all.
     """
     missing = []
+    changed = set() if overwrite else _changed_manifests(store)
     for part in range(layout.n_parts):
+        if manifest_path(store, part).name in changed:
+            missing.append(part)
+            continue
         manifest = None if overwrite else read_manifest(store, part, seal)
         if manifest is None or (repair and damage(store, manifest)):
             missing.append(part)
     return missing
+
+
+def _changed_manifests(store: Path) -> set[str]:
+    """Manifests of a sealed store that are not what they were when it was sealed."""
+    try:
+        files = open_meta(store).files
+    except StrataError:
+        return set()  # not sealed yet, or not to be trusted
+    manifests = {name: entry for name, entry in files.items() if "/" not in name and name.startswith("part-")}
+    return {
+        name
+        for name, found in checksums(store, [n for n in manifests if (store / n).exists()]).items()
+        if found != manifests[name]
+    }
 
 
 def lies_beside_parts(name: str) -> bool:

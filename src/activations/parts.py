@@ -110,8 +110,8 @@ def write_part(
             )
             with locked(lock):
                 there = read_manifest(store, part, seal)
-                if there is not None and not damage(store, there):
-                    return there  # another process was asked to make the same part
+                if there == manifest and not damage(store, manifest):
+                    return manifest  # another process was asked to make the same part
                 manifest_path(store, part).unlink(missing_ok=True)
                 if place.exists():
                     shutil.rmtree(place)
@@ -186,22 +186,28 @@ class Part:
         self.first_sequence = first_sequence
         self._folder = part_folder(store, index)
         # zarr takes a missing chunk for zeros
-        if read_manifest(store, index, seal) is None:
+        manifest = read_manifest(store, index, seal)
+        if manifest is None:
             raise StrataError(
                 f"{self._folder} is incomplete (files are missing or truncated): run the command that collected it "
                 "again, and it is mended"
             )
+        self._n_sequences, self._n_tokens = manifest.n_sequences, manifest.n_tokens
         try:
             self._group = zarr.open_group(self._folder, mode="r")
-        except (FileNotFoundError, ValueError, KeyError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise StrataError(f"{self._folder} can't be read ({error}); collect again with repair=true") from None
 
     def _read(self, name: str) -> np.ndarray:
         try:
             array = self._group[name]
             assert isinstance(array, zarr.Array)
-            return np.asarray(array[:])
-        except (KeyError, RuntimeError, ValueError, OSError) as error:
+            values = np.asarray(array[:])
+            rows = {"sequence_start": self._n_sequences + 1, "document": self._n_sequences}.get(name, self._n_tokens)
+            if len(values) != rows:
+                raise ValueError(f"it has {len(values)} rows instead of {rows}")
+            return values
+        except (KeyError, RuntimeError, ValueError, OSError, TypeError, IndexError, AssertionError) as error:
             raise StrataError(f"{self._folder}/{name} is damaged ({error}); collect again with repair=true") from None
 
     @property

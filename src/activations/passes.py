@@ -23,7 +23,7 @@ from src.text import Keep, content_hashes
 class Rows:
     """Rows of one part.
 
-    document: of each row, its index in the dataset: rows of a document depend on each other.
+    document: of each row: rows of a document, and of documents that share text, depend on each other.
     is_counted: false for rows that are kept out of statistics (BOS, ...). is_first: rows at position 0 that are not
     counted, whatever the reason (BOS, [CLS], a first token as attention sink), unless they hold NaN.
     """
@@ -40,16 +40,18 @@ def rows_by_part(
     points: Sequence[HookPoint],
     groups: Int[np.ndarray, " sequence"],
     wanted_groups: Sequence[int],
+    documents: Int[np.ndarray, " sequence"] | None = None,
 ) -> Iterator[Rows]:
     """The rows of the sequences in the wanted groups, one part at a time, in the storage dtype, on the CPU.
 
-    groups: the group of every sequence of the store. A part without a wanted sequence is not read.
+    groups: the group of every sequence of the store. documents: the document of every sequence, where those that share
+    text count as one; None = as the dataset has them. A part without a wanted sequence is not read.
     """
     for part in store:
         is_wanted = np.isin(groups[part.sequence], wanted_groups)
         if is_wanted.any():
             # no name here may hold the rows of one part while the next one is read
-            yield _read_rows(part, points, groups, is_wanted)
+            yield _read_rows(part, points, groups, is_wanted, documents)
 
 
 def _read_rows(
@@ -57,9 +59,10 @@ def _read_rows(
     points: Sequence[HookPoint],
     groups: Int[np.ndarray, " sequence"],
     is_wanted: Bool[np.ndarray, " token"],
+    documents: Int[np.ndarray, " sequence"] | None,
 ) -> Rows:
     sequence, keep = part.sequence[is_wanted], part.keep[is_wanted]
-    document = part.document[sequence - part.first_sequence]
+    document = part.document[sequence - part.first_sequence] if documents is None else documents[sequence]
     return Rows(
         activations={point: _select(part, point, is_wanted) for point in dict.fromkeys(points)},
         document=torch.from_numpy(document),

@@ -1,6 +1,7 @@
 """Folders under construction: hidden, beside the place that they are for, and locked by the process that fills them."""
 
 import contextlib
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ def locked_draft(target: Path, lock: Path) -> Iterator[Path]:
         yield draft
 
 
-def abandoned_drafts(target: Path) -> list[Path]:
-    """Drafts of a target whose process was killed."""
-    return [path for path in target.parent.glob(f".{target.name}.*.draft") if is_abandoned(path)]
+def abandoned_drafts(target: Path, ending: str = "draft") -> list[Path]:
+    """Drafts of a target (or what a replacement has put aside: `replaced`) whose process was killed."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.{ending}")
+    found = target.parent.glob(f".*.{ending}")
+    return [path for path in found if pattern.fullmatch(path.name) and is_abandoned(path)]

@@ -17,6 +17,7 @@ from src.artifacts.meta import (
     META,
     PLAN,
     Artifact,
+    DamagedArtifact,
     Meta,
     Plan,
     Provenance,
@@ -37,31 +38,34 @@ def find_finished(plan: Plan, *, overwrite: bool) -> Artifact | None:
     no artifact of this kind (always: only what we made is ever replaced).
     """
     _clear_drafts(plan.path)
-    _refuse_foreign(plan, overwrite=overwrite)
+    _refuse_foreign(plan)
     if overwrite or not (plan.path / META).exists():
         return None
-    artifact = open_artifact(plan.path, plan.kind)
+    try:
+        artifact = open_artifact(plan.path, plan.kind)
+    except DamagedArtifact as error:
+        if plan.name is None or (plan.path / PLAN).exists():
+            raise  # the folder's name, or its plan, tells that it is ours to make again
+        raise StrataError(str(error)) from None
     if artifact.meta.fingerprint == plan.fingerprint:
         return artifact
     raise _made_otherwise(plan, artifact.meta.identity)
 
 
-def _refuse_foreign(plan: Plan, *, overwrite: bool) -> None:
-    """StrataError if something is in the way that we did not make, or (unless overwrite) that can't be told."""
+def _refuse_foreign(plan: Plan) -> None:
+    """StrataError if something is in the way that is not an artifact of this kind: that is never replaced."""
     if not plan.path.exists() or (plan.path.is_dir() and not any(plan.path.glob("[!.]*"))):
         return
     if plan.kind in (_kind_of(plan.path / PLAN), _kind_of(plan.path / META)):
         return
-    if (plan.path / META).exists() and _kind_of(plan.path / META) is None:
-        if overwrite:
-            return
-        raise StrataError(f"{plan.path / META} is damaged or foreign: choose another name=..., or use overwrite=true")
-    raise StrataError(f"{plan.path} is there and holds no {plan.kind}: choose another name=..., or move it away")
+    what = f"its {META} is damaged or foreign" if (plan.path / META).exists() else f"holds no {plan.kind}"
+    raise StrataError(f"{plan.path} is there, and {what}: choose another name=..., or move it away yourself")
 
 
 def _kind_of(note: Path) -> str | None:
     try:
-        return str(json.loads(note.read_bytes())["kind"])
+        values = json.loads(note.read_bytes())
+        return str(values["kind"]) if {"fingerprint", "identity"} <= set(values) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -106,8 +110,8 @@ def _clear_drafts(target: Path) -> None:
     if not any(target.parent.glob(f".{target.name}.*")):
         return
     with locked(target.parent):
-        for path in [*abandoned_drafts(target), *target.parent.glob(f".{target.name}.*.replaced")]:
-            if (path / META).exists() and not target.exists() and not verify(path):
+        for path in [*abandoned_drafts(target, "draft"), *abandoned_drafts(target, "replaced")]:
+            if not target.exists() and _is_whole(path):
                 os.rename(path, target)
             shutil.rmtree(path, ignore_errors=True)
 
@@ -126,9 +130,9 @@ def _move_into_place(draft: Path, target: Path, keep_fingerprint: str | None) ->
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _is_whole(folder: Path, wanted: str) -> bool:
+def _is_whole(folder: Path, wanted: str | None = None) -> bool:
     try:
-        return open_meta(folder).fingerprint == wanted and not verify(folder)
+        return wanted in (None, open_meta(folder).fingerprint) and not verify(folder)
     except StrataError:
         return False
 
@@ -139,7 +143,7 @@ def open_shared_folder(plan: Plan, *, overwrite: bool = False) -> None:
     `plan.json` in it tells what it is to be. Raises StrataError if it is to be something else (unless overwrite, which
     empties it first), or if it is foreign.
     """
-    _refuse_foreign(plan, overwrite=overwrite)
+    _refuse_foreign(plan)
     with disk_errors(plan.path):
         if overwrite and plan.path.exists():
             shutil.rmtree(plan.path)

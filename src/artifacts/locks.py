@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # some network file systems have no locks: there the user has to take care
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
 
 class Busy(Exception):

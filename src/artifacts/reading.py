@@ -58,7 +58,7 @@ def _told_apart(artifacts: Sequence[Artifact], key: str) -> list[str]:
     keys = {name for config in configs for name in config} - {"name", "overwrite", "repair", "threads"}
     differing = sorted(name for name in keys if len({json.dumps(config.get(name)) for config in configs}) > 1)
     return [
-        f"  {key}={artifact.meta.name}  "
+        f"  {key}={artifact.path.name}  "
         + " ".join(f"{name}={json.dumps(config[name])}" for name in differing if name in config)
         for artifact, config in zip(artifacts, configs, strict=True)
     ]
@@ -68,7 +68,7 @@ def _open_chosen(root: Path, kind: str, chosen: str, key: str) -> Artifact:
     for folder in (root / kind / chosen, Path(chosen)):
         if folder.exists():
             return open_artifact(folder, kind)
-    names = ", ".join(artifact.meta.name for artifact in list_artifacts(root, kind)) or "none"
+    names = ", ".join(artifact.path.name for artifact in list_artifacts(root, kind)) or "none"
     raise StrataError(f"{key}={chosen}: neither a path nor one of the {kind} in {root / kind} (there: {names})")
 
 

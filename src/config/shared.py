@@ -42,7 +42,9 @@ class ModelConfig(Schema):
 class DatasetConfig(Schema):
     """Text: a local file, a local folder, or a dataset on the hub (configs/dataset/)."""
 
-    dataset_name: str = Field(description="local file, glob or folder (.jsonl .json .txt .parquet), or hub id")
+    dataset_name: str = Field(
+        min_length=1, description="local file, glob or folder (.jsonl .json .txt .parquet), or hub id"
+    )
     dataset_config: str | None = Field(description="configuration of a hub dataset")
     dataset_data_dir: str | None = Field(description="data directory inside a hub dataset")
     dataset_revision: str | None = Field(description="branch, tag or commit on the hub")
@@ -72,5 +74,7 @@ class StageConfig(Schema):
     overwrite: bool = Field(description="remake the artifact even if it is there")
     seed: int = Field(ge=0, le=2**63 - 1, description="seed of every random choice")
     device: str = Field(min_length=1, description="auto (cuda, mps, cpu in this order), cpu, cuda, cuda:1, mps")
-    threads: Annotated[int, Field(ge=1)] | None = Field(description="CPU threads for torch and BLAS; null = all cores")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        description="CPU threads for torch and BLAS; null = all cores"
+    )
     logger: LoggerConfig

@@ -96,7 +96,9 @@ class TransportConfig(StageConfig):
 
     model: ModelConfig
     dataset: DatasetConfig
-    activations: str | None = Field(description="name or path of the store; null = the one of this model and dataset")
+    activations: str | None = Field(
+        min_length=1, description="name or path of the store; null = the one of this model and dataset"
+    )
     hook: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = Field(description="hook of source and target")
     experiment: PairsConfig
     method: Literal["ridge", "linear"] = Field(description="ridge regression, or ordinary least squares")
@@ -136,7 +138,9 @@ class EvalConfig(StageConfig):
 
     model: ModelConfig
     dataset: DatasetConfig
-    activations: str | None = Field(description="name or path of the store; null = the one of this model and dataset")
+    activations: str | None = Field(
+        min_length=1, description="name or path of the store; null = the one of this model and dataset"
+    )
     operators: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         description="names or paths of the operators; null = the ones fitted on this store"
     )

@@ -61,7 +61,7 @@ def _products(pairs: list[LayerPair], hook: str) -> list[tuple[HookPoint, HookPo
 
 def _covers(artifact: Artifact, store: ActivationStore, settings: dict, wanted: list) -> bool:
     identity = dict(artifact.meta.identity)
-    held = {tuple(names) for names in identity.pop("products")}
+    held = {tuple(names) for names in identity.pop("products", [])}
     return (
         artifact.meta.parents == [store.artifact.parent]
         and identity == settings

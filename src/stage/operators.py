@@ -81,6 +81,6 @@ def judge_operators(
             loaded = {pair: operators[pair].load() for pair in block}
             points = [point for operator in loaded.values() for point in (operator.source, operator.target)]
             store.require(points)
-            test = rows_by_part(store, points, split.groups, [split.test])
+            test = rows_by_part(store, points, split.groups, [split.test], split.documents)
             evaluations |= judge_pairs(loaded, means, test, bootstrap, device, advance)
     return evaluations

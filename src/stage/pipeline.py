@@ -57,7 +57,7 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
             raise StrataError(
                 f"{stage.config_name} is not finished: other workers have parts to do; run this again after them"
             )
-        made[artifact.meta.kind] = artifact.meta.name
+        made[artifact.meta.kind] = artifact.path.name
     return Path(jobs[-1][1].artifacts_dir)
 
 

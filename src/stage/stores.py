@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Int, Int8
 
 from src.activations.passes import store_hashes
 from src.activations.splits import split_groups
@@ -13,7 +13,8 @@ from src.config.shared import DatasetConfig, ModelConfig
 from src.config.stages import SplitConfig
 from src.stage.context import Stage
 
-_MODEL_KEYS = ("name", "path", "revision")
+# how far a share of the sequences may be from what was asked before the user is told
+_LOPSIDED = 0.1
 
 
 def find_store(stage: Stage, chosen: str | None, model: ModelConfig, dataset: DatasetConfig) -> ActivationStore:
@@ -21,14 +22,13 @@ def find_store(stage: Stage, chosen: str | None, model: ModelConfig, dataset: Da
 
     Raises StrataError if there is none, or more than one; the message says what to do.
     """
-    wanted_model = {key: getattr(model, key) for key in _MODEL_KEYS}
+    wanted_model = model.model_dump(mode="json", exclude={"trust_remote_code"})
     wanted_dataset = dataset.model_dump(mode="json")
 
     def fits(artifact: Artifact) -> bool:
         config = artifact.meta.config
-        return {key: config["model"][key] for key in _MODEL_KEYS} == wanted_model and config[
-            "dataset"
-        ] == wanted_dataset
+        same_model = {key: config["model"].get(key) for key in wanted_model} == wanted_model
+        return same_model and config["dataset"] == wanted_dataset
 
     candidates = [artifact for artifact in list_artifacts(stage.root, "activations") if fits(artifact)]
     remedy = (
@@ -41,9 +41,13 @@ def find_store(stage: Stage, chosen: str | None, model: ModelConfig, dataset: Da
 
 @dataclass(frozen=True)
 class Split:
-    """The group of every sequence of a store: groups 0..n_folds-1 are the folds of train, then val, then test."""
+    """The group of every sequence of a store: groups 0..n_folds-1 are the folds of train, then val, then test.
+
+    documents: the document of every sequence, from 0; documents that share text count as one.
+    """
 
     groups: Int8[np.ndarray, " sequence"]
+    documents: Int[np.ndarray, " sequence"]
     n_folds: int
 
     @property
@@ -61,8 +65,30 @@ class Split:
         """The group of test."""
         return self.n_folds + 1
 
+    @property
+    def n_test_documents(self) -> int:
+        """Number of different documents in test."""
+        return len(np.unique(self.documents[self.groups == self.test]))
+
+    def shares(self) -> tuple[float, float, float]:
+        """Shares of the sequences in train, val and test, which lopsided documents keep from being what was asked."""
+        counts = np.bincount(self.groups, minlength=self.n_folds + 2) / len(self.groups)
+        return float(counts[: self.n_folds].sum()), float(counts[self.val]), float(counts[self.test])
+
 
 def split_store(store: ActivationStore, shares: SplitConfig, n_folds: int, seed: int) -> Split:
     """Split a store by document: by contents and seed alone, so that every stage finds the same split again."""
-    groups = split_groups(store_hashes(store, seed), (shares.train, shares.val, shares.test), n_folds)
-    return Split(groups, n_folds)
+    hashes = store_hashes(store, seed)
+    groups = split_groups(hashes, (shares.train, shares.val, shares.test), n_folds)
+    return Split(groups, np.unique(hashes, return_inverse=True)[1], n_folds)
+
+
+def warn_if_lopsided(stage: Stage, split: Split, wanted: SplitConfig) -> None:
+    """Warn where a few large documents, or many that share text, give train, val and test other shares than asked."""
+    found, asked = split.shares(), (wanted.train, wanted.val, wanted.test)
+    if max(abs(share - goal) for share, goal in zip(found, asked, strict=True)) > _LOPSIDED:
+        shares = ", ".join(f"{share:.0%}" for share in found)
+        stage.warn(
+            f"train, val and test hold {shares} of the sequences, for documents are not parted, and those that share "
+            "text count as one: look for boilerplate in the text, or use long_documents=truncate"
+        )

@@ -32,6 +32,10 @@ class Estimate:
         return cls(float(replicates[0]), float(low), float(high))
 
 
+# below this number a percentile interval is told to be too narrow
+FEW_DOCUMENTS = 20
+
+
 class DocumentBootstrap:
     """Poisson(1) weights of documents that depend on (seed, index of the document) alone, not on order or batching."""
 

@@ -139,7 +139,7 @@ def _refuse_mixture(artifacts: Sequence[Artifact]) -> None:
     names: dict[str, list[str]] = {}
     for artifact, each in zip(artifacts, settings, strict=True):
         told = ", ".join(f"{key}={json.dumps(each[key])}" for key in differing if key in each)
-        names.setdefault(told, []).append(artifact.meta.name)
+        names.setdefault(told, []).append(artifact.path.name)
     lines = [f"  {told}:\n    operators=[{','.join(group)}]" for told, group in names.items()]
     raise StrataError(
         "operators of different settings do not belong into one table; choose with operators=[...], or with method=... "

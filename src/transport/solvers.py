@@ -175,6 +175,10 @@ class _Alphas:
         if relative:
             _require_variation(total, source)
         unit = total.square_scatter(source).mean()
+        if not bool((grid * unit).isfinite().all()):
+            raise StrataError(
+                f"alphas of {list(alphas)} in units of {float(unit):.3g} are beyond all numbers: lower them"
+            )
         return cls(grid * unit, grid) if relative else cls(grid, torch.where(unit > 0, grid / unit, float("nan")))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from src.artifacts import (
     META,
+    DamagedArtifact,
     Meta,
     Plan,
     Provenance,
@@ -182,11 +183,49 @@ def test_a_foreign_folder_is_never_removed(tmp_path, overwrite):
     plan = plan_in(tmp_path, name="mine")
     plan.path.mkdir(parents=True)
     (plan.path / "thesis.tex").write_text("years of work")
-    with pytest.raises(StrataError, match=r"mine is there and holds no moments.*another name="):
+    with pytest.raises(StrataError, match=r"mine is there, and holds no moments.*another name="):
         find_finished(plan, overwrite=overwrite)
     with pytest.raises(StrataError, match="holds no moments"):
         open_shared_folder(plan, overwrite=overwrite)
     assert (plan.path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"title": "mine"}', '{"kind": "moments"}'])
+def test_a_folder_with_a_meta_json_of_somebody_else_is_never_removed(tmp_path, content):
+    plan = plan_in(tmp_path, name="mine")
+    plan.path.mkdir(parents=True)
+    (plan.path / META).write_text(content)
+    (plan.path / "precious.txt").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(StrataError, match=r"meta.json is damaged or foreign: .*move it away yourself"):
+            find_finished(plan, overwrite=overwrite)
+    assert (plan.path / "precious.txt").exists()
+
+
+def test_an_edited_meta_json_does_not_let_other_settings_replace_a_named_artifact(tmp_path):
+    folder = make(plan_in(tmp_path, name="mine")).path
+    values = json.loads((folder / META).read_text())
+    (folder / META).write_text(json.dumps({**values, "seed": 5}))
+    with pytest.raises(StrataError, match=r"it was edited.*overwrite=true") as error:
+        find_finished(plan_in(tmp_path, name="mine", width=4), overwrite=False)
+    assert not isinstance(error.value, DamagedArtifact)  # which a stage would take as leave to make it again
+
+
+def test_names_that_begin_alike_keep_their_own_drafts(tmp_path):
+    make(plan_in(tmp_path, name="foo.bar"))
+    aside = tmp_path / "moments" / ".foo.bar.0123456789ab.replaced"
+    (tmp_path / "moments" / "foo.bar").rename(aside)
+    assert find_finished(plan_in(tmp_path, name="foo"), overwrite=False) is None
+    assert aside.exists()
+    assert find_finished(plan_in(tmp_path, name="foo.bar"), overwrite=False) is not None
+
+
+def test_a_leftover_draft_with_a_broken_meta_json_is_cleared_away(tmp_path):
+    draft = tmp_path / "moments" / ".mine.0123456789ab.draft"
+    draft.mkdir(parents=True)
+    (draft / META).write_text("{")
+    make(plan_in(tmp_path, name="mine"))
+    assert not draft.exists()
 
 
 def test_an_artifacts_folder_that_can_t_be_is_one_message(tmp_path):

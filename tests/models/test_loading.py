@@ -134,7 +134,7 @@ def test_tokenizer_round_trip(tmp_path: Path) -> None:
 
 def test_folder_without_tokenizer(tmp_path: Path) -> None:
     tiny_model("llama").config.save_pretrained(tmp_path)
-    with pytest.raises(StrataError, match=r"model\.path=.*the tokenizer's files"):
+    with pytest.raises(StrataError, match=r"model\.path=.*holds no tokenizer; save it there"):
         load_tokenizer(model_config(path=str(tmp_path)))
 
 

@@ -180,6 +180,17 @@ def test_a_damaged_file_beside_the_parts_is_written_again(copied, undisturbed, n
     assert part_digests(copied.store()) == undisturbed
 
 
+def test_a_changed_manifest_makes_its_part_again(copied, undisturbed):
+    manifest = copied.store() / "part-00002.json"
+    manifest.write_text(manifest.read_text().replace('"bos": 3', '"bos": 2'))
+    assert verify(copied.store()) == ["part-00002.json: its content has changed (checksum)"]
+    made = copied.collect(*SMALL_PARTS)
+    assert part_digests(copied.store()) == undisturbed
+    assert verify(copied.store()) == []
+    assert made is not None
+    assert made.meta.summary["keep"]["bos"] == 3 * N_PARTS
+
+
 def test_a_foreign_file_in_a_store_is_never_taken_in(copied):
     (copied.store() / "extra.txt").write_text("not ours")
     (copied.store() / "report.json").unlink()  # so that it is sealed again
@@ -313,7 +324,7 @@ def test_a_foreign_meta_json_is_refused_and_left_alone(project, tmp_path, conten
     store = tmp_path / "activations" / "store"
     store.mkdir(parents=True)
     (store / "meta.json").write_text(content)
-    with pytest.raises(StrataError, match=r"meta\.json is damaged or foreign: .* overwrite=true|holds no activations"):
+    with pytest.raises(StrataError, match=r"meta\.json is damaged or foreign: choose another name"):
         project.collect(*SMALL_PARTS, f"artifacts_dir={tmp_path}")
     assert [path.name for path in store.iterdir()] == ["meta.json"]
     assert (store / "meta.json").read_text() == content

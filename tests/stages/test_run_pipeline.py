@@ -47,6 +47,7 @@ def test_each_stage_works_on_what_the_stages_before_it_made(folder):
     operators = {artifact.meta.name: artifact for artifact in list_artifacts(folder / "artifacts", "operators")}
     assert len(list_artifacts(folder / "artifacts", "activations")) == 2
     assert len(operators) == 3
+    assert len(list_artifacts(folder / "artifacts", "moments")) == 2  # those of one store never serve another
     assert evaluated(folder) == {(artifact.meta.parents[0].name, name) for name, artifact in operators.items()}
 
 

@@ -55,10 +55,14 @@ def test_jobs_run_at_once_and_each_failure_of_a_sweep_is_told(tmp_path):
 
 
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
-    words = ("num_tokens=60000", "part_megabytes=1", "threads=1", "name=store")
-    with subprocess.Popen(
-        command("collect_activations", *words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    words = ("num_tokens=150000", "part_megabytes=1", "threads=1", "name=store")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def heed_interrupts() -> None:  # a shell that starts the tests in the background has it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    start = command("collect_activations", *words)
+    with subprocess.Popen(start, cwd=tmp_path, preexec_fn=heed_interrupts, **pipes) as process:
         store = tmp_path / "artifacts" / "activations" / "store"
         for _ in range(1200):
             if list(store.glob("part-*.json")) or process.poll() is not None:

@@ -262,6 +262,33 @@ def test_operators_of_several_artifacts_are_judged_together(collected, fresh, ca
     assert other.path.name not in {parent.name for parent in together.meta.parents}
 
 
+def test_copies_of_a_document_do_not_narrow_the_intervals(tmp_path):
+    """Every document 8 times: the same scores, and intervals as wide as those of the documents without copies."""
+    records = (ROOT / "testbed/corpus/train.jsonl").read_text().splitlines()[:60]
+    scores = []
+    for copies in (1, 8):
+        text = tmp_path / f"text{copies}.jsonl"
+        text.write_text("\n".join(records * copies) + "\n")
+        folder, dataset = tmp_path / str(copies), [f"dataset.dataset_name={text}", "dataset.dataset_split=null"]
+        pair = ("experiment.L=0", "experiment.k=1", "cv_folds=2")
+        run("collect_activations", folder, *dataset, "layers=[0,1]", "num_tokens=null", "storage_dtype=float32")
+        run("train_transport_operators", folder, *dataset, *pair, "auto_tune=false", "regularization=0.01")
+        made = run("eval", folder, *dataset, "bootstrap=400")
+        records_of = json.loads((made.path / "residual.json").read_text())
+        scores.append(next(record for record in records_of if record["predictor"] == "operator"))
+    one, many = scores
+    assert many["n_rows"] == 8 * one["n_rows"]
+    assert many["r2_uniform"] == pytest.approx(one["r2_uniform"], abs=1e-4)
+    widths = [score["r2_uniform_high"] - score["r2_uniform_low"] for score in scores]
+    assert widths[1] == pytest.approx(widths[0], rel=0.25)
+
+
+@pytest.mark.parametrize("override", ["model.dtype=bfloat16", "model.attention=eager", "model.revision=other"])
+def test_a_store_of_other_model_settings_does_not_fit(collected, artifacts, override):
+    with pytest.raises(StrataError, match="no activations that fit"):
+        run("train_transport_operators", artifacts, override)
+
+
 def test_layers_that_are_not_there_are_named(artifacts, collected):
     with pytest.raises(StrataError, match=r"layer 9 is out of range: the model has layers 0\.\.5"):
         run("train_transport_operators", artifacts, "experiment.L=[9]")
