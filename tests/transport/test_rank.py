@@ -8,14 +8,14 @@ from sklearn.linear_model import LinearRegression, Ridge
 from src.errors import StrataError
 from src.transport.canonical import Whitening
 from src.transport.rank import METRICS, match_ranks, reduced_rank_factors, truncated_svd_factors
-from tests.fixtures.planted_transport import X, Y, moments_of, outliers
+from tests.fixtures.planted_transport import X, Y, mixing, moments_of, outliers
 
 OPTIMAL = {"whitened": "reduced_rank_whitened", "raw": "reduced_rank_raw"}
 
 
 def rows(n, d_in, d_out, seed=0, noise=2.0):
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal((n, d_in)) @ rng.standard_normal((d_in, d_in)) + 3 * rng.standard_normal(d_in)
+    x = rng.standard_normal((n, d_in)) @ mixing(rng, d_in) + 3 * rng.standard_normal(d_in)
     y = np.tanh(x) @ rng.standard_normal((d_in, d_out)) + noise * rng.standard_normal((n, d_out))
     return x, y * np.geomspace(0.2, 5, d_out) - 4
 
