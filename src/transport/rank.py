@@ -1,0 +1,233 @@
+"""How well maps of every rank 1..d predict a target, all at once from moments, and how near they come to a ceiling.
+
+A map of rank r is sum_{i<=r} a_i b_i' of an ordered list of factors, so R2 of all ranks on any rows is one cumulative
+sum over the list (docs/methods.md). All moments are about the training means, which the bias of every rank is refitted
+to. Two metrics: *whitened*, errors in units of the training covariance of y, every direction alike (the metric of
+canonical correlations); *raw*, errors as they are, so directions count by their variance.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from src.activations.products import exact_products
+from src.activations.statistics import Statistics
+from src.errors import StrataError
+from src.hook_points import HookPoint
+from src.transport.canonical import (
+    EIGENVALUE_FLOOR,
+    CanonicalCorrelations,
+    Whitening,
+    correlate,
+    held_out_correlations,
+    padded,
+)
+
+Metric = Literal["whitened", "raw"]
+METRICS: tuple[Metric, ...] = ("whitened", "raw")
+Family = Literal["reduced_rank_whitened", "reduced_rank_raw", "truncated_svd"]
+"""Reduced-rank regression that is optimal in one metric, or a given operator whose singular values are cut."""
+
+
+@dataclass(frozen=True)
+class RankFactors:
+    """The map of rank r is y - mean_y = (x - mean_x) @ left[:, :r] @ right[:, :r].T, the means those of training."""
+
+    left: Float[Tensor, "d_in factor"]
+    right: Float[Tensor, "d_out factor"]
+
+    def weight(self, rank: int) -> Float[Tensor, "d_in d_out"]:
+        """The map of one rank as a matrix, for y = x @ weight + bias."""
+        return self.left[:, :rank] @ self.right[:, :rank].T
+
+
+def reduced_rank_factors(
+    train: Statistics,
+    source: HookPoint,
+    target: HookPoint,
+    metric: Metric,
+    alpha: float = 0.0,
+    floor: float = EIGENVALUE_FLOOR,
+) -> RankFactors:
+    """Reduced-rank regression of every rank: the least (penalised) squared error in a metric among maps of that rank.
+
+    alpha: ridge penalty as scikit-learn counts it (added to the scatter matrix of x), in which the map of full rank is
+        the ridge operator; 0 = least squares on directions of x above the floor.
+    Izenman (1975) for alpha = 0, in the raw metric the principal components of the fitted values; Mukherjee and Zhu
+    (2011) with a penalty.
+    """
+    with exact_products():
+        root = _source_root(train, source, alpha, floor)
+        whitening = Whitening.of(train, target, floor) if metric == "whitened" else None
+        return _reduced_rank(root.T @ train.scatter(source, target), root, whitening)
+
+
+def truncated_svd_factors(weight: Float[Tensor, "d_in d_out"]) -> RankFactors:
+    """The operator with all but its largest singular values cut, as the literature does (blind to how x is spread)."""
+    left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    return RankFactors(left * values, right.T)
+
+
+def _source_root(
+    train: Statistics, source: HookPoint, alpha: float, floor: float, whitening: Whitening | None = None
+) -> Float[Tensor, "d_in k"]:
+    """K with K K' = (Sxx + alpha I)^-1, or a generalised inverse of Sxx if alpha is 0."""
+    if not (alpha >= 0 and math.isfinite(alpha)):
+        raise StrataError(f"alpha must be a number of at least 0, got {alpha}")
+    if alpha == 0:
+        return (whitening or Whitening.of(train, source, floor)).into
+    values, vectors = torch.linalg.eigh(train.scatter(source, source))
+    return vectors * (values.clamp(min=0) + alpha).rsqrt()
+
+
+def _reduced_rank(
+    crossed: Float[Tensor, "k d_out"], root: Float[Tensor, "d_in k"], whitening: Whitening | None
+) -> RankFactors:
+    left, values, right = torch.linalg.svd(crossed @ whitening.into if whitening else crossed, full_matrices=False)
+    back = right @ whitening.back if whitening else right
+    return RankFactors(root @ left * values, back.T)
+
+
+def _of_canonical(canonical: CanonicalCorrelations, train: Statistics, target: HookPoint) -> RankFactors:
+    """The reduced-rank regression in the whitened metric without a penalty, sum_i rho_i a_i (Syy b_i)'."""
+    directions = canonical.source_directions
+    return RankFactors(
+        directions * canonical.correlations[: directions.shape[1]],
+        train.scatter(target, target) @ canonical.target_directions,
+    )
+
+
+class _Rows:
+    """Second moments of the rows that are scored, about the training means."""
+
+    def __init__(self, rows: Statistics, train: Statistics, source: HookPoint, target: HookPoint) -> None:
+        if rows.n < 2:
+            raise StrataError("R2 needs at least 2 held-out rows: hold out more sequences")
+        self.target = target
+        self.sxx = rows.scatter(source, source, about=train)
+        self.sxy = rows.scatter(source, target, about=train)
+        self.syy = rows.scatter(target, target, about=train)
+
+    def scores(self, factors: RankFactors, whitening: Whitening) -> dict[Metric, "_Expansion"]:
+        gram = factors.left.T @ self.sxx @ factors.left
+        crossed = factors.left.T @ self.sxy
+        return {
+            "raw": self._expand(gram, crossed, factors.right, self.syy.trace()),
+            "whitened": self._expand(
+                gram,
+                crossed @ whitening.into,
+                whitening.into.T @ factors.right,
+                (whitening.into * (self.syy @ whitening.into)).sum(),
+            ),
+        }
+
+    def _expand(self, gram: Tensor, crossed: Tensor, right: Tensor, total: Tensor) -> "_Expansion":
+        if not total > 0:
+            raise StrataError(f"{self.target} does not vary among the held-out rows: hold out more sequences")
+        return _Expansion((crossed.T * right).sum(0), gram * (right.T @ right), total)
+
+
+@dataclass(frozen=True)
+class _Expansion:
+    """SSE(r) = total - 2 sum_{i<=r} linear_i + sum_{i,j<=r} quadratic_ij, of a map with factors a_i b_i' in a metric.
+
+    linear_i = a_i' Hxy M b_i, quadratic_ij = (a_i' Hxx a_j) (b_i' M b_j), total = tr(M Hyy); M the metric.
+    """
+
+    linear: Float[Tensor, "k"]
+    quadratic: Float[Tensor, "k k"]
+    total: Float[Tensor, ""]
+
+    def r2(self, d: int) -> Float[Tensor, "d"]:
+        """For r = 1..d."""
+        added = 2 * self.linear - 2 * self.quadratic.tril(-1).sum(1) - self.quadratic.diagonal()
+        return padded(added, d).cumsum(0) / self.total
+
+    def ceiling(self, d: int) -> Float[Tensor, "d"]:
+        """R2 if each factor were scaled at its best for these rows; a factor of the wrong sign counts against it.
+
+        For factors that are orthogonal in the metric: no other scaling of theirs reaches more.
+        """
+        square = self.quadratic.diagonal()
+        gain = torch.where(square > 0, self.linear * self.linear.abs() / square, 0)
+        return padded(gain, d).cumsum(0) / self.total
+
+
+@dataclass(frozen=True)
+class MatchedRank:
+    """Curves over the ranks r = 1..d, d = min(d_in, d_out); beyond the effective rank they stay flat.
+
+    canonical: correlations of the training rows, with their in-sample ceiling. correlations: of the same directions on
+    the held-out rows. r2: on the held-out rows about the training means, by family and metric. ceiling: by metric, on
+    the same rows: the directions of the reduced-rank regression that is optimal in it, each scaled at its best for
+    those rows; in the whitened metric sum_{i<=r} rho_i |rho_i| w_i / sum w, rho the held-out correlations (for alpha
+    = 0) and w the held-out variances in units of training.
+    """
+
+    canonical: CanonicalCorrelations
+    correlations: Float[Tensor, "d"]
+    r2: Mapping[Family, Mapping[Metric, Float[Tensor, "d"]]]
+    ceiling: Mapping[Metric, Float[Tensor, "d"]]
+    alpha: float
+    n_held_out: int
+
+    def efficiency(self, family: Family, metric: Metric) -> Float[Tensor, "d"]:
+        """R2 over the ceiling, same rows and metric; NaN where the ceiling is not above 0."""
+        ceiling = self.ceiling[metric]
+        return torch.where(ceiling > 0, self.r2[family][metric] / ceiling, float("nan"))
+
+
+def match_ranks(
+    train: Statistics,
+    held_out: Statistics,
+    source: HookPoint,
+    target: HookPoint,
+    weight: Float[Tensor, "d_in d_out"] | None = None,
+    alpha: float = 0.0,
+    floor: float = EIGENVALUE_FLOOR,
+) -> MatchedRank:
+    """R2 of every rank on held-out rows, and its ceiling, from the pairs of source and target, (target, target) too.
+
+    held_out: `train` itself gives everything in sample.
+    weight: an operator to cut by its singular values (family `truncated_svd`, else absent).
+    alpha: penalty of the reduced-rank regressions, as in `reduced_rank_factors`; canonical correlations have none.
+
+    Raises StrataError if rows do not vary, or the weight is of another shape.
+    """
+    d_in, d_out = len(train.sums[source]), len(train.sums[target])
+    d = min(d_in, d_out)
+    if weight is not None and tuple(weight.shape) != (d_in, d_out):
+        raise StrataError(
+            f"an operator from {source} to {target} has a weight of {d_in} x {d_out}, not {tuple(weight.shape)}"
+        )
+    with exact_products():
+        of_source, of_target = (Whitening.of(train, h, floor) for h in (source, target))
+        canonical = correlate(train, source, target, of_source, of_target)
+        root = _source_root(train, source, alpha, floor, of_source)
+        crossed = root.T @ train.scatter(source, target)
+        # without a penalty the canonical directions are the factors: one decomposition less
+        whitened = _reduced_rank(crossed, root, of_target) if alpha else _of_canonical(canonical, train, target)
+        families: dict[Family, RankFactors] = {
+            "reduced_rank_whitened": whitened,
+            "reduced_rank_raw": _reduced_rank(crossed, root, None),
+        }
+        if weight is not None:
+            families["truncated_svd"] = truncated_svd_factors(weight.to(root))
+        rows = _Rows(held_out, train, source, target)
+        scores: dict[Family, dict[Metric, _Expansion]] = {}
+        for family, factors in families.items():
+            scores[family] = rows.scores(factors, of_target)
+    own: dict[Metric, Family] = {"whitened": "reduced_rank_whitened", "raw": "reduced_rank_raw"}
+    return MatchedRank(
+        canonical=canonical,
+        correlations=held_out_correlations(canonical, train, held_out, source, target),
+        r2={family: {metric: score.r2(d) for metric, score in scores[family].items()} for family in scores},
+        ceiling={metric: scores[family][metric].ceiling(d) for metric, family in own.items()},
+        alpha=alpha,
+        n_held_out=held_out.n,
+    )
