@@ -1,0 +1,217 @@
+"""What interventions do to next-token predictions: scores per token, from one clean pass and stacked replays."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from src.activations.products import exact_products
+from src.causal.head import VocabularyHead
+from src.causal.interventions import CleanStates, Intervention
+from src.causal.scores import EditProof, TokenScores
+from src.causal.suffix import CleanPass, SuffixReplay, Write
+from src.errors import StrataError
+from src.hook_points import HookPoint
+from src.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Condition:
+    """An intervention at a hook point, at some positions (None: at all) of every sequence that reaches them."""
+
+    name: str
+    intervention: Intervention
+    target: HookPoint
+    positions: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.positions is not None and (not self.positions or min(self.positions) < 0):
+            raise StrataError(
+                f"condition {self.name}: positions must be counted from 0, and at least one named; got {self.positions}"
+            )
+
+    def edited(self, editable: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+        """Which of the tokens that may be edited this condition edits."""
+        if self.positions is None:
+            return editable
+        chosen = torch.zeros_like(editable)
+        chosen[:, [position for position in self.positions if position < editable.shape[1]]] = True
+        return chosen & editable
+
+
+class ConditionScorer:
+    """Scores batches under a set of conditions: all of them share one clean pass, those of a target share its replays.
+
+    rows_per_pass: sequences times conditions in one replay. logits_bytes: of the log-probabilities that are held at a
+    time (the peak is about three times as much); tokens are scored in chunks of that size.
+
+    Raises:
+        StrataError: no conditions, two of one name, a hook point that the model does not have, or a model that does not
+            predict the next token.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        conditions: Sequence[Condition],
+        rows_per_pass: int = 64,
+        logits_bytes: int = 2**28,
+    ) -> None:
+        names = [condition.name for condition in conditions]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled or not names:
+            raise StrataError(f"conditions need names of their own: {', '.join(doubled) or 'there is none'}")
+        self.model, self.conditions = model, tuple(conditions)
+        self._targets = {condition.target for condition in conditions}
+        self._sources = {point for condition in conditions for point in condition.intervention.sources}
+        model.check_hook_points(self._targets | self._sources)
+        self.suffix = SuffixReplay(model, rows_per_pass)
+        self.head = VocabularyHead(model, self.suffix.skipper)
+        self.logits_bytes = logits_bytes
+
+    def score(
+        self,
+        input_ids: Int[Tensor, "batch pos"],
+        attention_mask: Int[Tensor, "batch pos"],
+        editable: Bool[Tensor, "batch pos"] | None = None,
+    ) -> TokenScores:
+        """Scores of one batch, padded on the right.
+
+        editable: tokens that may be edited (to leave out BOS, on which operators were not fitted); all if None.
+
+        Raises:
+            StrataError: padding or tokens that the model can't have, an intervention that fails, or a failing pass.
+        """
+        with exact_products(), torch.inference_mode():
+            clean = self.suffix.clean(input_ids, attention_mask, self._targets, self._sources)
+            is_token = clean.attention_mask.bool()
+            may_edit = is_token if editable is None else is_token & editable.to(is_token.device)
+            batch = _Batch(self, clean, is_token, may_edit)
+            for chunk in self._chunks(len(input_ids)):
+                batch.take([self.conditions[index] for index in chunk], chunk)
+            return batch.scores()
+
+    def _chunks(self, n_sequences: int) -> Iterator[list[int]]:
+        """Indices of conditions that are replayed together: of one target, and with first edits near each other."""
+        size = max(1, self.suffix.rows_per_pass // n_sequences)
+
+        def order(index: int) -> tuple[HookPoint, int]:
+            condition = self.conditions[index]
+            return condition.target, min(condition.positions or (0,))
+
+        by_target = groupby(sorted(range(len(self.conditions)), key=order), lambda index: order(index)[0])
+        for _, indices in by_target:
+            group = list(indices)
+            yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+class _Batch:
+    """The scores of one batch in the making; see TokenScores."""
+
+    def __init__(
+        self,
+        scorer: ConditionScorer,
+        clean: CleanPass,
+        is_token: Bool[Tensor, "batch pos"],
+        may_edit: Bool[Tensor, "batch pos"],
+    ) -> None:
+        self._scorer, self._clean, self._is_token, self._may_edit = scorer, clean, is_token, may_edit
+        self._clean_final = clean.states[scorer.suffix.final]
+        self._predicted = is_token[:, 1:]
+        self._clean_nll = torch.zeros(self._predicted.shape, device=is_token.device)
+        for where, scores in self._compare(self._predicted, self._clean_final[None][:0]):
+            self._clean_nll[where] = scores.clean_nll
+        shape = (len(scorer.conditions), *self._predicted.shape)
+        self._nll = self._clean_nll.repeat(len(scorer.conditions), 1, 1)
+        self._kl = torch.zeros_like(self._nll)
+        self._agrees = self._predicted.repeat(len(scorer.conditions), 1, 1)
+        self._affected = torch.zeros(shape, dtype=torch.bool, device=is_token.device)
+        self._proofs: dict[str, EditProof] = {}
+
+    def take(self, conditions: list[Condition], indices: list[int]) -> None:
+        """Replay some conditions of one target, and score the predictions that they can change."""
+        target = conditions[0].target
+        writes = [self._write(condition) for condition in conditions]
+        rerun = self._scorer.suffix.rerun(self._clean, target, writes)
+        edited = torch.stack([write.edited for write in writes])
+        reached = edited.cumsum(-1) > 0
+        self._affected[indices] = affected = reached[..., :-1] & self._predicted
+        for where, scores in self._compare(affected.any(0), rerun.final):
+            row, position = where
+            for place, index in enumerate(indices):
+                changes = affected[place, row, position]
+                there = index, row[changes], position[changes]
+                self._nll[there] = scores.nll[place, changes]
+                self._kl[there] = scores.kl[place, changes]
+                self._agrees[there] = scores.agrees[place, changes]
+        change = (rerun.final.float() - self._clean_final.float()).norm(dim=-1) / self._clean_final.float().norm(dim=-1)
+        change = change.masked_fill(reached | ~self._is_token, 0).flatten(1).amax(1)
+        tokens = edited.flatten(1).sum(1).tolist()
+        proofs = zip(tokens, rerun.max_deviation.tolist(), change.tolist(), strict=True)
+        self._proofs |= {condition.name: EditProof(*proof) for condition, proof in zip(conditions, proofs, strict=True)}
+
+    def scores(self) -> TokenScores:
+        """What was found, on the CPU."""
+        names = tuple(condition.name for condition in self._scorer.conditions)
+        return TokenScores(
+            conditions=names,
+            predicted=self._predicted.cpu(),
+            clean_nll=self._clean_nll.cpu(),
+            nll=self._nll.cpu(),
+            kl=self._kl.cpu(),
+            agrees=self._agrees.cpu(),
+            affected=self._affected.cpu(),
+            proofs={name: self._proofs[name] for name in names},
+        )
+
+    def _write(self, condition: Condition) -> Write:
+        edited = condition.edited(self._may_edit)
+        states = CleanStates(condition.target, self._clean.states, self._is_token, edited)
+        values = condition.intervention(states)
+        shape = int(edited.sum()), self._clean_final.shape[-1]
+        if values.shape != shape:
+            raise StrataError(
+                f"condition {condition.name} writes {tuple(values.shape)} at {condition.target}, which takes {shape}: "
+                "check that the operator, the directions or the dictionary belong to this model"
+            )
+        return Write(edited, values)
+
+    def _compare(
+        self, where: Bool[Tensor, "batch position"], final: Float[Tensor, "condition batch pos d_model"]
+    ) -> Iterator[tuple[tuple[Int[Tensor, "token"], Int[Tensor, "token"]], "_Comparison"]]:
+        """Scores of the predictions at `where`, in chunks: (sequence, position) of each token, and its scores."""
+        head, next_ids = self._scorer.head, self._clean.input_ids[:, 1:]
+        d_vocab = self._scorer.model.module.config.get_text_config().vocab_size
+        size = max(1, self._scorer.logits_bytes // (4 * d_vocab * (1 + len(final))))
+        tokens = where.nonzero()
+        for start in range(0, len(tokens), size):
+            row, position = tokens[start : start + size].T
+            stacked = torch.cat([self._clean_final[None, row, position], final[:, row, position]])
+            logits = head(stacked.flatten(0, 1))
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            log_p = logits.view(*stacked.shape[:2], -1).log_softmax(-1, dtype)
+            yield (row, position), _compared(log_p, next_ids[row, position])
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    clean_nll: Float[Tensor, "token"]
+    nll: Float[Tensor, "condition token"]
+    kl: Float[Tensor, "condition token"]
+    agrees: Bool[Tensor, "condition token"]
+
+
+def _compared(
+    log_p: Float[Tensor, "clean_and_conditions token d_vocab"], next_ids: Int[Tensor, "token"]
+) -> _Comparison:
+    """Scores from log-probabilities, whose first entry is the clean one."""
+    nll = -log_p.gather(-1, next_ids.expand(len(log_p), -1)[..., None])[..., 0].float()
+    best = log_p.argmax(-1)
+    clean, probability = log_p[0], log_p[0].exp()
+    # one condition at a time: a [token, d_vocab] of workspace; rounding may leave a divergence of nothing below 0
+    kl = [((clean - other).mul_(probability)).sum(-1).clamp(min=0).float() for other in log_p[1:]]
+    no_kl = nll.new_zeros(0, len(next_ids))
+    return _Comparison(nll[0], nll[1:], torch.stack(kl) if kl else no_kl, best[1:] == best[0])
