@@ -17,6 +17,10 @@ from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import LanguageModel
 
+_CPU_ROWS, _GPU_ROWS = 8, 128
+_CPU_CHUNK, _GPU_CHUNK = 2**25, 2**29
+_HELD_BYTES = 2**28  # of final hidden states
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -45,8 +49,9 @@ class Condition:
 class ConditionScorer:
     """Scores batches under a set of conditions: all of them share one clean pass, those of a target share its replays.
 
-    rows_per_pass: sequences times conditions in one replay. logits_bytes: of the log-probabilities that are held at a
-    time (the peak is about three times as much); tokens are scored in chunks of that size.
+    rows_per_pass: sequences times conditions in one replay. chunk_bytes: of the log-probabilities that are held at a
+    time; the peak is about three times as much, and 256 MB for hidden states that wait to be scored. None: what suits
+    the model's device (8 rows and 32 MB on a CPU, whose caches larger pieces leave; 128 rows and 512 MB elsewhere).
 
     Raises:
         StrataError: no conditions, two of one name, a hook point that the model does not have, or a model that does not
@@ -57,8 +62,8 @@ class ConditionScorer:
         self,
         model: LanguageModel,
         conditions: Sequence[Condition],
-        rows_per_pass: int = 64,
-        logits_bytes: int = 2**28,
+        rows_per_pass: int | None = None,
+        chunk_bytes: int | None = None,
     ) -> None:
         names = [condition.name for condition in conditions]
         doubled = sorted({name for name in names if names.count(name) > 1})
@@ -68,9 +73,10 @@ class ConditionScorer:
         self._targets = {condition.target for condition in conditions}
         self._sources = {point for condition in conditions for point in condition.intervention.sources}
         model.check_hook_points(self._targets | self._sources)
-        self.suffix = SuffixReplay(model, rows_per_pass)
+        on_cpu = model.device.type == "cpu"
+        self.suffix = SuffixReplay(model, rows_per_pass or (_CPU_ROWS if on_cpu else _GPU_ROWS))
         self.head = VocabularyHead(model, self.suffix.skipper)
-        self.logits_bytes = logits_bytes
+        self.chunk_bytes = chunk_bytes or (_CPU_CHUNK if on_cpu else _GPU_CHUNK)
 
     def score(
         self,
@@ -90,22 +96,20 @@ class ConditionScorer:
             is_token = clean.attention_mask.bool()
             may_edit = is_token if editable is None else is_token & editable.to(is_token.device)
             batch = _Batch(self, clean, is_token, may_edit)
-            for chunk in self._chunks(len(input_ids)):
-                batch.take([self.conditions[index] for index in chunk], chunk)
-            return batch.scores()
+            for group in self._groups(clean.input_ids):
+                batch.take(group)
+            return batch.finished()
 
-    def _chunks(self, n_sequences: int) -> Iterator[list[int]]:
-        """Indices of conditions that are replayed together: of one target, and with first edits near each other."""
-        size = max(1, self.suffix.rows_per_pass // n_sequences)
+    def _groups(self, input_ids: Int[Tensor, "batch pos"]) -> Iterator[list[int]]:
+        """Indices of conditions of one target whose final states are held together; like positions side by side."""
 
-        def order(index: int) -> tuple[HookPoint, int]:
-            condition = self.conditions[index]
-            return condition.target, min(condition.positions or (0,))
+        def order(index: int) -> tuple[HookPoint, tuple[int, ...]]:
+            return self.conditions[index].target, self.conditions[index].positions or ()
 
-        by_target = groupby(sorted(range(len(self.conditions)), key=order), lambda index: order(index)[0])
-        for _, indices in by_target:
-            group = list(indices)
-            yield from (group[start : start + size] for start in range(0, len(group), size))
+        size = max(1, _HELD_BYTES // (input_ids.numel() * self.model.d_model * self.model.dtype.itemsize))
+        for _, indices in groupby(sorted(range(len(self.conditions)), key=order), lambda index: order(index)[0]):
+            of_target = list(indices)
+            yield from (of_target[start : start + size] for start in range(0, len(of_target), size))
 
 
 class _Batch:
@@ -122,45 +126,45 @@ class _Batch:
         self._clean_final = clean.states[scorer.suffix.final]
         self._predicted = is_token[:, 1:]
         self._clean_nll = torch.zeros(self._predicted.shape, device=is_token.device)
-        for where, scores in self._compare(self._predicted, self._clean_final[None][:0]):
-            self._clean_nll[where] = scores.clean_nll
-        shape = (len(scorer.conditions), *self._predicted.shape)
-        self._nll = self._clean_nll.repeat(len(scorer.conditions), 1, 1)
-        self._kl = torch.zeros_like(self._nll)
-        self._agrees = self._predicted.repeat(len(scorer.conditions), 1, 1)
+        self._has_clean = torch.zeros_like(self._predicted)
+        shape = len(scorer.conditions), *self._predicted.shape
+        self._nll, self._kl = self._clean_nll.repeat(shape[0], 1, 1), self._clean_nll.repeat(shape[0], 1, 1)
+        self._agrees = self._predicted.repeat(shape[0], 1, 1)
         self._affected = torch.zeros(shape, dtype=torch.bool, device=is_token.device)
         self._proofs: dict[str, EditProof] = {}
 
-    def take(self, conditions: list[Condition], indices: list[int]) -> None:
+    def take(self, group: list[int]) -> None:
         """Replay some conditions of one target, and score the predictions that they can change."""
-        target = conditions[0].target
+        conditions = [self._scorer.conditions[index] for index in group]
         writes = [self._write(condition) for condition in conditions]
-        rerun = self._scorer.suffix.rerun(self._clean, target, writes)
+        rerun = self._scorer.suffix.rerun(self._clean, conditions[0].target, writes)
         edited = torch.stack([write.edited for write in writes])
         reached = edited.cumsum(-1) > 0
-        self._affected[indices] = affected = reached[..., :-1] & self._predicted
-        for where, scores in self._compare(affected.any(0), rerun.final):
-            row, position = where
-            for place, index in enumerate(indices):
-                changes = affected[place, row, position]
-                there = index, row[changes], position[changes]
-                self._nll[there] = scores.nll[place, changes]
-                self._kl[there] = scores.kl[place, changes]
-                self._agrees[there] = scores.agrees[place, changes]
-        change = (rerun.final.float() - self._clean_final.float()).norm(dim=-1) / self._clean_final.float().norm(dim=-1)
+        self._affected[group] = reached[..., :-1] & self._predicted
+        # those of the same positions change the same predictions
+        for _, members in groupby(range(len(group)), lambda place: conditions[place].positions):
+            places = list(members)
+            indices = torch.tensor(group)[places].to(edited.device)
+            for row, position, scores in self._compare(self._affected[indices[0]], rerun.final[places]):
+                there = indices[:, None], row, position
+                self._nll[there], self._kl[there], self._agrees[there] = scores.nll, scores.kl, scores.agrees
+        size = self._clean_final.float().norm(dim=-1)
+        change = torch.stack([(final.float() - self._clean_final.float()).norm(dim=-1) / size for final in rerun.final])
         change = change.masked_fill(reached | ~self._is_token, 0).flatten(1).amax(1)
         tokens = edited.flatten(1).sum(1).tolist()
         proofs = zip(tokens, rerun.max_deviation.tolist(), change.tolist(), strict=True)
         self._proofs |= {condition.name: EditProof(*proof) for condition, proof in zip(conditions, proofs, strict=True)}
 
-    def scores(self) -> TokenScores:
+    def finished(self) -> TokenScores:
         """What was found, on the CPU."""
+        for _ in self._compare(self._predicted & ~self._has_clean, self._clean_final[None][:0]):
+            pass  # clean scores where no condition changes anything
         names = tuple(condition.name for condition in self._scorer.conditions)
         return TokenScores(
             conditions=names,
             predicted=self._predicted.cpu(),
             clean_nll=self._clean_nll.cpu(),
-            nll=self._nll.cpu(),
+            nll=torch.where(self._affected, self._nll, self._clean_nll).cpu(),
             kl=self._kl.cpu(),
             agrees=self._agrees.cpu(),
             affected=self._affected.cpu(),
@@ -181,19 +185,22 @@ class _Batch:
 
     def _compare(
         self, where: Bool[Tensor, "batch position"], final: Float[Tensor, "condition batch pos d_model"]
-    ) -> Iterator[tuple[tuple[Int[Tensor, "token"], Int[Tensor, "token"]], "_Comparison"]]:
-        """Scores of the predictions at `where`, in chunks: (sequence, position) of each token, and its scores."""
-        head, next_ids = self._scorer.head, self._clean.input_ids[:, 1:]
+    ) -> Iterator[tuple[Int[Tensor, "token"], Int[Tensor, "token"], "_Comparison"]]:
+        """Scores of the predictions at `where`, in chunks: sequences, positions, scores. Keeps the clean NLL."""
+        next_ids = self._clean.input_ids[:, 1:]
         d_vocab = self._scorer.model.module.config.get_text_config().vocab_size
-        size = max(1, self._scorer.logits_bytes // (4 * d_vocab * (1 + len(final))))
+        size = max(1, self._scorer.chunk_bytes // (4 * d_vocab * (1 + len(final))))
         tokens = where.nonzero()
         for start in range(0, len(tokens), size):
             row, position = tokens[start : start + size].T
             stacked = torch.cat([self._clean_final[None, row, position], final[:, row, position]])
-            logits = head(stacked.flatten(0, 1))
+            logits = self._scorer.head(stacked.flatten(0, 1))
             dtype = torch.promote_types(logits.dtype, torch.float32)
             log_p = logits.view(*stacked.shape[:2], -1).log_softmax(-1, dtype)
-            yield (row, position), _compared(log_p, next_ids[row, position])
+            scores = _compared(log_p, next_ids[row, position])
+            self._clean_nll[row, position] = scores.clean_nll
+            self._has_clean[row, position] = True
+            yield row, position, scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +218,10 @@ def _compared(
     nll = -log_p.gather(-1, next_ids.expand(len(log_p), -1)[..., None])[..., 0].float()
     best = log_p.argmax(-1)
     clean, probability = log_p[0], log_p[0].exp()
-    # one condition at a time: a [token, d_vocab] of workspace; rounding may leave a divergence of nothing below 0
-    kl = [((clean - other).mul_(probability)).sum(-1).clamp(min=0).float() for other in log_p[1:]]
+    # one condition at a time in one workspace [token, d_vocab]; rounding may leave a divergence of nothing below 0
+    difference, kl = torch.empty_like(clean), []
+    for other in log_p[1:]:
+        torch.sub(clean, other, out=difference)
+        kl.append(difference.mul_(probability).sum(-1).clamp(min=0).float())
     no_kl = nll.new_zeros(0, len(next_ids))
     return _Comparison(nll[0], nll[1:], torch.stack(kl) if kl else no_kl, best[1:] == best[0])

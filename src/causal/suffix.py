@@ -103,19 +103,18 @@ class SuffixReplay:
             )
         per_row = edited.sum(1)
         first = [0, *per_row.cumsum(0).tolist()]
-        final, deviation = [], []
+        final = clean.states[self.final].new_empty(len(edited), n_positions, self.model.d_model)
+        deviation = torch.zeros(len(edited), device=edited.device)
         for rows in torch.arange(len(edited), device=edited.device).split(self.rows_per_pass):
             start, stop = int(rows[0]), int(rows[-1]) + 1
             part = Write(edited[start:stop], values[first[start] : first[stop]])
             states = self._edited_pass(clean, rows % n_sequences, target, part)
-            final.append(states[self.final])
-            deviation.append((states[target][part.edited].float() - part.values.float()).abs().amax(1))
-        row_deviation = torch.zeros_like(per_row, dtype=torch.float32).scatter_reduce_(
-            0, edited.nonzero()[:, 0], torch.cat(deviation), "amax"
-        )
+            final[start:stop] = states[self.final]
+            difference = (states[target][part.edited].float() - part.values.float()).abs().amax(1)
+            deviation[start:stop].scatter_reduce_(0, part.edited.nonzero()[:, 0], difference, "amax")
         return Rerun(
-            final=torch.cat(final).view(len(writes), n_sequences, n_positions, -1),
-            max_deviation=row_deviation.view(len(writes), n_sequences).amax(1),
+            final=final.view(len(writes), n_sequences, n_positions, -1),
+            max_deviation=deviation.view(len(writes), n_sequences).amax(1),
         )
 
     def _edited_pass(

@@ -132,4 +132,4 @@ class ScoreSums:
         per_sequence = values.sum(-1)
         per_document = per_sequence.new_zeros(*per_sequence.shape[:-1], self._weights.shape[1])
         per_document.index_add_(-1, self._of_sequence, per_sequence)
-        return torch.tensordot(self._weights, per_document, ([1], [-1]))
+        return torch.einsum("rd,...d->r...", self._weights, per_document)

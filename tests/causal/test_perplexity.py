@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from src.causal import suffix
+from src.causal import perplexity, suffix
 from src.causal.interventions import (
     Constant,
     CopySource,
@@ -151,22 +151,27 @@ def test_a_planted_linear_block_is_transported_without_loss() -> None:
         assert abs(change[1]) > 1e-2
 
 
-def test_chunks_change_nothing() -> None:
+@pytest.mark.parametrize(
+    ("rows", "chunk_bytes", "held_bytes"), [(1, 1, 1), (5, 20_000, 7_000), (50, 5_000, 2**28), (None, None, 50_000)]
+)
+def test_chunks_change_nothing(
+    rows: int | None, chunk_bytes: int | None, held_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = wrap_model(tiny_model("phi3"), model_config())
     batch = ragged_batch(LENGTHS)
-    expected = ConditionScorer(model, standard_conditions(), rows_per_pass=1000, logits_bytes=2**30).score(*batch)
+    expected = ConditionScorer(model, standard_conditions(), rows_per_pass=1000, chunk_bytes=2**30).score(*batch)
+    monkeypatch.setattr(perplexity, "_HELD_BYTES", held_bytes)
+    scorer = ConditionScorer(model, standard_conditions(), rows, chunk_bytes)
     largest: list[int] = []
     model.module.lm_head.register_forward_hook(lambda _module, _args, output: largest.append(output.numel() * 4))
-    for rows, logits_bytes in ((1, 1), (5, 20_000), (50, 5_000)):
-        scorer = ConditionScorer(model, standard_conditions(), rows, logits_bytes)
-        largest.clear()
-        scores = scorer.score(*batch)
-        n_together = max(1, rows // len(LENGTHS)) + 1
-        assert max(largest) <= max(logits_bytes, n_together * 97 * 4)
-        for name in ("clean_nll", "nll", "kl"):
-            torch.testing.assert_close(getattr(scores, name), getattr(expected, name), atol=1e-5, rtol=1e-5)
-        for name in ("predicted", "agrees", "affected"):
-            assert torch.equal(getattr(scores, name), getattr(expected, name))
+    scores = scorer.score(*batch)
+    states_bytes = len(LENGTHS) * max(LENGTHS) * D_MODEL * 4
+    n_together = 1 + min(7, max(1, held_bytes // states_bytes))  # one token of so many conditions is scored at once
+    assert max(largest) <= max(chunk_bytes or 2**25, n_together * 97 * 4)
+    for name in ("clean_nll", "nll", "kl"):
+        torch.testing.assert_close(getattr(scores, name), getattr(expected, name), atol=1e-5, rtol=1e-5)
+    for name in ("predicted", "agrees", "affected"):
+        assert torch.equal(getattr(scores, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
