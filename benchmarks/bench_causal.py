@@ -3,7 +3,7 @@
     python -m benchmarks.bench_causal             # a random llama of 12 layers, d_model 256 (a minute or two)
     python -m benchmarks.bench_causal --quick     # smaller (seconds)
 
-All contenders edit resid_post of the middle layer at every position of the same sequences, and share the weights and
+All contenders edit resid_post of one layer at every position of the same sequences, and share the weights and
 the machine; they take turns, and medians are shown. Hooked batches are what one would write without this project: the
 edit by a forward hook, at the same batch size, one forward pass for each condition and a clean one, and the same scores
 (NLL, KL to the clean distribution, agreement) from the logits. Batch size 1 is the published reference's way: one
@@ -44,13 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
     parser.add_argument("--repeats", type=int, default=3, help="times that each contender runs (default: 3)")
+    parser.add_argument("--layer", type=int, help="that is edited (default: the middle one)")
     parser.add_argument("--batch-size", type=int, default=8, help="sequences per batch (default: 8)")
     parser.add_argument("--rows-per-pass", type=int, help="of Strata (default: what suits the device)")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     model = random_llama(quick=arguments.quick, device=arguments.device)
-    target = HookPoint("resid_post", model.n_layers // 2)
+    target = HookPoint("resid_post", model.n_layers // 2 if arguments.layer is None else arguments.layer)
     length, vocabulary = (64, model.module.config.vocab_size) if arguments.quick else (256, 4096)
     draws = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (arguments.batch_size, length), generator=draws).to(model.device)

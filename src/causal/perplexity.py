@@ -74,9 +74,10 @@ class ConditionScorer:
         self._sources = {point for condition in conditions for point in condition.intervention.sources}
         model.check_hook_points(self._targets | self._sources)
         on_cpu = model.device.type == "cpu"
-        self.suffix = SuffixReplay(model, rows_per_pass or (_CPU_ROWS if on_cpu else _GPU_ROWS))
+        suitable_rows, suitable_chunk = (_CPU_ROWS, _CPU_CHUNK) if on_cpu else (_GPU_ROWS, _GPU_CHUNK)
+        self.suffix = SuffixReplay(model, suitable_rows if rows_per_pass is None else rows_per_pass)
         self.head = VocabularyHead(model, self.suffix.skipper)
-        self.chunk_bytes = chunk_bytes or (_CPU_CHUNK if on_cpu else _GPU_CHUNK)
+        self.chunk_bytes = suitable_chunk if chunk_bytes is None else chunk_bytes
 
     def score(
         self,
@@ -91,7 +92,7 @@ class ConditionScorer:
         Raises:
             StrataError: padding or tokens that the model can't have, an intervention that fails, or a failing pass.
         """
-        with exact_products(), torch.inference_mode():
+        with exact_products():
             clean = self.suffix.clean(input_ids, attention_mask, self._targets, self._sources)
             is_token = clean.attention_mask.bool()
             may_edit = is_token if editable is None else is_token & editable.to(is_token.device)
@@ -148,7 +149,7 @@ class _Batch:
             for row, position, scores in self._compare(self._affected[indices[0]], rerun.final[places]):
                 there = indices[:, None], row, position
                 self._nll[there], self._kl[there], self._agrees[there] = scores.nll, scores.kl, scores.agrees
-        size = self._clean_final.float().norm(dim=-1)
+        size = self._clean_final.float().norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
         change = torch.stack([(final.float() - self._clean_final.float()).norm(dim=-1) / size for final in rerun.final])
         change = change.masked_fill(reached | ~self._is_token, 0).flatten(1).amax(1)
         tokens = edited.flatten(1).sum(1).tolist()

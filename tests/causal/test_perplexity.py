@@ -269,6 +269,8 @@ def test_conditions_need_names_and_positions() -> None:
     for conditions in ([], [condition, condition]):
         with pytest.raises(StrataError, match=r"conditions need names of their own: (x|there is none)"):
             ConditionScorer(model, conditions)
+    with pytest.raises(StrataError, match="rows_per_pass must be at least 1"):
+        ConditionScorer(model, [condition], rows_per_pass=0)
     for positions in ((), (3, -1)):
         with pytest.raises(StrataError, match="positions must be counted from 0"):
             Condition("x", KeepClean(), TARGET, positions)
