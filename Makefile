@@ -22,6 +22,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench_fit
 	$(BIN)/python -m benchmarks.bench_memory
 	$(BIN)/python -m benchmarks.bench_collect
+	$(BIN)/python -m benchmarks.bench_causal
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -4,13 +4,16 @@ The only package that knows anything of model families, and what it knows it lea
 are run through it once, and what the modules take and return decides where its blocks and its increments are.
 """
 
-from src.models.capture import HiddenStateCheck, capture, check_hidden_states, forward_pass, run_with_hooks
+from src.models.capture import HiddenStateCheck, attach, capture, check_hidden_states, forward_pass, run_with_hooks
 from src.models.language_model import LanguageModel, wrap_model
 from src.models.loading import load_model, load_tokenizer
+from src.models.skipping import BlockSkipper
 
 __all__ = [
+    "BlockSkipper",
     "HiddenStateCheck",
     "LanguageModel",
+    "attach",
     "capture",
     "check_hidden_states",
     "forward_pass",

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from src.errors import StrataError
 from src.hook_points import HookPoint
-from src.models.inner import hidden_state, residual_input, rounding_units
+from src.models.inner import hidden_state, residual_input, rounding_units, with_hidden_state, with_residual_input
 from src.models.language_model import LanguageModel
 
 Receiver = Callable[[HookPoint, Float[Tensor, "batch pos d_model"]], None]
@@ -72,7 +73,7 @@ def run_with_hooks(
 
     with ExitStack() as hooks, forward_pass(model, input_ids.shape), torch.inference_mode():
         for point in set(points):
-            hooks.callback(_attach(model, point, deliver).remove)
+            hooks.callback(attach(model, point, partial(deliver, point)).remove)
         try:
             model.inner(input_ids.to(model.device), attention_mask.to(model.device))
         except _NothingLeft:
@@ -104,14 +105,21 @@ def forward_pass(model: LanguageModel, batch: tuple[int, ...]) -> Iterator[None]
         ) from error
 
 
-def _attach(model: LanguageModel, point: HookPoint, deliver: Receiver) -> RemovableHandle:
+def attach(model: LanguageModel, point: HookPoint, visit: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Call `visit(state)` whenever a hook point is computed; a tensor that it returns takes the place of the state.
+
+    The state comes as the module has it: [batch, pos, d_model], or [token, d_model] from the MLP of opt. Visitors are
+    called in the order in which they were attached, each with what the one before has left.
+    """
     block = model.blocks[point.layer]
 
-    def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        deliver(point, residual_input(args, kwargs))
+    def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        changed = visit(residual_input(args, kwargs))
+        return None if changed is None else with_residual_input(args, kwargs, changed)
 
-    def after(_module: Any, _args: Any, output: Any) -> None:
-        deliver(point, hidden_state(output))
+    def after(_module: Any, _args: Any, output: Any) -> Any:
+        changed = visit(hidden_state(output))
+        return None if changed is None else with_hidden_state(output, changed)
 
     if point.hook == "resid_pre":
         return block.register_forward_pre_hook(before, with_kwargs=True)

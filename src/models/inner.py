@@ -106,6 +106,15 @@ def _first(output: Any) -> Any:
     return values[0] if len(values) else None
 
 
+def with_hidden_state(output: Any, state: Tensor) -> Any:
+    """What a module returned, with another hidden state in it (`hidden_state` reads it back)."""
+    if isinstance(output, Tensor) or not isinstance(output, Sequence | Mapping):
+        return state
+    if isinstance(output, Mapping):
+        return type(output)({**output, next(iter(output)): state})  # pyright: ignore[reportCallIssue]
+    return type(output)((state, *output[1:]))  # pyright: ignore[reportCallIssue]
+
+
 def residual_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """The hidden state that a module was given: its first argument, or the first keyword that looks like one."""
     if args:
@@ -113,6 +122,16 @@ def residual_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     if "hidden_states" in kwargs:
         return kwargs["hidden_states"]
     return next((value for value in kwargs.values() if is_hidden_state(value)), None)
+
+
+def with_residual_input(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], state: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a module, with another hidden state in them (`residual_input` reads it back)."""
+    if args:
+        return (state, *args[1:]), dict(kwargs)
+    given = residual_input(args, kwargs)
+    return args, {name: state if value is given else value for name, value in kwargs.items()}
 
 
 def is_hidden_state(value: Any) -> bool:

@@ -1,0 +1,77 @@
+"""Logits from the output of the last block: the final norm and the vocabulary head, as the model itself does them."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from src.errors import StrataError
+from src.hook_points import HookPoint
+from src.models import BlockSkipper, LanguageModel, attach, capture, forward_pass
+from src.models.inner import probe_tokens, rounding_units
+
+_LIMIT = 8.0
+# Relative error of logits in units of the dtype's epsilon: other batch shapes round otherwise at each product.
+_HEAD_LIMIT = 64.0
+
+
+class VocabularyHead:
+    """The model with all of its blocks skipped, token by token.
+
+    What it does after its blocks (a final norm, a projection, scaling or soft-capping of logits) its own code does.
+    """
+
+    def __init__(self, model: LanguageModel, skipper: BlockSkipper) -> None:
+        """Checks on a few tokens that the model is causal, and that its logits are those of its blocks' output.
+
+        Raises:
+            StrataError: the model has no vocabulary head, later tokens change what is predicted at earlier ones, or
+                its logits need more than the output of the last block.
+        """
+        self._model, self._skipper = model, skipper
+        self._whole = replace(model.inner, module=model.module)
+        self._name = f"{type(model.module).__name__} ({model.config.name})"
+        if model.module.get_output_embeddings() is None:
+            raise StrataError(f"{self._name} has no vocabulary head, so it predicts no tokens: choose a causal LM")
+        self._refuse_non_causal()
+        self._check_logits()
+
+    def __call__(self, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_vocab"]:
+        """Logits in the model's dtype, as the model gives them. Raises StrataError if they outgrow the memory."""
+        ids = torch.zeros(len(final), 1, dtype=torch.long, device=final.device)
+        state = final[:, None].clone()
+        skipped = self._skipper.skipped(self._model.n_layers, state)
+        with forward_pass(self._model, ids.shape), torch.inference_mode(), skipped:
+            return self._whole(ids, torch.ones_like(ids)).logits[:, 0]
+
+    def _refuse_non_causal(self) -> None:
+        ids = probe_tokens(self._model.module)[:1].repeat(2, 1)
+        ids[1, -1] = ids[0, 0]
+        point = HookPoint("resid_post", self._model.n_layers - 1)
+        one, other = capture(self._model, ids, torch.ones_like(ids), [point])[point][:, :-1].float()
+        scale = one.abs() + one.abs().mean(-1, keepdim=True)
+        if rounding_units(one - other, scale, self._model.dtype) > _LIMIT:
+            raise StrataError(
+                f"{self._name} is not causal: a later token changes the hidden states of earlier ones, so the "
+                "prediction of the next token means nothing. Choose a causal LM"
+            )
+
+    def _check_logits(self) -> None:
+        ids = probe_tokens(self._model.module)
+        seen: list[Tensor] = []
+        handle = attach(
+            self._model, HookPoint("resid_post", self._model.n_layers - 1), lambda state: seen.append(state.clone())
+        )
+        try:
+            with forward_pass(self._model, ids.shape), torch.inference_mode():
+                expected = self._whole(ids, torch.ones_like(ids)).logits.flatten(0, 1).float()
+        finally:
+            handle.remove()
+        found = self(seen[0].flatten(0, 1)).float()
+        limit = _HEAD_LIMIT * torch.finfo(self._model.dtype).eps
+        if not bool(((found - expected).norm(dim=1) <= limit * expected.norm(dim=1)).all()):
+            raise StrataError(
+                f"the logits of {self._name} can't be computed from the output of its last block alone, token by "
+                "token: causal evaluation is not offered for this architecture"
+            )
