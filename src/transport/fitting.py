@@ -11,7 +11,8 @@ from src.activations.moments import Moments
 from src.transport.closed_form import ClosedFormScore, score_affine, score_identity
 from src.transport.operator import TransportOperator
 from src.transport.pairs import LayerPair
-from src.transport.solvers import AffineFit, RidgePath, fit_least_squares, fit_ridge, fit_ridge_path
+from src.transport.affine import AffineFit, RegularizationPath as RidgePath
+from src.transport.solvers import fit_least_squares, fit_ridge, fit_ridge_path
 
 
 @dataclass(frozen=True)
