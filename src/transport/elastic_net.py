@@ -194,9 +194,7 @@ class _Problem:
     ) -> Solution:
         """Solve for columns, each an output with a penalty of its own."""
         l1, l2 = alpha * l1_ratio * self.n, alpha * (1 - l1_ratio) * self.n
-        return solve_elastic_nets(
-            self.gram, self.cross[:, outputs], self.square[outputs], l1, l2, start, max_iter, tol
-        )
+        return solve_elastic_nets(self.gram, self.cross[:, outputs], self.square[outputs], l1, l2, start, max_iter, tol)
 
     def fit(self, grid: _Grid, place: int, ratio: int, alpha: int, max_iter: int, tol: float) -> AffineFit:
         """The fit of one target with one penalty, reached along the larger alphas, as a map of raw activations."""

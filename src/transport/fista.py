@@ -101,9 +101,7 @@ class _Columns:
         product = gram @ weight
         ones = torch.ones_like(square)
         weight = weight.clone()
-        return cls(
-            index, cross, square, l1, l2, weight, product, weight, product, ones, ones, torch.zeros_like(square)
-        )
+        return cls(index, cross, square, l1, l2, weight, product, weight, product, ones, ones, torch.zeros_like(square))
 
     def select(self, which: Bool[Tensor, "column"]) -> "_Columns":
         """Some of the columns."""

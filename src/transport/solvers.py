@@ -252,7 +252,8 @@ class _EigenBasis:
         uniform = varying.sum() - weighted_sse(torch.where(varying, unit / sst, 0))
         variance_weighted = 1 - weighted_sse(varying * unit / sst[varying].sum()) if varying.any() else None
         if constant.any():
-            sse = unit[constant] * self._sse(*(x[..., constant].double() for x in (q, n, sse_of_mean)), alphas)
+            rotated, held_out, of_mean = (x[..., constant].double() for x in (q, n, sse_of_mean))
+            sse = unit[constant] * self._sse(rotated, held_out, of_mean, alphas)
             uniform = uniform + (sse <= CONSTANT_TOLERANCE * square_sum[constant]).sum(1)
         uniform = uniform / len(sst)
         return uniform, uniform if variance_weighted is None else variance_weighted
