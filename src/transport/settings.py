@@ -8,7 +8,7 @@ from src.config.stages import AlphaUnit, Method, TransportConfig
 from src.transport.affine import Scoring
 from src.transport.preprocessing import Preprocessing, Target
 
-_SPARSE_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+_SPARSE_GRID = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 # The grids of alphas=null. Absolute ones are those in the code of Activation Transport Operators (arXiv 2508.17540).
 DEFAULT_ALPHAS: Mapping[tuple[Method, AlphaUnit], tuple[float, ...]] = {
     ("ridge", "relative"): (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
