@@ -30,7 +30,7 @@ from src.transport.affine import (
 )
 from src.transport.fista import Solution, solve_elastic_nets
 from src.transport.metrics import r2_per_dimension, r2_variance_weighted
-from src.transport.preprocessing import Preprocessing
+from src.transport.preprocessing import RAW, Prepared, Preprocessing
 
 MAX_ITER, TOL = 5000, 1e-4
 
@@ -62,7 +62,7 @@ def fit_elastic_net_path(
     l1_ratios: Sequence[float] = (1.0,),
     relative: bool = True,
     scoring: Scoring = "uniform",
-    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+    preprocessing: Preprocessing = RAW,
     max_iter: int = MAX_ITER,
     tol: float = TOL,
 ) -> dict[HookPoint, RegularizationPath]:
@@ -77,12 +77,11 @@ def fit_elastic_net_path(
 
     Raises StrataError if a split lacks rows, the source is constant, or a penalty is out of range.
     """
-    total = moments.subset(distinct(folds))
-    whole = _Problem.of(total, source, targets, preprocessing)
+    whole = _Problem.of(preprocessing.of(moments.subset(distinct(folds)), source, targets))
     grid = _Grid.of(whole, alphas, l1_ratios, relative)
     with exact_products():
         splits = [
-            _score_split(train, part, grid, source, targets, preprocessing, max_iter, tol)
+            _score_split(preprocessing.of(train, source, targets), part, grid, max_iter, tol)
             for train, part in cross_validation(moments, folds)
         ]
         paths = {}
@@ -113,12 +112,12 @@ def fit_elastic_net(
     alpha: float,
     l1_ratio: float = 1.0,
     relative: bool = True,
-    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+    preprocessing: Preprocessing = RAW,
     max_iter: int = MAX_ITER,
     tol: float = TOL,
 ) -> dict[HookPoint, AffineFit]:
     """The elastic net with one given penalty (as in `fit_elastic_net_path`) on all rows of the groups; no scores."""
-    whole = _Problem.of(moments.subset(distinct(groups)), source, targets, preprocessing)
+    whole = _Problem.of(preprocessing.of(moments.subset(distinct(groups)), source, targets))
     grid = _Grid.of(whole, [alpha], [l1_ratio], relative)
     with exact_products():
         return {target: whole.fit(grid, place, 0, 0, max_iter, tol) for place, target in enumerate(targets)}
@@ -153,35 +152,30 @@ class _Grid:
 class _Problem:
     """The prepared moments of a training set; the outputs of all targets stand side by side."""
 
-    total: Statistics
-    source: HookPoint
-    targets: tuple[HookPoint, ...]
-    preprocessing: Preprocessing
+    prepared: Prepared
     varying: Bool[Tensor, "d_in"]
     gram: Float[Tensor, "d_in d_in"]
     cross: Float[Tensor, "d_in output"]
     square: Float[Tensor, "output"]
 
     @classmethod
-    def of(
-        cls, total: Statistics, source: HookPoint, targets: Sequence[HookPoint], preprocessing: Preprocessing
-    ) -> "_Problem":
-        varying = require_variation(total, source)
-        fitted = preprocessing.of(total, source, targets)(total)
+    def of(cls, prepared: Prepared) -> "_Problem":
+        source, targets, fitted = prepared.source, prepared.targets, prepared(prepared.train)
+        varying = require_variation(prepared.train, source)
         # inputs that do not vary hold rounding alone: with no product left, their coefficients stay 0
         gram = torch.where(varying & varying[:, None], fitted.scatter(source, source), 0)
         gram.diagonal()[~varying] = 1
         cross = torch.cat([fitted.scatter(source, target) for target in targets], 1) * varying[:, None]
         square = torch.cat([fitted.square_scatter(target) for target in targets])
-        return cls(total, source, tuple(targets), preprocessing, varying, gram, cross, square)
+        return cls(prepared, varying, gram, cross, square)
 
     @property
     def n(self) -> int:
-        return self.total.n
+        return self.prepared.train.n
 
     @property
     def widths(self) -> list[int]:
-        return [len(self.total.sums[target]) for target in self.targets]
+        return [len(self.prepared.train.sums[target]) for target in self.prepared.targets]
 
     def solve(
         self,
@@ -198,7 +192,7 @@ class _Problem:
 
     def fit(self, grid: _Grid, place: int, ratio: int, alpha: int, max_iter: int, tol: float) -> AffineFit:
         """The fit of one target with one penalty, reached along the larger alphas, as a map of raw activations."""
-        target, l1_ratio = self.targets[place], grid.l1_ratios[ratio]
+        target, l1_ratio = self.prepared.targets[place], grid.l1_ratios[ratio]
         first = sum(self.widths[:place])
         outputs = torch.arange(first, first + self.widths[place], device=self.cross.device)
         order = grid.descending
@@ -217,9 +211,9 @@ class _Problem:
             "nonzero_per_output": sparsity.nonzero_per_output.tolist(),
         }
         chosen, relative = float(grid.absolute[place, ratio, alpha]), float(grid.relative[place, ratio, alpha])
-        bias = bias_of(self.total, self.source, target, solution.weight)
+        bias = bias_of(self.prepared(self.prepared.train), self.prepared.source, target, solution.weight)
         fit = AffineFit(solution.weight, bias, chosen, relative, int(self.varying.sum()), details)
-        return self.preprocessing.of(self.total, self.source, self.targets).restore(fit, target)
+        return self.prepared.restore(fit, target)
 
 
 @dataclass(frozen=True)
@@ -228,20 +222,11 @@ class _SplitScores:
     unconverged: list[Int[Tensor, "l1_ratio alpha"]]
 
 
-def _score_split(
-    train: Statistics,
-    part: Statistics,
-    grid: _Grid,
-    source: HookPoint,
-    targets: Sequence[HookPoint],
-    preprocessing: Preprocessing,
-    max_iter: int,
-    tol: float,
-) -> _SplitScores:
+def _score_split(prepared: Prepared, part: Statistics, grid: _Grid, max_iter: int, tol: float) -> _SplitScores:
     """R2 on the held-out rows of every target and candidate, per target; R2 is that of raw y."""
-    problem = _Problem.of(train, source, targets, preprocessing)
-    prepared = preprocessing.of(train, source, targets)
-    fitted, held_out = prepared(train), prepared(part)
+    source, targets = prepared.source, prepared.targets
+    problem = _Problem.of(prepared)
+    fitted, held_out = prepared(prepared.train), prepared(part)
     gram = held_out.scatter(source, source, about=fitted)
     cross = torch.cat([held_out.scatter(source, target, about=fitted) for target in targets], 1)
     sse_of_mean = torch.cat([held_out.square_scatter(target, about=fitted) for target in targets])

@@ -74,7 +74,8 @@ class Preprocessing:
 
     normalize: fit variables that are divided by their standard deviations over the training rows (those of a
     cross-validation split for that split), as StandardScaler does; dimensions that do not vary keep their scale.
-    target: y, or "delta" for y - x, which draws the operator towards the identity instead of towards 0.
+    target: y, or "delta" for y - x, which draws the operator towards the identity instead of towards 0; moments in
+    float32 lose the digits in which the squares of x and y agree.
     """
 
     normalize: bool = False
@@ -97,6 +98,9 @@ class Preprocessing:
             scatter = fitted.square_scatter(point)
             scale[point] = torch.where(constant_dimensions(scatter, size), 1, (scatter / train.n).sqrt())
         return replace(prepared, scale=scale)
+
+
+RAW = Preprocessing()
 
 
 @dataclass(frozen=True)

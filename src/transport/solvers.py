@@ -29,7 +29,7 @@ from src.transport.affine import (
     require_variation,
 )
 from src.transport.metrics import CONSTANT_TOLERANCE, constant_dimensions, r2_per_dimension, r2_variance_weighted
-from src.transport.preprocessing import Prepared, Preprocessing
+from src.transport.preprocessing import RAW, Prepared, Preprocessing
 
 # Eigenvalues of the correlation matrix below this share of the largest are rounding noise of the products.
 _EIGENVALUE_FLOOR: Mapping[Precision, float] = {"float64": 1e-11, "float32": 1e-5}
@@ -43,7 +43,7 @@ def fit_ridge_path(
     alphas: Sequence[float],
     relative: bool = True,
     scoring: Scoring = "uniform",
-    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+    preprocessing: Preprocessing = RAW,
     per_output: bool = False,
 ) -> dict[HookPoint, RegularizationPath]:
     """Choose alpha by held-out R2 for each target of a source, and fit on all rows of `folds` with it.
@@ -89,7 +89,7 @@ def fit_ridge(
     groups: Sequence[int],
     alpha: float,
     relative: bool = True,
-    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+    preprocessing: Preprocessing = RAW,
 ) -> dict[HookPoint, AffineFit]:
     """Ridge with one given alpha (in the units of `fit_ridge_path`) on all rows of the groups; no scores."""
     total = moments.subset(distinct(groups))
@@ -105,7 +105,7 @@ def fit_least_squares(
     source: HookPoint,
     targets: Sequence[HookPoint],
     groups: Sequence[int],
-    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+    preprocessing: Preprocessing = RAW,
 ) -> dict[HookPoint, AffineFit]:
     """Ordinary least squares by the pseudo-inverse of the source's correlation matrix.
 

@@ -145,6 +145,18 @@ def test_constant_dimensions_keep_coefficients_of_zero():
     np.testing.assert_allclose(path.mean_scores, search.cv_results_["mean_test_score"], atol=1e-6)
 
 
+def test_float32_moments_cost_little():
+    data = residual_stream(400, 12)
+    group = np.arange(400) % 4
+    exact, rounded = (
+        fit_elastic_net_path(moments_of(data, group, precision), X, [Y], range(4), [1e-5, 1e-7], **EXACT)[Y]
+        for precision in ("float64", "float32")
+    )
+    torch.testing.assert_close(rounded.scores["uniform"], exact.scores["uniform"], rtol=0, atol=1e-5)
+    error = torch.from_numpy(data[X] - data[X].mean(0)) @ (rounded.fit.weight - exact.fit.weight)
+    assert (error.abs().max(0).values / data[Y].std(0)).max() < 1e-3
+
+
 def test_sparsity_counts():
     sparsity = Sparsity.of(torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, -1e-30, 0.0], [0.0, 0.0, 0.0]]))
     assert sparsity.zero_share == 0.75
