@@ -7,7 +7,8 @@ Both start from the same standardised float64 rows in memory and fit every outpu
 makes the moments and solves all outputs together, each alpha warm-started from the one above it. sklearn's ElasticNet
 (precompute=True: one Gram matrix, then a loop of coordinate descent in compiled code over the outputs) is timed twice:
 fit by fit for every alpha, as GridSearchCV would call it, and with warm_start=True along the same path.
-Both stop at the same relative duality gap; the objectives are compared at the end.
+Both stop at the same relative duality gap; the objectives are compared at the end. Coordinate descent skips zeros, so
+scikit-learn wins where nearly all coefficients are 0; Strata wins on the smaller alphas, which take most of the time.
 """
 
 import argparse
@@ -138,7 +139,7 @@ def compare(table: Table, n: int, d: int, l1_ratio: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
-    sizes = [(4000, 96)] if parser.parse_args().quick else [(8000, 256), (12_000, 512)]
+    sizes = [(4000, 96)] if parser.parse_args().quick else [(8000, 256), (6000, 512)]
     console = Console()
     table = Table(title=f"Lasso and elastic net, all outputs, duality gap {TOL:g}: CPU seconds on one thread")
     columns = ("d", "rows", "l1 ratio", "relative alpha", "zeros", "Strata", "sklearn", "sklearn warm")
