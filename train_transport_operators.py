@@ -1,12 +1,13 @@
-"""Fit transport operators: affine maps from layer L to layer L + k, by ridge regression or least squares.
+"""Fit transport operators: affine maps from layer L to layer L + k, by ridge, lasso, Procrustes and others.
 
   python train_transport_operators.py experiment.L=[0,1,2] experiment.k=[1,2]
   python train_transport_operators.py experiment.L=all experiment.k=all            every pair of the model
   python train_transport_operators.py -m experiment.L=0,1,2 experiment.k=1,2       one job for each pair
   python train_transport_operators.py auto_tune=false alpha_unit=absolute regularization=10
+  python train_transport_operators.py method=lasso normalize=true target=delta     a sparse update of the identity
 
 Reads the activation store of the model and dataset once, keeps second moments per fold, and fits everything from those:
-alpha is chosen by cross-validation over sequences. The test share is left untouched for eval.py.
+alpha is chosen by cross-validation over documents. The test share is left untouched for eval.py.
 """
 
 from src.artifacts import Artifact, label
@@ -17,27 +18,23 @@ from src.stage import Stage, entry_point
 def run(config: TransportConfig, stage: Stage) -> Artifact:
     """Fit the operators of all pairs, or reuse them."""
     from src.activations.products import default_precision
-    from src.report.fitting import fit_figures, fit_text, pair_table
+    from src.report.fitting import fit_figures, fit_tables, fit_text, unconverged
     from src.stage.moments import prepare_moments
     from src.stage.stores import find_store, split_store, warn_if_lopsided
-    from src.transport.fitting import RidgeSettings, fit_pairs
+    from src.transport.fitting import fit_pairs
     from src.transport.pairs import layer_pairs
     from src.transport.saved import save_operators
+    from src.transport.settings import FitSettings
 
     store = find_store(stage, config.activations, config.model, config.dataset)
     pairs = layer_pairs(config.experiment.L, config.experiment.k, store.layout.n_layers, "experiment.L, experiment.k")
     store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
-    settings = None
-    if config.method == "ridge":
-        relative = config.alpha_unit == "relative"
-        settings = RidgeSettings(
-            config.auto_tune, tuple(config.alphas), config.regularization, relative, config.scoring
-        )
+    settings = FitSettings.of(config)
     identity = {
         "pairs": [[pair.L, pair.k] for pair in pairs],
         "hook": config.hook,
         "method": config.method,
-        "ridge": None if settings is None else settings.identity(),
+        "fit": settings.identity(),
         "split": config.split.model_dump(),
         "cv_folds": config.cv_folds,
         "precision": default_precision(stage.device) if config.precision == "auto" else config.precision,
@@ -51,13 +48,16 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
         split = split_store(store, config.split, config.cv_folds, config.seed)
         warn_if_lopsided(stage, split, config.split)
         moments = prepare_moments(config, stage, store, split, pairs, stage.device)
-        fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings)
+        with stage.progress("fitting", len(pairs), "pairs") as advance:
+            fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings, advance)
+        if (warning := unconverged(fits)) is not None:
+            stage.warn(warning)
         with stage.create(plan) as draft:
             save_operators(draft.path, fits, moments.subset(split.train))
             metrics = {f"{fit.pair}/val_r2": fit.val.r2_uniform for fit in fits}
             title = "Transport operators"
             figures = fit_figures(fits, config.alpha_unit == "relative")
-            stage.report(draft, title, fit_text(fits), [pair_table(fits)], figures, metrics=metrics)
+            stage.report(draft, title, fit_text(fits), fit_tables(fits), figures, metrics=metrics)
         return stage.finished(plan)
     stage.show_report(finished)
     return finished

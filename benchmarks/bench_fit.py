@@ -26,7 +26,8 @@ from threadpoolctl import threadpool_limits
 from src.activations.moments import Moments
 from src.activations.products import Precision
 from src.hook_points import HookPoint
-from src.transport.solvers import RidgePath, fit_ridge_path
+from src.transport.affine import RegularizationPath
+from src.transport.solvers import fit_ridge_path
 
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0, 2000.0, 5000.0, 10000.0)
 N_FOLDS = 5
@@ -76,7 +77,7 @@ def cpu_seconds(work: Callable[[], Result]) -> tuple[float, Result]:
 
 def fit_all(
     rows: dict[HookPoint, torch.Tensor], pairs: list[Pair], group: torch.Tensor, precision: Precision
-) -> dict[Pair, RidgePath]:
+) -> dict[Pair, RegularizationPath]:
     """Moments and ridge paths of all pairs, as the training stage computes them."""
     sources = sorted({source for source, _ in pairs})
     widths = {h: x.shape[1] for h, x in rows.items()}

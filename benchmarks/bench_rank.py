@@ -78,7 +78,7 @@ def compare(table: Table, n: int, d: int, timed_ranks: int) -> None:
     train, held_out = moments.subset([0]), moments.subset([1])
 
     def match() -> MatchedRank:
-        return match_ranks(train, held_out, X, Y, fit.weight, fit.alpha)
+        return match_ranks(train, held_out, X, Y, fit.weight, fit.alpha or 0.0)
 
     matching, matched = cpu_seconds(match)
     parts = [[rows[h][group == g].double().numpy() for h in (X, Y)] for g in (0, 1)]

@@ -13,6 +13,11 @@ Layers = Layer | Annotated[list[Layer], Field(min_length=1)] | Literal["all"]
 Leap = Annotated[int, Field(ge=1)]
 Leaps = Leap | Annotated[list[Leap], Field(min_length=1)] | Literal["all"]
 Positive = Annotated[float, Field(gt=0)]
+L1Ratio = Annotated[float, Field(gt=0, le=1)]
+Method = Literal[
+    "ridge", "linear", "lasso", "elasticnet", "procrustes", "procrustes_scaled", "identity", "identity_shift", "mean"
+]
+AlphaUnit = Literal["relative", "absolute"]
 
 MOST_FOLDS = 125  # with val and test, the number of a group is an int8
 
@@ -101,13 +106,29 @@ class TransportConfig(StageConfig):
     )
     hook: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = Field(description="hook of source and target")
     experiment: PairsConfig
-    method: Literal["ridge", "linear"] = Field(description="ridge regression, or ordinary least squares")
-    auto_tune: bool = Field(description="choose alpha by cross-validation; false = use regularization")
-    regularization: Positive | None = Field(description="alpha when auto_tune=false, in alpha_unit; else null")
-    alpha_unit: Literal["relative", "absolute"] = Field(
-        description="relative = units of tr(X'X)/d_model of the centred training rows; absolute = scikit-learn's alpha"
+    method: Method = Field(description="linear is ordinary least squares; identity, identity_shift, mean fit no weight")
+    normalize: bool = Field(description="fit variables divided by their standard deviations over the training rows")
+    target: Literal["y", "delta"] = Field(
+        description="fit y, or y - x, which is penalised towards the identity; the operator predicts y either way"
     )
-    alphas: list[Positive] = Field(min_length=1, description="grid for auto_tune, in alpha_unit")
+    auto_tune: bool = Field(
+        description="choose alpha (and l1_ratio) by cross-validation; false = use regularization (and l1_ratio)"
+    )
+    regularization: Positive | None = Field(description="alpha when auto_tune=false, in alpha_unit; else null")
+    alpha_unit: AlphaUnit = Field(
+        description="absolute = scikit-learn's alpha; relative = for ridge units of tr(X'X)/d_model of the centred "
+        "training rows, for lasso and elasticnet units of the smallest alpha at which all coefficients are 0"
+    )
+    alphas: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        description="grid for auto_tune, in alpha_unit; null = the method's own"
+    )
+    alpha_per_output: bool = Field(description="ridge: choose an alpha for each output dimension by its own R2")
+    l1_ratio: L1Ratio = Field(description="elasticnet with auto_tune=false: share of the L1 penalty; 1 = lasso")
+    l1_ratios: list[L1Ratio] = Field(min_length=1, description="elasticnet: grid for auto_tune")
+    max_iter: int = Field(ge=1, description="lasso, elasticnet: steps per output and alpha at most")
+    tol: Positive = Field(
+        description="lasso, elasticnet: an output is done when its duality gap is below tol * y'y (scikit-learn's rule)"
+    )
     cv_folds: int = Field(ge=2, le=MOST_FOLDS, description="folds of the cross-validation, by document")
     scoring: Literal["uniform", "variance_weighted"] = Field(
         description="average of R2 over dimensions that chooses alpha"
@@ -118,10 +139,18 @@ class TransportConfig(StageConfig):
     )
 
     @model_validator(mode="after")
-    def _one_alpha_or_a_grid(self) -> Self:
-        if self.method == "ridge" and self.auto_tune and self.regularization is not None:
+    def _nothing_in_vain(self) -> Self:
+        """A key that the method can't heed is a misunderstanding."""
+        penalised = ("ridge", "lasso", "elasticnet")
+        if self.normalize and self.method not in ("linear", *penalised):
+            raise ValueError(f"normalize=true means nothing to method={self.method}: leave it out")
+        if self.target == "delta" and self.method not in ("linear", *penalised):
+            raise ValueError(f"target=delta means nothing to method={self.method}: leave it out")
+        if self.alpha_per_output and not (self.method == "ridge" and self.auto_tune):
+            raise ValueError("alpha_per_output=true needs method=ridge and auto_tune=true")
+        if self.method in penalised and self.auto_tune and self.regularization is not None:
             raise ValueError(f"regularization={self.regularization:g} would be ignored: it needs auto_tune=false")
-        if self.method == "ridge" and not self.auto_tune and self.regularization is None:
+        if self.method in penalised and not self.auto_tune and self.regularization is None:
             raise ValueError("auto_tune=false needs an alpha: set regularization=...")
         return self
 
@@ -144,6 +173,6 @@ class EvalConfig(StageConfig):
     operators: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         description="names or paths of the operators; null = the ones fitted on this store"
     )
-    method: Literal["ridge", "linear"] | None = Field(description="only operators of this method; null = any")
+    method: Method | None = Field(description="only operators of this method; null = any")
     eval: EvalPairsConfig
     bootstrap: int = Field(ge=100, description="replicates of the bootstrap over documents behind each 95 % interval")

@@ -1,28 +1,37 @@
 """What train_transport_operators.py shows of its fits."""
 
 from collections.abc import Sequence
+from statistics import median
 
 from src.report.artifact_report import NamedChart
 from src.report.figures.alpha_path import alpha_path
 from src.report.figures.heatmap import pair_heatmap
-from src.report.tables import Table
+from src.report.tables import Cell, Table
 from src.transport.fitting import PairFit
 from src.transport.saved import score_rows
+
+_SPARSE = ("lasso", "elasticnet")
+
+
+def fit_tables(fits: Sequence[PairFit]) -> list[Table]:
+    """The table of pairs, and for sparse methods that of their coefficients."""
+    sparse = [fit for fit in fits if fit.operator.method in _SPARSE]
+    return [pair_table(fits), *([sparsity_table(sparse)] if sparse else [])]
 
 
 def pair_table(fits: Sequence[PairFit]) -> Table:
     """One row per pair: alpha, cross-validated and held-out R2, and the baselines that need no fit."""
     rows = []
     for fit in fits:
-        scores = None if fit.path is None else fit.path.mean_scores
+        own_alphas = fit.operator.metadata.get("output_alphas")
         rows.append(
             [
                 fit.pair.L,
                 fit.pair.k,
-                fit.operator.alpha,
+                fit.operator.alpha if own_alphas is None else median(own_alphas),
                 fit.operator.metadata["relative_alpha"],
-                "-" if fit.path is None else "edge of grid" if fit.path.at_edge else "inside",
-                None if scores is None or fit.path is None else float(scores[fit.path.best]),
+                _optimum(fit),
+                None if fit.path is None else fit.path.best_score,
                 fit.val.r2_uniform,
                 fit.val.r2_variance_weighted,
                 fit.shift.r2_variance_weighted,
@@ -31,12 +40,63 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
         )
     cv = _cv_score(fits)
     columns = ["L", "k", "alpha", "relative", "optimum", cv, "val R²", "val R² vw", "shift vw", "identity vw"]
+    if any("output_alphas" in fit.operator.metadata for fit in fits):
+        columns[2] = "median alpha"
     caption = (
         f"R² is the mean over dimensions, vw weighs them by variance. {cv}: mean over the folds, what alpha was chosen "
-        "by. val: documents that no fit and no choice saw. shift: y = x + mean(y - x); identity: y = x. alpha is "
-        "scikit-learn's; relative: in units of tr(X'X)/d_model."
+        "by. val: documents that no fit and no choice saw. shift: y = x + mean(y - x); identity: y = x."
     )
-    return Table("Transport operators", columns, rows, caption)
+    return Table("Transport operators", columns, rows, caption + _unit(fits))
+
+
+def _optimum(fit: PairFit) -> str:
+    if fit.path is None:
+        return "-"
+    if fit.path.per_output is not None:
+        return f"{1 - fit.path.edge_share:.0%} inside"
+    return "edge of grid" if fit.path.at_edge else "inside"
+
+
+def _unit(fits: Sequence[PairFit]) -> str:
+    """What alpha means, where there is one."""
+    unit = _relative_unit(fits)
+    return f" alpha is scikit-learn's; relative: in units of {unit}." if unit else ""
+
+
+def _relative_unit(fits: Sequence[PairFit]) -> str:
+    """What relative alphas are counted in; empty where there is no alpha."""
+    method = fits[0].operator.method
+    if method == "ridge":
+        return "tr(X'X)/d_model"
+    return "the smallest at which all coefficients are 0" if method in _SPARSE else ""
+
+
+def sparsity_table(fits: Sequence[PairFit]) -> Table:
+    """One row per pair: how many coefficients are 0, which inputs are used, and what did not converge."""
+    rows: list[list[Cell]] = []
+    for fit in fits:
+        metadata = fit.operator.metadata
+        counts = sorted(metadata["nonzero_per_output"])
+        rows.append(
+            [
+                fit.pair.L,
+                fit.pair.k,
+                metadata["l1_ratio"],
+                metadata["zero_share"],
+                metadata["inputs_used"],
+                counts[0],
+                float(median(counts)),
+                counts[-1],
+                metadata["unconverged_outputs"],
+            ]
+        )
+    columns = ["L", "k", "l1 ratio", "zeros", "inputs used", "min", "median", "max", "unconverged"]
+    caption = (
+        "zeros: share of coefficients that are exactly 0 (of the fitted target: of y - x for target=delta). "
+        f"inputs used: dimensions of the source that any output uses, of {len(fits[0].operator.weight):,}. "
+        "min, median, max: coefficients other than 0 per output. unconverged: outputs that max_iter stopped before tol."
+    )
+    return Table("Sparsity", columns, rows, caption)
 
 
 def _cv_score(fits: Sequence[PairFit]) -> str:
@@ -47,10 +107,36 @@ def _cv_score(fits: Sequence[PairFit]) -> str:
 
 def fit_text(fits: Sequence[PairFit]) -> str:
     """What to look out for."""
+    lines = []
     edges = [str(fit.pair) for fit in fits if fit.path is not None and fit.path.at_edge]
-    if not edges:
-        return "Each alpha was chosen inside its grid."
-    return f"The best alpha lies at an edge of the grid for {', '.join(edges)}: widen alphas to be sure of it."
+    if edges:
+        lines.append(
+            f"The best alpha lies at an edge of the grid for {', '.join(edges)}: widen alphas to be sure of it."
+        )
+    elif any(fit.path is not None for fit in fits):
+        lines.append("Each alpha was chosen inside its grid.")
+    else:
+        lines.append("Nothing was tuned.")
+    if (warning := unconverged(fits)) is not None:
+        lines.append(warning[0].upper() + warning[1:] + ".")
+    return " ".join(lines)
+
+
+def unconverged(fits: Sequence[PairFit]) -> str | None:
+    """A warning of fits, and of candidates of the cross-validation, that ran out of iterations; None if none did."""
+    final = [
+        f"{fit.pair} ({fit.operator.metadata['unconverged_outputs']:,} outputs)"
+        for fit in fits
+        if fit.operator.metadata.get("unconverged_outputs")
+    ]
+    paths = [fit.path.unconverged for fit in fits if fit.path is not None and fit.path.unconverged is not None]
+    tried = sum(int((counts > 0).sum()) for counts in paths)
+    if not final and not tried:
+        return None
+    parts = [f"the fits of {', '.join(final)}"] if final else []
+    if tried:
+        parts.append(f"{tried:,} of {sum(counts.numel() for counts in paths):,} fits of the cross-validation")
+    return f"max_iter stopped {' and '.join(parts)} before they reached tol: raise max_iter, or leave out small alphas"
 
 
 def fit_figures(fits: Sequence[PairFit], relative: bool = True) -> list[NamedChart]:
@@ -58,26 +144,7 @@ def fit_figures(fits: Sequence[PairFit], relative: bool = True) -> list[NamedCha
 
     relative: the unit in which alphas are drawn, that of the grid.
     """
-    records = []
-    for fit in fits:
-        if fit.path is None:
-            continue
-        by_alpha: dict[float, list[dict]] = {}
-        for row in score_rows(fit):
-            by_alpha.setdefault(row["relative_alpha" if relative else "alpha"], []).append(row)
-        name = f"r2_{fit.path.scoring}"
-        for alpha, rows in by_alpha.items():
-            scores = [row[name] for row in rows]
-            records.append(
-                {
-                    "layer": fit.pair.L,
-                    "leap": fit.pair.k,
-                    "alpha": alpha,
-                    "score": sum(scores) / len(scores),
-                    "folds": scores,
-                    "chosen": rows[0]["chosen"],
-                }
-            )
+    records = [record for fit in fits if fit.path is not None for record in _path_records(fit, relative)]
     values = [{"layer": fit.pair.L, "leap": fit.pair.k, "r2": fit.val.r2_uniform} for fit in fits]
     figures = [
         NamedChart(
@@ -89,7 +156,32 @@ def fit_figures(fits: Sequence[PairFit], relative: bool = True) -> list[NamedCha
         )
     ]
     if records:
-        caption = "A flat curve: the choice hardly matters. Bands span the folds, each against itself."
-        chart = alpha_path(records, label=_cv_score(fits), relative=relative)
+        ratio = " At the chosen l1 ratio." if fits[0].operator.method == "elasticnet" else ""
+        caption = f"A flat curve: the choice hardly matters. Bands span the folds, each against itself.{ratio}"
+        unit = _relative_unit(fits) if relative else None
+        chart = alpha_path(records, label=_cv_score(fits), unit=unit)
         figures.append(NamedChart("alpha_path", "Choice of alpha", chart, caption))
     return figures
+
+
+def _path_records(fit: PairFit, relative: bool) -> list[dict]:
+    """One record per alpha, of the chosen l1_ratio where there are several: the mean over the folds, and each fold."""
+    assert fit.path is not None
+    rows = score_rows(fit)
+    ratios = {row["l1_ratio"] for row in rows if row["chosen"]}
+    name = f"r2_{fit.path.scoring}"
+    by_alpha: dict[float, list[dict]] = {}
+    for row in rows:
+        if row["l1_ratio"] in ratios:
+            by_alpha.setdefault(row["relative_alpha" if relative else "alpha"], []).append(row)
+    return [
+        {
+            "layer": fit.pair.L,
+            "leap": fit.pair.k,
+            "alpha": alpha,
+            "score": sum(row[name] for row in of_alpha) / len(of_alpha),
+            "folds": [row[name] for row in of_alpha],
+            "chosen": of_alpha[0]["chosen"],
+        }
+        for alpha, of_alpha in by_alpha.items()
+    ]

@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from src.activations.moments import Moments
 from src.errors import StrataError
 from src.hook_points import HookPoint
-from src.transport.solvers import SCORINGS, Scoring, fit_ridge_path
+from src.transport.affine import SCORINGS, Scoring
+from src.transport.solvers import fit_ridge_path
 
 # Names for the two arrays, which have no layer.
 _SOURCE, _TARGET = HookPoint("resid_pre", 0), HookPoint("resid_post", 0)

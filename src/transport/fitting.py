@@ -1,33 +1,27 @@
-"""Fit the operators of many pairs of layers from moments: one eigendecomposition per source serves all its targets."""
+"""Fit the operators of many pairs of layers from moments, by any method: what a source needs serves all its targets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
 
 import torch
 
 from src.activations.moments import Moments
+from src.config.stages import Method
+from src.hook_points import HookPoint
+from src.transport.affine import AffineFit, RegularizationPath
+from src.transport.baselines import Baseline, fit_baseline
 from src.transport.closed_form import ClosedFormScore, score_affine, score_identity
+from src.transport.elastic_net import fit_elastic_net, fit_elastic_net_path
 from src.transport.operator import TransportOperator
+from src.transport.orthogonal import fit_procrustes
 from src.transport.pairs import LayerPair
-from src.transport.solvers import AffineFit, RidgePath, fit_least_squares, fit_ridge, fit_ridge_path
+from src.transport.preprocessing import Preprocessing
+from src.transport.settings import FitSettings
+from src.transport.solvers import fit_least_squares, fit_ridge, fit_ridge_path
 
-
-@dataclass(frozen=True)
-class RidgeSettings:
-    """How alpha is chosen: by cross-validation over `alphas`, or given; in relative or absolute units."""
-
-    auto_tune: bool
-    alphas: tuple[float, ...]
-    regularization: float | None
-    relative: bool
-    scoring: Literal["uniform", "variance_weighted"]
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the fit, for the fingerprint of an artifact: no setting that is not used."""
-        used = {"alphas": list(self.alphas), "scoring": self.scoring}
-        return {"relative": self.relative, **(used if self.auto_tune else {"regularization": self.regularization})}
+_Fits = Mapping[HookPoint, AffineFit] | Mapping[HookPoint, RegularizationPath]
+_Fitter = Callable[[Moments, HookPoint, Sequence[HookPoint], Sequence[int], FitSettings], _Fits]
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,7 @@ class PairFit:
 
     pair: LayerPair
     operator: TransportOperator
-    path: RidgePath | None
+    path: RegularizationPath | None
     val: ClosedFormScore
     identity: ClosedFormScore
     shift: ClosedFormScore
@@ -51,32 +45,76 @@ def fit_pairs(
     hook: str,
     train: Sequence[int],
     val: int,
-    settings: RidgeSettings | None,
+    settings: FitSettings,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[PairFit]:
-    """Fit all pairs on the groups of train; settings: None = ordinary least squares.
+    """Fit all pairs on the groups of train. advance: is told the number of pairs done.
 
     Raises StrataError when the moments lack a pair, or a group has no rows.
     """
     fits: list[PairFit] = []
-    for source_layer, of_source in groupby(sorted(pairs), key=lambda pair: pair.L):
+    for _, of_source in groupby(sorted(pairs), key=lambda pair: pair.L):
         targets = {pair.target(hook): pair for pair in of_source}
         source = next(iter(targets.values())).source(hook)
-        assert source.layer == source_layer
-        paths: dict = {}
-        if settings is None:
-            affine = fit_least_squares(moments, source, list(targets), train)
-        elif settings.auto_tune:
-            paths = fit_ridge_path(
-                moments, source, list(targets), train, settings.alphas, settings.relative, settings.scoring
-            )
-            affine = {target: path.fit for target, path in paths.items()}
-        else:
-            assert settings.regularization is not None
-            affine = fit_ridge(moments, source, list(targets), train, settings.regularization, settings.relative)
-        method = "linear" if settings is None else "ridge"
+        fitted = _FITTERS[settings.method](moments, source, list(targets), train, settings)
         for target, pair in targets.items():
-            fits.append(_pair_fit(moments, pair, hook, train, val, affine[target], paths.get(target), method))
+            found = fitted[target]
+            path = found if isinstance(found, RegularizationPath) else None
+            fit = found.fit if isinstance(found, RegularizationPath) else found
+            fits.append(_pair_fit(moments, pair, hook, train, val, fit, path, settings.method))
+        advance(len(targets))
     return fits
+
+
+def _linear(
+    moments: Moments, source: HookPoint, targets: Sequence[HookPoint], train: Sequence[int], settings: FitSettings
+) -> _Fits:
+    return fit_least_squares(moments, source, targets, train, Preprocessing(target=settings.target))
+
+
+def _ridge(
+    moments: Moments, source: HookPoint, targets: Sequence[HookPoint], train: Sequence[int], settings: FitSettings
+) -> _Fits:
+    relative, preprocessing = settings.relative, settings.preprocessing
+    if not settings.auto_tune:
+        return fit_ridge(moments, source, targets, train, settings.penalty, relative, preprocessing)
+    how = (settings.grid, relative, settings.scoring, preprocessing, settings.alpha_per_output)
+    return fit_ridge_path(moments, source, targets, train, *how)
+
+
+def _elastic_net(lasso: bool) -> _Fitter:
+    def fit(
+        moments: Moments, source: HookPoint, targets: Sequence[HookPoint], train: Sequence[int], settings: FitSettings
+    ) -> _Fits:
+        how = (settings.preprocessing, settings.max_iter, settings.tol)
+        if settings.auto_tune:
+            grid = (settings.grid, (1.0,) if lasso else settings.l1_ratios, settings.relative, settings.scoring)
+            return fit_elastic_net_path(moments, source, targets, train, *grid, *how)
+        penalty = (settings.penalty, 1.0 if lasso else settings.l1_ratio, settings.relative)
+        return fit_elastic_net(moments, source, targets, train, *penalty, *how)
+
+    return fit
+
+
+def _procrustes(scaled: bool) -> _Fitter:
+    return lambda moments, source, targets, train, _: fit_procrustes(moments, source, targets, train, scaled=scaled)
+
+
+def _baseline(name: Baseline) -> _Fitter:
+    return lambda moments, source, targets, train, _: fit_baseline(moments, source, targets, train, name)
+
+
+_FITTERS: Mapping[Method, _Fitter] = {
+    "linear": _linear,
+    "ridge": _ridge,
+    "lasso": _elastic_net(lasso=True),
+    "elasticnet": _elastic_net(lasso=False),
+    "procrustes": _procrustes(scaled=False),
+    "procrustes_scaled": _procrustes(scaled=True),
+    "identity": _baseline("identity"),
+    "identity_shift": _baseline("identity_shift"),
+    "mean": _baseline("mean"),
+}
 
 
 def _pair_fit(
@@ -86,8 +124,8 @@ def _pair_fit(
     train: Sequence[int],
     val: int,
     fit: AffineFit,
-    path: RidgePath | None,
-    method: str,
+    path: RegularizationPath | None,
+    method: Method,
 ) -> PairFit:
     source, target = pair.source(hook), pair.target(hook)
     training, held_out = moments.subset(train), moments.subset([val])
@@ -103,6 +141,7 @@ def _pair_fit(
             "relative_alpha": fit.relative_alpha,
             "rank": fit.rank,
             "n_train_rows": training.n,
+            **fit.details,
         },
     )
     return PairFit(

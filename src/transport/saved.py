@@ -47,32 +47,45 @@ _SCORE_COLUMNS = pa.schema(
         ("fold", pa.int32()),
         ("alpha", pa.float64()),
         ("relative_alpha", pa.float64()),
+        ("l1_ratio", pa.float64()),
         ("r2_uniform", pa.float64()),
         ("r2_variance_weighted", pa.float64()),
+        ("unconverged", pa.int32()),
+        ("output_share", pa.float64()),
         ("chosen", pa.bool_()),
     ]
 )
 
 
 def score_rows(fit: PairFit) -> list[dict]:
-    """One row per fold and alpha; none if nothing was tuned."""
+    """One row per fold and candidate; none if nothing was tuned.
+
+    output_share: of the outputs, those that a candidate was chosen for. unconverged: outputs that were not solved to
+    tol in time, None for methods that do not iterate.
+    """
     path = fit.path
     if path is None:
         return []
     uniform, weighted = path.scores["uniform"].tolist(), path.scores["variance_weighted"].tolist()
+    alphas, relative, shares = path.alphas.tolist(), path.relative_alphas.tolist(), path.output_share.tolist()
+    ratios = None if path.l1_ratios is None else path.l1_ratios.tolist()
+    unconverged = None if path.unconverged is None else path.unconverged.tolist()
     return [
         {
             "L": fit.pair.L,
             "k": fit.pair.k,
             "fold": fold,
-            "alpha": alpha,
-            "relative_alpha": relative,
+            "alpha": alphas[place],
+            "relative_alpha": relative[place],
+            "l1_ratio": None if ratios is None else ratios[place],
             "r2_uniform": uniform[fold][place],
             "r2_variance_weighted": weighted[fold][place],
-            "chosen": place == path.best,
+            "unconverged": None if unconverged is None else unconverged[fold][place],
+            "output_share": shares[place],
+            "chosen": shares[place] > 0,
         }
         for fold in range(len(uniform))
-        for place, (alpha, relative) in enumerate(zip(path.alphas.tolist(), path.relative_alphas.tolist(), strict=True))
+        for place in range(len(alphas))
     ]
 
 
@@ -85,7 +98,7 @@ class SavedOperator:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it was fitted with: hook, method, ridge, split, cv_folds, precision, seed."""
+        """What it was fitted with: hook, method, fit, split, cv_folds, precision, seed."""
         return fit_settings(self.artifact)
 
     def load(self) -> TransportOperator:

@@ -78,6 +78,22 @@ def test_what_no_stage_could_use_is_refused_with_the_config(stage, override, mes
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=procrustes", "normalize=true"], r"^normalize=true means nothing to method=procrustes"),
+        (["method=identity", "target=delta"], r"^target=delta means nothing to method=identity"),
+        (["method=lasso", "alpha_per_output=true"], r"^alpha_per_output=true needs method=ridge and auto_tune=true"),
+        (["alpha_per_output=true", "auto_tune=false"], r"^alpha_per_output=true needs method=ridge and auto_tune=true"),
+        (["method=elasticnet", "l1_ratio=0.0"], r"^l1_ratio: 0\.0 is not allowed: .*greater than 0"),
+        (["method=lasso", "alphas=[]"], r"^alphas: \[\] is not allowed"),
+    ],
+)
+def test_keys_that_a_method_can_t_heed_are_refused(overrides, message):
+    with pytest.raises(StrataError, match=message):
+        checked("train_transport_operators", *overrides)
+
+
 def test_limits_themselves_are_allowed():
     config = checked("eval", f"seed={2**63 - 1}", "threads=1", f"name={100 * 'x'}")
     assert (config.seed, config.threads, len(config.name)) == (2**63 - 1, 1, 100)

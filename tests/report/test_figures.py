@@ -208,10 +208,10 @@ def test_differences_of_a_millionth_are_not_blown_up():
 
 
 @pytest.mark.parametrize(
-    ("relative", "title"), [(True, "alpha, in units of tr(X'X)/d_model"), (False, "alpha (scikit-learn's)")]
+    ("unit", "title"), [("tr(X'X)/d_model", "alpha, in units of tr(X'X)/d_model"), (None, "alpha (scikit-learn's)")]
 )
-def test_the_axis_of_alpha_tells_its_unit(relative, title):
-    spec = chart_spec(alpha_path(path_records([0.1, 0.3, 0.2], 1), relative=relative))
+def test_the_axis_of_alpha_tells_its_unit(unit, title):
+    spec = chart_spec(alpha_path(path_records([0.1, 0.3, 0.2], 1), unit=unit))
     assert encodings(spec)[1]["x"]["title"] == title
 
 

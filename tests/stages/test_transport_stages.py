@@ -144,14 +144,16 @@ def test_the_grid_and_the_scoring_arrive(collected, fresh, monkeypatch):
     seen = []
 
     def fit_pairs(*arguments):
-        seen.append(arguments[-1])
+        seen.append(arguments[5])
         return original(*arguments)
 
     original = fitting.fit_pairs
     monkeypatch.setattr(fitting, "fit_pairs", fit_pairs)
     words = ("experiment.L=0", "experiment.k=1", "cv_folds=3", "alphas=[0.5,50.0]")
     made = run("train_transport_operators", fresh, *words, "alpha_unit=absolute", "scoring=variance_weighted")
-    assert seen == [fitting.RidgeSettings(True, (0.5, 50.0), None, False, "variance_weighted")]
+    (settings,) = seen
+    assert (settings.method, settings.auto_tune, settings.regularization) == ("ridge", True, None)
+    assert (settings.grid, settings.relative, settings.scoring) == ((0.5, 50.0), False, "variance_weighted")
     scores = pq.read_table(made.path / "cv_scores.parquet").to_pylist()
     assert {score["alpha"] for score in scores} == {0.5, 50.0}
     (chosen,) = {score["alpha"] for score in scores if score["chosen"]}

@@ -16,9 +16,10 @@ from src.hook_points import HookPoint
 from src.text import Keep
 from src.transport.bootstrap import DocumentBootstrap
 from src.transport.evaluate import IDENTITY, MEAN, OPERATOR, SHIFT, judge_pairs
-from src.transport.fitting import RidgeSettings, fit_pairs
+from src.transport.fitting import fit_pairs
 from src.transport.pairs import LayerPair
 from src.transport.saved import choose_operators, save_operators
+from src.transport.settings import FitSettings
 from tests.fixtures.stores import PROVENANCE, make_store
 
 HOOK = "resid_post"
@@ -75,14 +76,28 @@ def rows(data, groups, *, bos=False):
     return data["x"][chosen].astype(float), data["y"][chosen].astype(float)
 
 
-def fit(moments, settings):
-    (fitted,) = fit_pairs(moments, [PAIR], HOOK, range(N_FOLDS), VAL, settings)
+def fit(moments, how):
+    (fitted,) = fit_pairs(moments, [PAIR], HOOK, range(N_FOLDS), VAL, how)
     return fitted
 
 
-def ridge(**changes):
-    keys = {"auto_tune": True, "alphas": ALPHAS, "regularization": 1.0, "relative": False, "scoring": "uniform"}
-    return RidgeSettings(**{**keys, **changes})
+def settings(**changes):
+    keys = {
+        "method": "ridge",
+        "normalize": False,
+        "target": "y",
+        "auto_tune": True,
+        "alphas": ALPHAS,
+        "regularization": 1.0,
+        "alpha_unit": "absolute",
+        "alpha_per_output": False,
+        "l1_ratio": 0.5,
+        "l1_ratios": (0.2, 0.9),
+        "scoring": "uniform",
+        "max_iter": 20_000,
+        "tol": 1e-10,
+    }
+    return FitSettings(**{**keys, **changes})
 
 
 def test_tuned_ridge_is_grid_search_on_the_counted_rows(data, moments):
@@ -91,7 +106,7 @@ def test_tuned_ridge_is_grid_search_on_the_counted_rows(data, moments):
     search = GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=PredefinedSplit(data["row_group"][train]), scoring="r2").fit(
         x, y
     )
-    fitted = fit(moments, ridge())
+    fitted = fit(moments, settings())
     np.testing.assert_allclose(fitted.path.mean_scores.numpy(), search.cv_results_["mean_test_score"], atol=1e-9)
     assert fitted.operator.alpha == search.best_params_["alpha"]
     np.testing.assert_allclose(fitted.operator.weight.numpy(), search.best_estimator_.coef_.T, atol=1e-8)
@@ -99,7 +114,7 @@ def test_tuned_ridge_is_grid_search_on_the_counted_rows(data, moments):
 
 def test_least_squares_is_linear_regression(data, moments):
     expected = LinearRegression().fit(*rows(data, range(N_FOLDS)))
-    operator = fit(moments, None).operator
+    operator = fit(moments, settings(method="linear")).operator
     np.testing.assert_allclose(operator.weight.numpy(), expected.coef_.T, atol=1e-8)
     np.testing.assert_allclose(operator.bias.numpy(), expected.intercept_, atol=1e-5)
 
@@ -108,12 +123,12 @@ def test_a_given_relative_alpha_is_in_units_of_the_mean_square(data, moments):
     x, y = rows(data, range(N_FOLDS))
     unit = ((x - x.mean(0)) ** 2).sum() / D
     expected = Ridge(alpha=0.01 * unit).fit(x, y)
-    operator = fit(moments, ridge(auto_tune=False, regularization=0.01, relative=True)).operator
+    operator = fit(moments, settings(auto_tune=False, regularization=0.01, alpha_unit="relative")).operator
     np.testing.assert_allclose(operator.weight.numpy(), expected.coef_.T, rtol=1e-7, atol=1e-10)
 
 
 def test_held_out_scores_come_from_moments_alone(data, moments):
-    fitted = fit(moments, ridge())
+    fitted = fit(moments, settings())
     x, y = rows(data, [VAL])
     train_x, train_y = rows(data, range(N_FOLDS))
     predictions = {
@@ -132,7 +147,7 @@ def test_held_out_scores_come_from_moments_alone(data, moments):
 
 @pytest.fixture(scope="module")
 def judged(store, data, moments):
-    fitted = fit(moments, ridge())
+    fitted = fit(moments, settings())
     training = moments.subset(range(N_FOLDS))
     means = {point: training.mean(point) for point in (SOURCE, TARGET)}
     batches = rows_by_part(store, [SOURCE, TARGET], data["groups"], [TEST])
@@ -196,13 +211,13 @@ def test_scoring_decides_alpha(scoring):
         search = GridSearchCV(Ridge(), {"alpha": alphas}, cv=PredefinedSplit(group), scoring=scorer).fit(x, y)
         best[name] = search.best_params_["alpha"]
     assert best["uniform"] != best["variance_weighted"]
-    assert fit(moments, ridge(alphas=alphas, scoring=scoring)).operator.alpha == best[scoring]
+    assert fit(moments, settings(alphas=alphas, scoring=scoring)).operator.alpha == best[scoring]
 
 
 SETTINGS = {
     "hook": HOOK,
     "method": "ridge",
-    "ridge": {"alphas": [0.1, 1.0], "relative": False, "scoring": "uniform"},
+    "fit": {"alphas": [0.1, 1.0], "alpha_unit": "absolute", "scoring": "uniform"},
     "split": {"train": 0.6, "val": 0.2, "test": 0.2},
     "cv_folds": 3,
     "precision": "float64",
@@ -210,8 +225,8 @@ SETTINGS = {
 }
 
 
-def save_artifact(root, moments, name, settings, pairs=(PAIR,), **identity):
-    fits = fit_pairs(moments, list(pairs), HOOK, range(N_FOLDS), VAL, settings)
+def save_artifact(root, moments, name, how, pairs=(PAIR,), **identity):
+    fits = fit_pairs(moments, list(pairs), HOOK, range(N_FOLDS), VAL, how)
     plan = Plan(root, "operators", "x", {"pairs": [[p.L, p.k] for p in pairs], **SETTINGS, **identity}, name=name)
     with create_artifact(plan, PROVENANCE) as draft:
         save_operators(draft.path, fits, moments.subset(range(N_FOLDS)))
@@ -219,8 +234,8 @@ def save_artifact(root, moments, name, settings, pairs=(PAIR,), **identity):
 
 
 def test_operators_on_disk_are_found_again(tmp_path, moments):
-    (fitted,), tuned = save_artifact(tmp_path, moments, "tuned", ridge())
-    _, again = save_artifact(tmp_path, moments, "again", ridge())
+    (fitted,), tuned = save_artifact(tmp_path, moments, "tuned", settings())
+    _, again = save_artifact(tmp_path, moments, "again", settings())
     saved = choose_operators([tuned, again], None)[PAIR]
     assert saved.artifact == tuned
     assert saved.settings == SETTINGS
@@ -233,8 +248,8 @@ def test_operators_on_disk_are_found_again(tmp_path, moments):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"method": "linear", "ridge": None}, ['method="ridge"', 'method="linear"', "ridge.alphas=[0.1, 1.0]"]),
-        ({"ridge": SETTINGS["ridge"] | {"alphas": [7.0]}}, ["ridge.alphas=[0.1, 1.0]", "ridge.alphas=[7.0]"]),
+        ({"method": "linear", "fit": {}}, ['method="ridge"', 'method="linear"', "fit.alphas=[0.1, 1.0]"]),
+        ({"fit": SETTINGS["fit"] | {"alphas": [7.0]}}, ["fit.alphas=[0.1, 1.0]", "fit.alphas=[7.0]"]),
         ({"hook": "mlp_out"}, ['hook="resid_post"', 'hook="mlp_out"']),
         ({"seed": 1}, ["seed=0", "seed=1"]),
         ({"precision": "float32"}, ['precision="float32"']),
@@ -242,9 +257,9 @@ def test_operators_on_disk_are_found_again(tmp_path, moments):
 )
 def test_operators_of_different_settings_are_not_mixed(tmp_path, moments, change, told):
     other_pair = LayerPair(0, 1)
-    _, first = save_artifact(tmp_path, moments, "first", ridge())
-    _, alike = save_artifact(tmp_path, moments, "alike", ridge())
-    _, other = save_artifact(tmp_path, moments, "other", ridge(), pairs=(other_pair,), **change)
+    _, first = save_artifact(tmp_path, moments, "first", settings())
+    _, alike = save_artifact(tmp_path, moments, "alike", settings())
+    _, other = save_artifact(tmp_path, moments, "other", settings(), pairs=(other_pair,), **change)
     with pytest.raises(StrataError) as caught:
         choose_operators([first, alike, other], None)
     message = str(caught.value)
@@ -256,13 +271,13 @@ def test_operators_of_different_settings_are_not_mixed(tmp_path, moments, change
 
 def test_settings_are_read_from_what_the_fingerprint_covers(tmp_path, moments):
     """The summary may say anything: it decides nothing."""
-    _, artifact = save_artifact(tmp_path, moments, "one", ridge())
+    _, artifact = save_artifact(tmp_path, moments, "one", settings())
     artifact.meta.summary.update(fitting={"method": "linear"}, pairs=[[5, 5]])
     assert choose_operators([artifact], None)[PAIR].settings == SETTINGS
 
 
 def test_truncated_means_come_with_the_remedy(tmp_path, moments):
-    _, artifact = save_artifact(tmp_path, moments, "one", ridge())
+    _, artifact = save_artifact(tmp_path, moments, "one", settings())
     file = artifact.path / "means.safetensors"
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(StrataError, match=r"means.safetensors can't be read.*fit the operators again"):

@@ -5,44 +5,15 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
-from src.activations.moments import Moments
 from src.errors import StrataError
-from src.hook_points import HookPoint
 from src.transport.solvers import fit_least_squares, fit_ridge, fit_ridge_path
+from tests.fixtures.residual_streams import X, Y, Z, moments_of, residual_stream
 
-X, Y, Z = HookPoint("resid_post", 0), HookPoint("resid_post", 1), HookPoint("resid_post", 2)
 ALPHAS = [1e-3, 0.1, 1.0, 10.0, 100.0, 1000.0, 1e4, 1e7]
 SCORERS = {
     "uniform": make_scorer(r2_score),
     "variance_weighted": make_scorer(r2_score, multioutput="variance_weighted"),
 }
-
-
-def residual_stream(n: int, d: int, seed: int = 0) -> dict[HookPoint, np.ndarray]:
-    """float32 values of three layers in float64 arrays; dimension 3 has mean 2000 and scale 300 in all of them."""
-    rng = np.random.default_rng(seed)
-    layers = [rng.standard_normal((n, d))]
-    for _ in range(2):
-        h = layers[-1]
-        update = 0.6 * np.tanh(h @ rng.standard_normal((d, d)) / np.sqrt(d))
-        layers.append(h + update + 0.15 * rng.standard_normal((n, d)))
-    for h in layers:
-        h[:, 3] = 2000 + 300 * (layers[0][:, 3] if h is layers[0] else layers[0][:, 3] / 2000 + rng.standard_normal(n))
-    layers[0][:, 3] += 30 * rng.standard_normal(n)
-    return {point: h.astype(np.float32).astype(np.float64) for point, h in zip((X, Y, Z), layers, strict=True)}
-
-
-def moments_of(data, group, precision="float64", n_groups=None, shift=None) -> Moments:
-    targets = [h for h in data if h != X]
-    moments = Moments.empty(
-        [(X, X), *((X, h) for h in targets)],
-        {h: rows.shape[1] for h, rows in data.items()},
-        n_groups or int(group.max()) + 1,
-        precision=precision,
-        shift=shift,
-    )
-    moments.update({h: torch.from_numpy(rows) for h, rows in data.items()}, torch.from_numpy(group))
-    return moments
 
 
 def grid_search(x, y, group, scoring="uniform", alphas=ALPHAS):
@@ -203,6 +174,39 @@ def test_an_optimum_at_the_end_of_the_grid_is_flagged():
     assert path([1.0, 10.0, 1e3]).at_edge
     assert path([1e-6, 1.0]).at_edge
     assert not path([1.0]).at_edge
+
+
+@pytest.mark.parametrize("scoring", ["uniform", "variance_weighted"])
+def test_each_output_gets_the_alpha_that_grid_search_finds_for_it_alone(scoring):
+    rng = np.random.default_rng(3)
+    n, d = 150, 20
+    x = rng.standard_normal((n, d))
+    x[:, 3] = 2000 + 300 * rng.standard_normal(n)
+    y = x @ rng.standard_normal((d, 6)) + rng.standard_normal((n, 6)) * [0.1, 3, 10, 30, 100, 1000]
+    group = rng.choice(4, size=n, p=[0.1, 0.2, 0.3, 0.4])
+    moments = moments_of({X: x, Y: y}, group)
+    path = fit_ridge_path(moments, X, [Y], range(4), ALPHAS, relative=False, scoring=scoring, per_output=True)[Y]
+    chosen, held_out = [], np.full((4, 6), np.nan)
+    for output in range(6):
+        scores, search = grid_search(x, y[:, output], group)
+        chosen.append(search.best_params_["alpha"])
+        held_out[:, output] = scores[:, search.best_index_]
+        np.testing.assert_allclose(path.fit.weight[:, output], search.best_estimator_.coef_, rtol=1e-7, atol=1e-9)
+        assert path.fit.bias[output] == pytest.approx(search.best_estimator_.intercept_, rel=1e-7)
+    assert len(set(chosen)) > 2
+    assert path.fit.details["output_alphas"] == chosen
+    assert path.fit.alpha is None
+    assert path.output_share.tolist() == [chosen.count(alpha) / 6 for alpha in ALPHAS]
+    assert path.edge_share == pytest.approx((chosen.count(ALPHAS[0]) + chosen.count(ALPHAS[-1])) / 6)
+    # the score is that of all outputs with their own alphas, and can't be worse than with one for all
+    sst = np.stack([((y[group == fold] - y[group == fold].mean(0)) ** 2).sum(0) for fold in range(4)])
+    weights = np.ones_like(sst) if scoring == "uniform" else sst
+    expected = ((held_out * weights).sum(1) / weights.sum(1)).mean()
+    assert path.best_score == pytest.approx(expected, abs=1e-10)
+    shared = fit_ridge_path(moments, X, [Y], range(4), ALPHAS, relative=False, scoring=scoring)[Y]
+    torch.testing.assert_close(path.scores, shared.scores)
+    if scoring == "uniform":
+        assert path.best_score > shared.best_score
 
 
 def test_bad_requests_are_refused():

@@ -21,7 +21,7 @@ def alpha_path(
     title: str = "Cross-validated score along the regularisation path",
     *,
     label: str = "CV R²",
-    relative: bool = True,
+    unit: str | None = "tr(X'X)/d_model",
 ) -> alt.FacetChart:
     """What each alpha costs against its pair's best: a panel per source layer, a line per leap, chosen alphas marked.
 
@@ -34,7 +34,7 @@ def alpha_path(
             end of its pair's grid is marked as such: a better one may lie beyond.
         title: what the figure shows.
         label: the name of the score.
-        relative: whether alphas are in units of tr(X'X)/d_model, or as scikit-learn counts them.
+        unit: what alphas are counted in; None = as scikit-learn counts them.
     """
     layers, leaps = ordered(records, "layer"), ordered(records, "leap")
     alphas = ordered(records, "alpha")
@@ -82,7 +82,7 @@ def alpha_path(
     base = alt.Chart().encode(
         x=alt.X(
             "alpha:Q",
-            title="alpha, in units of tr(X'X)/d_model" if relative else "alpha (scikit-learn's)",
+            title=f"alpha, in units of {unit}" if unit else "alpha (scikit-learn's)",
             scale=alt.Scale(type="log", domain=[min(alphas), max(alphas)], nice=False),
             axis=alt.Axis(format="~e", tickCount=5, labelFlush=False, labelOverlap="greedy"),
         ),

@@ -1,0 +1,47 @@
+import pytest
+from omegaconf import OmegaConf
+
+from src.config.schema import parse_config
+from src.config.stages import TransportConfig
+from src.stage.entry import compose
+from src.transport.settings import FitSettings
+
+
+def settings(*overrides):
+    config = OmegaConf.to_container(compose("train_transport_operators", list(overrides)), resolve=True)
+    return FitSettings.of(parse_config(TransportConfig, config))
+
+
+ALWAYS = {"normalize", "target", "alpha_unit", "auto_tune"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        (["method=linear"], {"target"}),
+        (["method=ridge"], {*ALWAYS, "alphas", "scoring", "alpha_per_output"}),
+        (["method=ridge", "auto_tune=false"], {*ALWAYS, "regularization"}),
+        (["method=lasso"], {*ALWAYS, "alphas", "scoring", "max_iter", "tol"}),
+        (["method=lasso", "auto_tune=false"], {*ALWAYS, "regularization", "max_iter", "tol"}),
+        (["method=elasticnet"], {*ALWAYS, "alphas", "l1_ratios", "scoring", "max_iter", "tol"}),
+        (["method=elasticnet", "auto_tune=false"], {*ALWAYS, "regularization", "l1_ratio", "max_iter", "tol"}),
+        *(([f"method={name}"], set()) for name in ("procrustes", "procrustes_scaled", "identity", "mean")),
+    ],
+)
+def test_the_fingerprint_covers_what_decides_the_fit_and_nothing_else(overrides, keys):
+    assert set(settings(*overrides).identity()) == keys
+
+
+@pytest.mark.parametrize("method", ["ridge", "lasso", "elasticnet"])
+def test_a_grid_of_one_s_own_wins_and_null_is_the_method_s(method):
+    own = settings(f"method={method}", "alphas=[0.5,2.0]").identity()
+    assert own["alphas"] == [0.5, 2.0]
+    relative, absolute = (settings(f"method={method}", f"alpha_unit={unit}") for unit in ("relative", "absolute"))
+    assert relative.identity()["alphas"] == list(relative.grid) != list(absolute.grid)
+    # written out, it is the same fit
+    spelled = settings(f"method={method}", f"alphas={list(relative.grid)}")
+    assert spelled.identity() == relative.identity()
+
+
+def test_least_squares_has_one_identity_for_raw_and_standardised_variables():
+    assert settings("method=linear", "normalize=true").identity() == settings("method=linear").identity()
