@@ -179,7 +179,7 @@ def finish(
             return False
         if find_finished(plan, overwrite=False) is None:
             for leftover in filter(is_abandoned, store.glob(".*")):  # of processes that were killed
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+                shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
             known = {
                 f"{part_folder(store, manifest.part).name}/{name}": entry
                 for manifest in present
