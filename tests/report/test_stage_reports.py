@@ -6,6 +6,7 @@ import torch
 from src.hook_points import HookPoint
 from src.report.evaluation import residual_figures, summary_table
 from src.report.fitting import fit_figures, pair_table
+from src.transport.affine import AffineFit, RegularizationPath
 from src.transport.bootstrap import Estimate
 from src.transport.closed_form import ClosedFormScore
 from src.transport.evaluate import PREDICTORS, Judgement, PairEvaluation
@@ -13,7 +14,6 @@ from src.transport.fitting import PairFit
 from src.transport.metrics import ResidualMetrics
 from src.transport.operator import TransportOperator
 from src.transport.pairs import LayerPair
-from src.transport.solvers import AffineFit, RidgePath
 
 SCORE = ClosedFormScore(0.5, 0.6, 1.0)
 
@@ -25,7 +25,7 @@ def fit(scoring):
         "variance_weighted": torch.tensor([[0.5, 0.6], [0.7, 0.8]]),
     }
     alphas = torch.tensor([3.0, 30.0])
-    path = RidgePath(AffineFit(weight, bias, 30.0, 10.0, 2), alphas, alphas / 3, scores, scoring, 1)
+    path = RegularizationPath(AffineFit(weight, bias, 30.0, 10.0, 2), alphas, alphas / 3, scores, scoring, 1)
     source, target = HookPoint("resid_post", 0), HookPoint("resid_post", 1)
     operator = TransportOperator(weight, bias, source, target, "ridge", 30.0, {"relative_alpha": 10.0})
     return PairFit(LayerPair(0, 1), operator, path if scoring else None, SCORE, SCORE, SCORE)
