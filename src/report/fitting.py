@@ -43,9 +43,11 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
     if any("output_alphas" in fit.operator.metadata for fit in fits):
         columns[2] = "median alpha"
     caption = (
-        f"R² is the mean over dimensions, vw weighs them by variance. {cv}: mean over the folds, what alpha was chosen "
-        "by. val: documents that no fit and no choice saw. shift: y = x + mean(y - x); identity: y = x."
+        "R² is the mean over dimensions, vw weighs them by variance. val: documents that no fit and no choice saw. "
+        "shift: y = x + mean(y - x); identity: y = x."
     )
+    if any(fit.path is not None for fit in fits):
+        caption += f" {cv}: mean over the folds, what alpha was chosen by."
     return Table("Transport operators", columns, rows, caption + _unit(fits))
 
 

@@ -88,7 +88,7 @@ def test_the_path_of_an_elastic_net_is_drawn_at_the_chosen_l1_ratio():
     path = path_of([1.0, 2.0, 1.0, 2.0], 2, ratios, unconverged=torch.zeros(2, 4, dtype=torch.int64))
     fit = pair_fit("elasticnet", path, 1.0, unconverged_outputs=0, **SPARSE)
     figure = {figure.name: figure for figure in fit_figures([fit])}["alpha_path"]
-    assert "at the chosen l1 ratio" in figure.caption
+    assert "At the chosen l1 ratio" in figure.caption
     rows = figure.chart.to_dict()["data"]["values"]
     scores = path.scores["uniform"].mean(0)
     assert [row["score"] for row in rows] == pytest.approx([float(scores[2]), float(scores[3])])

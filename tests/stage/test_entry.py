@@ -27,7 +27,7 @@ def run_script(name: str, *arguments: str, cwd: Path, **environment: str) -> sub
         ("+experiment.M=1", "experiment.M: unknown key; did you mean experiment."),
         ("cv_fold=3", "cv_fold: unknown key; did you mean cv_folds"),
         ("modle=gpt2", "modle: unknown key; did you mean model"),
-        ("l1_ratio=0.5", "l1_ratio: unknown key"),
+        ("l1ratio=0.5", "l1ratio: unknown key; did you mean l1_ratio"),
     ],
 )
 def test_unknown_overrides_are_refused_with_the_nearest_key(argument, message):

@@ -20,11 +20,14 @@ ALWAYS = {"normalize", "target", "alpha_unit", "auto_tune"}
     [
         (["method=linear"], {"target"}),
         (["method=ridge"], {*ALWAYS, "alphas", "scoring", "alpha_per_output"}),
-        (["method=ridge", "auto_tune=false"], {*ALWAYS, "regularization"}),
+        (["method=ridge", "auto_tune=false", "regularization=0.5"], {*ALWAYS, "regularization"}),
         (["method=lasso"], {*ALWAYS, "alphas", "scoring", "max_iter", "tol"}),
-        (["method=lasso", "auto_tune=false"], {*ALWAYS, "regularization", "max_iter", "tol"}),
+        (["method=lasso", "auto_tune=false", "regularization=0.5"], {*ALWAYS, "regularization", "max_iter", "tol"}),
         (["method=elasticnet"], {*ALWAYS, "alphas", "l1_ratios", "scoring", "max_iter", "tol"}),
-        (["method=elasticnet", "auto_tune=false"], {*ALWAYS, "regularization", "l1_ratio", "max_iter", "tol"}),
+        (
+            ["method=elasticnet", "auto_tune=false", "regularization=0.5"],
+            {*ALWAYS, "regularization", "l1_ratio", "max_iter", "tol"},
+        ),
         *(([f"method={name}"], set()) for name in ("procrustes", "procrustes_scaled", "identity", "mean")),
     ],
 )
