@@ -147,3 +147,12 @@ def penalties(alphas: Sequence[float], method: str, device: torch.device) -> Flo
     if len(grid) == 0 or not bool(((grid > 0) & grid.isfinite()).all()):
         raise StrataError(f"{method} needs alphas above 0, got {list(alphas)}: use method=linear for no penalty")
     return grid
+
+
+def in_absolute_units(relative: Float[Tensor, "*alpha"], unit: Float[Tensor, "*alpha"]) -> Float[Tensor, "*alpha"]:
+    """Relative penalties as scikit-learn counts them. Raises StrataError if one is beyond all numbers."""
+    absolute = relative * unit
+    if not bool(absolute.isfinite().all()):
+        alpha = f"{float(relative.max()):.3g} in units of {float(unit.max()):.3g}"
+        raise StrataError(f"an alpha of {alpha} is beyond all numbers: lower it")
+    return absolute

@@ -25,6 +25,7 @@ from src.transport.affine import (
     bias_of,
     cross_validation,
     distinct,
+    in_absolute_units,
     penalties,
     require_variation,
 )
@@ -140,7 +141,7 @@ class _Grid:
         strongest = whole.cross.abs().amax(0) / whole.n
         unit = torch.stack([part.max() for part in strongest.split(whole.widths)])[:, None, None] / ratios[:, None]
         given = given.expand(len(whole.widths), len(ratios), -1)
-        return cls(*((given * unit, given) if relative else (given, given / unit)), ratios)
+        return cls(*((in_absolute_units(given, unit), given) if relative else (given, given / unit)), ratios)
 
     @property
     def descending(self) -> list[int]:

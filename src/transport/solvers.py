@@ -15,7 +15,6 @@ from torch import Tensor
 from src.activations.moments import Moments
 from src.activations.products import Precision, add_product, exact_products
 from src.activations.statistics import Statistics
-from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport.affine import (
     SCORINGS,
@@ -26,6 +25,7 @@ from src.transport.affine import (
     bias_of,
     cross_validation,
     distinct,
+    in_absolute_units,
     penalties,
     require_variation,
 )
@@ -144,11 +144,9 @@ class _Alphas:
         if relative:
             require_variation(total, source)
         unit = total.square_scatter(source).mean()
-        if not bool((grid * unit).isfinite().all()):
-            raise StrataError(
-                f"alphas of {list(alphas)} in units of {float(unit):.3g} are beyond all numbers: lower them"
-            )
-        return cls(grid * unit, grid) if relative else cls(grid, torch.where(unit > 0, grid / unit, float("nan")))
+        if relative:
+            return cls(in_absolute_units(grid, unit), grid)
+        return cls(grid, torch.where(unit > 0, grid / unit, float("nan")))
 
 
 def _eigh(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:

@@ -247,6 +247,8 @@ def test_moments_of_more_pairs_serve_fewer(artifacts, operators, capsys):
     [
         (["regularization=10"], r"regularization=10 would be ignored: it needs auto_tune=false"),
         (["auto_tune=false"], r"auto_tune=false needs an alpha: set regularization="),
+        (["auto_tune=false", "regularization=1e308"], r"an alpha of 1e\+308 in units of .* is beyond all numbers"),
+        (["method=lasso", "auto_tune=false", "regularization=1e308"], r"an alpha of 1e\+308 .* is beyond all numbers"),
     ],
 )
 def test_an_alpha_is_given_or_tuned(artifacts, collected, overrides, message):
