@@ -17,9 +17,9 @@ from src.stage import Stage, entry_point
 
 def run(config: TransportConfig, stage: Stage) -> Artifact:
     """Fit the operators of all pairs, or reuse them."""
-    from src.activations.products import default_precision
+    from src.activations.products import resolve_precision
     from src.report.fitting import fit_figures, fit_tables, fit_text, unconverged
-    from src.stage.moments import prepare_moments
+    from src.stage.moments import pair_products, prepare_moments
     from src.stage.stores import find_store, split_store, warn_if_lopsided
     from src.transport.fitting import fit_pairs
     from src.transport.pairs import layer_pairs
@@ -30,6 +30,7 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     pairs = layer_pairs(config.experiment.L, config.experiment.k, store.layout.n_layers, "experiment.L, experiment.k")
     store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
     settings = FitSettings.of(config)
+    precision = resolve_precision(config.precision, stage.device)
     identity = {
         "pairs": [[pair.L, pair.k] for pair in pairs],
         "hook": config.hook,
@@ -37,7 +38,7 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
         "fit": settings.identity(),
         "split": config.split.model_dump(),
         "cv_folds": config.cv_folds,
-        "precision": default_precision(stage.device) if config.precision == "auto" else config.precision,
+        "precision": precision,
         "seed": config.seed,
     }
     which = str(pairs[0]) if len(pairs) == 1 else f"{len(pairs)}-pairs"
@@ -46,8 +47,8 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     finished = stage.reuse(plan)
     if finished is None:
         split = split_store(store, config.split, config.cv_folds, config.seed)
-        warn_if_lopsided(stage, split, config.split)
-        moments = prepare_moments(config, stage, store, split, pairs, stage.device)
+        warn_if_lopsided(stage, split)
+        moments = prepare_moments(stage, store, split, pair_products(pairs, config.hook), precision)
         with stage.progress("fitting", len(pairs), "pairs") as advance:
             fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings, advance)
         if (warning := unconverged(fits)) is not None:

@@ -28,6 +28,11 @@ def default_precision(device: torch.device | str) -> Precision:
     return "float32"
 
 
+def resolve_precision(wanted: Precision | Literal["auto"], device: torch.device | str) -> Precision:
+    """The precision that a user asks for; auto is that of the device."""
+    return default_precision(device) if wanted == "auto" else wanted
+
+
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Inside, matrix products use no TF32, bfloat16, autocast or autograd; the flags are put back afterwards."""

@@ -68,6 +68,11 @@ class ActivationStore:
         self.path: Path = artifact.path
         self.layout = StoreLayout.from_json(artifact.meta.summary["layout"])
 
+    @property
+    def model_name(self) -> str:
+        """The label of the model that the activations are of."""
+        return self.artifact.meta.config["model"]["name"]
+
     def __iter__(self) -> Iterator[Part]:
         for index in range(self.layout.n_parts):
             yield Part(self.path, index, self.layout.sequences_of(index).start, self.artifact.meta.fingerprint)

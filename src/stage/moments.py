@@ -1,13 +1,12 @@
 """The artifact `moments`: second moments of a store, per fold and split, made in one pass or found."""
 
-import torch
+from collections.abc import Sequence
 
-from src.activations.moments import Moments
+from src.activations.moments import Moments, Pair
 from src.activations.passes import accumulate_moments
-from src.activations.products import Precision, default_precision
+from src.activations.products import Precision
 from src.activations.store import ActivationStore
 from src.artifacts import Artifact, label, list_artifacts
-from src.config.stages import TransportConfig
 from src.hook_points import HookPoint
 from src.stage.context import Stage
 from src.stage.stores import Split
@@ -15,55 +14,55 @@ from src.transport.pairs import LayerPair
 
 
 def prepare_moments(
-    config: TransportConfig,
     stage: Stage,
     store: ActivationStore,
     split: Split,
-    pairs: list[LayerPair],
-    device: torch.device,
+    products: Sequence[Pair],
+    precision: Precision,
+    *,
+    with_test: bool = False,
 ) -> Moments:
-    """The moments of all pairs and of their sources, on a device.
+    """The products of train and val, and of test if asked for, on the stage's device; the groups are those of `split`.
 
     A finished artifact that covers them is reused, if it is undamaged.
     """
-    wanted = _products(pairs, config.hook)
-    precision: Precision = default_precision(device) if config.precision == "auto" else config.precision
-    settings = {
-        "split": config.split.model_dump(),
-        "n_folds": split.n_folds,
-        "precision": precision,
-        "seed": config.seed,
-    }
-    if not config.overwrite:
+    settings = {**split.identity(), "precision": precision}
+    if not stage.config.overwrite:
         for artifact in list_artifacts(stage.root, "moments"):
-            if _covers(artifact, store, settings, wanted) and stage.is_whole(artifact):
+            if _covers(artifact, store, settings, products, with_test) and stage.is_whole(artifact):
                 stage.say(f"{artifact.path} covers these pairs: reused")
-                return Moments.load(artifact.path, device, wanted)
-    names = sorted([str(a), str(b)] for a, b in wanted)
-    plan = stage.plan("moments", label(config.model.name), {**settings, "products": names}, [store.artifact.parent])
+                return Moments.load(artifact.path, stage.device, products)
+    names = sorted([str(a), str(b)] for a, b in products)
+    identity = {**settings, "with_test": with_test, "products": names}
+    plan = stage.plan("moments", label(store.model_name), identity, [store.artifact.parent])
+    n_groups = (split.test if with_test else split.val) + 1
     with stage.progress("moments", store.layout.n_tokens, "tokens") as advance:
-        moments = accumulate_moments(store, wanted, split.groups, split.val + 1, precision, device, advance)
+        moments = accumulate_moments(store, products, split.groups, n_groups, precision, stage.device, advance)
     with stage.create(plan) as draft:
         moments.save(draft.path)
-        draft.summary = {
-            "rows": {
-                "train": int(moments.count[: split.n_folds].sum()),
-                "val": int(moments.count[split.val]),
-            },
-        }
+        rows = {"train": int(moments.count[: split.n_folds].sum()), "val": int(moments.count[split.val])}
+        draft.summary = {"rows": rows | ({"test": int(moments.count[split.test])} if with_test else {})}
     return moments
 
 
-def _products(pairs: list[LayerPair], hook: str) -> list[tuple[HookPoint, HookPoint]]:
-    grams = [(pair.source(hook), pair.source(hook)) for pair in pairs]
+def pair_products(pairs: Sequence[LayerPair], hook: str, *, targets_too: bool = False) -> list[Pair]:
+    """X'X of every source and X'Y of every pair: what operators are fitted from; Y'Y too for canonical correlations."""
+    points: list[HookPoint] = [pair.source(hook) for pair in pairs]
+    if targets_too:
+        points += [pair.target(hook) for pair in pairs]
+    grams = [(point, point) for point in points]
     return list(dict.fromkeys([*grams, *((pair.source(hook), pair.target(hook)) for pair in pairs)]))
 
 
-def _covers(artifact: Artifact, store: ActivationStore, settings: dict, wanted: list) -> bool:
+def _covers(
+    artifact: Artifact, store: ActivationStore, settings: dict, products: Sequence[Pair], with_test: bool
+) -> bool:
     identity = dict(artifact.meta.identity)
     held = {tuple(names) for names in identity.pop("products", [])}
+    has_test = identity.pop("with_test", False)
     return (
         artifact.meta.parents == [store.artifact.parent]
         and identity == settings
-        and {(str(a), str(b)) for a, b in wanted} <= held
+        and (has_test or not with_test)
+        and {(str(a), str(b)) for a, b in products} <= held
     )

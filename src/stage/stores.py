@@ -1,6 +1,7 @@
 """Find what an earlier stage made: the activation store of a model and a dataset, and its split into groups."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int8
@@ -43,12 +44,19 @@ def find_store(stage: Stage, chosen: str | None, model: ModelConfig, dataset: Da
 class Split:
     """The group of every sequence of a store: groups 0..n_folds-1 are the folds of train, then val, then test.
 
-    documents: the document of every sequence, from 0; documents that share text count as one.
+    documents: the document of every sequence, from 0; documents that share text count as one. wanted: the shares that
+    were asked for. seed: of the hashes that decide it.
     """
 
     groups: Int8[np.ndarray, " sequence"]
     documents: Int[np.ndarray, " sequence"]
     n_folds: int
+    wanted: SplitConfig
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the split of a store, for fingerprints."""
+        return {"split": self.wanted.model_dump(), "n_folds": self.n_folds, "seed": self.seed}
 
     @property
     def train(self) -> list[int]:
@@ -80,12 +88,12 @@ def split_store(store: ActivationStore, shares: SplitConfig, n_folds: int, seed:
     """Split a store by document: by contents and seed alone, so that every stage finds the same split again."""
     hashes = store_hashes(store, seed)
     groups = split_groups(hashes, (shares.train, shares.val, shares.test), n_folds)
-    return Split(groups, np.unique(hashes, return_inverse=True)[1], n_folds)
+    return Split(groups, np.unique(hashes, return_inverse=True)[1], n_folds, shares, seed)
 
 
-def warn_if_lopsided(stage: Stage, split: Split, wanted: SplitConfig) -> None:
+def warn_if_lopsided(stage: Stage, split: Split) -> None:
     """Warn where a few large documents, or many that share text, give train, val and test other shares than asked."""
-    found, asked = split.shares(), (wanted.train, wanted.val, wanted.test)
+    found, asked = split.shares(), (split.wanted.train, split.wanted.val, split.wanted.test)
     if max(abs(share - goal) for share, goal in zip(found, asked, strict=True)) > _LOPSIDED:
         shares = ", ".join(f"{share:.0%}" for share in found)
         stage.warn(

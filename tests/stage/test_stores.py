@@ -14,14 +14,14 @@ WANTED = SplitConfig(train=0.6, val=0.2, test=0.2)
 @pytest.mark.parametrize(("sizes", "is_told"), [((3, 3, 2, 2), False), ((1, 1, 7, 1), True)])
 def test_shares_that_are_far_from_what_was_asked_are_told(sizes, is_told):
     groups = np.repeat(np.arange(4, dtype=np.int8), sizes)  # two folds, val, test
-    split = Split(groups, np.arange(10), n_folds=2)
+    split = Split(groups, np.arange(10), 2, WANTED, seed=0)
     told: list[str] = []
-    warn_if_lopsided(SimpleNamespace(warn=told.append), split, WANTED)  # type: ignore[arg-type]
+    warn_if_lopsided(SimpleNamespace(warn=told.append), split)  # type: ignore[arg-type]
     assert bool(told) == is_told
     if told:
         assert "20%, 70%, 10% of the sequences" in told[0]
 
 
 def test_documents_of_the_test_share_are_counted_once():
-    split = Split(np.array([0, 1, 2, 3, 3, 3], np.int8), np.array([0, 1, 2, 3, 3, 4]), n_folds=2)
+    split = Split(np.array([0, 1, 2, 3, 3, 3], np.int8), np.array([0, 1, 2, 3, 3, 4]), 2, WANTED, seed=0)
     assert split.n_test_documents == 2
