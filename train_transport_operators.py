@@ -33,6 +33,7 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     pairs = layer_pairs(wanted.L, wanted.k, store.layout.n_layers, keys, wanted.position_offset)
     store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
     settings = FitSettings.of(config)
+    settings.require_width(store.layout.d_model)
     precision = resolve_precision(config.precision, stage.device)
     identity = {
         "pairs": [pair.identity() for pair in pairs],
@@ -52,7 +53,8 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     if finished is None:
         split = split_store(store, config.split, config.cv_folds, config.seed)
         warn_if_lopsided(stage, split)
-        moments = prepare_moments(stage, store, split, pair_products(pairs, config.hook), precision)
+        products = pair_products(pairs, config.hook, targets_too=settings.needs_target_products)
+        moments = prepare_moments(stage, store, split, products, precision)
         with stage.progress("fitting", len(pairs), "pairs") as advance:
             fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings, advance)
         if (warning := unconverged(fits)) is not None:

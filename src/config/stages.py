@@ -14,9 +14,19 @@ Leap = Annotated[int, Field(ge=1)]
 Offsets = int | Annotated[list[int], Field(min_length=1)]
 Leaps = Leap | Annotated[list[Leap], Field(min_length=1)] | Literal["all"]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 L1Ratio = Annotated[float, Field(gt=0, le=1)]
 Method = Literal[
-    "ridge", "linear", "lasso", "elasticnet", "procrustes", "procrustes_scaled", "identity", "identity_shift", "mean"
+    "ridge",
+    "linear",
+    "reduced_rank",
+    "lasso",
+    "elasticnet",
+    "procrustes",
+    "procrustes_scaled",
+    "identity",
+    "identity_shift",
+    "mean",
 ]
 AlphaUnit = Literal["relative", "absolute"]
 
@@ -119,15 +129,25 @@ class TransportConfig(StageConfig):
     auto_tune: bool = Field(
         description="choose alpha (and l1_ratio) by cross-validation; false = use regularization (and l1_ratio)"
     )
-    regularization: Positive | None = Field(description="alpha when auto_tune=false, in alpha_unit; else null")
+    regularization: NotNegative | None = Field(
+        description="alpha when auto_tune=false, in alpha_unit; else null. 0 (no penalty) for reduced_rank alone"
+    )
     alpha_unit: AlphaUnit = Field(
-        description="absolute = scikit-learn's alpha; relative = for ridge units of tr(X'X)/d_model of the centred "
-        "training rows, for lasso and elasticnet units of the smallest alpha at which all coefficients are 0"
+        description="absolute = scikit-learn's alpha; relative = for ridge and reduced_rank in tr(X'X)/d_model of the "
+        "centred training rows, for lasso and elasticnet units of the smallest alpha at which all coefficients are 0"
     )
     alphas: Annotated[list[Positive], Field(min_length=1)] | None = Field(
         description="grid for auto_tune, in alpha_unit; null = the method's own"
     )
     alpha_per_output: bool = Field(description="ridge: choose an alpha for each output dimension by its own R2")
+    rank: Annotated[int, Field(ge=1)] | None = Field(
+        description="reduced_rank: rank of the operator (of its change for target=delta); null = the best of all ranks "
+        "by cross-validation"
+    )
+    rank_metric: Literal["raw", "whitened"] = Field(
+        description="reduced_rank: errors that the best map of a rank has least of: as they are, or in units of the "
+        "covariance of y, every direction alike"
+    )
     l1_ratio: L1Ratio = Field(description="elasticnet with auto_tune=false: share of the L1 penalty; 1 = lasso")
     l1_ratios: list[L1Ratio] = Field(min_length=1, description="elasticnet: grid for auto_tune")
     max_iter: int = Field(ge=1, description="lasso, elasticnet: steps per output and alpha at most")
@@ -146,13 +166,17 @@ class TransportConfig(StageConfig):
     @model_validator(mode="after")
     def _nothing_in_vain(self) -> Self:
         """A key that the method can't heed is a misunderstanding."""
-        penalised = ("ridge", "lasso", "elasticnet")
+        penalised = ("ridge", "reduced_rank", "lasso", "elasticnet")
         if self.normalize and self.method not in ("linear", *penalised):
             raise ValueError(f"normalize=true means nothing to method={self.method}: leave it out")
         if self.target == "delta" and self.method not in ("linear", *penalised):
             raise ValueError(f"target=delta means nothing to method={self.method}: leave it out")
         if self.alpha_per_output and not (self.method == "ridge" and self.auto_tune):
             raise ValueError("alpha_per_output=true needs method=ridge and auto_tune=true")
+        if self.method != "reduced_rank" and (self.rank is not None or self.rank_metric != "raw"):
+            raise ValueError(f"rank and rank_metric mean nothing to method={self.method}: they need reduced_rank")
+        if self.regularization == 0 and self.method != "reduced_rank":
+            raise ValueError("regularization=0 is method=linear; reduced_rank alone takes no penalty as a penalty")
         if self.method in penalised and self.auto_tune and self.regularization is not None:
             raise ValueError(f"regularization={self.regularization:g} would be ignored: it needs auto_tune=false")
         if self.method in penalised and not self.auto_tune and self.regularization is None:

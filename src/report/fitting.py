@@ -8,6 +8,8 @@ from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.figures.alpha_path import alpha_path
 from src.report.figures.heatmap import pair_heatmap
 from src.report.figures.offset_curves import offset_curves
+from src.report.figures.rank import shown_ranks
+from src.report.figures.rank_path import rank_path
 from src.report.tables import Cell, Table
 from src.transport.fitting import PairFit
 from src.transport.saved import score_rows
@@ -24,6 +26,7 @@ def fit_tables(fits: Sequence[PairFit]) -> list[Table]:
 def pair_table(fits: Sequence[PairFit]) -> Table:
     """One row per pair: alpha, cross-validated and held-out R2, and the baselines that need no fit."""
     rows, pairs = [], [fit.pair for fit in fits]
+    is_reduced = fits[0].operator.method == "reduced_rank"
     for fit in fits:
         own_alphas = fit.operator.metadata.get("output_alphas")
         rows.append(
@@ -31,6 +34,7 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
                 *pair_cells(fit.pair, pairs),
                 fit.operator.alpha if own_alphas is None else median(own_alphas),
                 fit.operator.metadata["relative_alpha"],
+                *([fit.operator.metadata["rank"]] if is_reduced else []),
                 _optimum(fit),
                 None if fit.path is None else fit.path.best_score,
                 fit.val.r2_uniform,
@@ -42,20 +46,36 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
     cv = _cv_score(fits)
     alpha = "median alpha" if any("output_alphas" in fit.operator.metadata for fit in fits) else "alpha"
     scores = [cv, "val R²", "val R² vw", "shift vw", "identity vw"]
-    columns = [*pair_columns(pairs), alpha, "relative", "optimum", *scores]
+    columns = [*pair_columns(pairs), alpha, "relative", *(["rank"] if is_reduced else []), "optimum", *scores]
     caption = (
         "R² is the mean over dimensions, vw weighs them by variance. val: documents that no fit and no choice saw. "
         "shift: y = x + mean(y - x); identity: y = x."
     )
     if any(fit.path is not None for fit in fits):
-        caption += f" {cv}: mean over the folds, what alpha was chosen by."
+        tuned = {(True, True): "alpha and rank were", (False, True): "rank was"}
+        what = tuned.get((_tunes_alpha(fits), _ranks_tried(fits) > 1), "alpha was")
+        caption += f" {cv}: mean over the folds, what {what} chosen by."
+    if is_reduced:
+        caption += f" rank: of {len(fits[0].operator.bias):,} at most"
+        caption += ", chosen by cross-validation." if _ranks_tried(fits) > 1 else "."
     if any(pair.offset for pair in pairs):
         caption += " offset: the target is so many tokens after the source; all offsets are fitted on the same tokens."
     return Table("Transport operators", columns, rows, caption + _unit(fits))
 
 
+def _tunes_alpha(fits: Sequence[PairFit]) -> bool:
+    """Whether there was more than one alpha to choose from."""
+    return any(fit.path is not None and len(fit.path.alphas.unique()) > 1 for fit in fits)
+
+
+def _ranks_tried(fits: Sequence[PairFit]) -> int:
+    """The number of ranks that there was to choose from; 0 for methods that have none."""
+    paths = [fit.path for fit in fits if fit.path is not None and fit.path.ranks is not None]
+    return max((len(path.ranks.unique()) for path in paths if path.ranks is not None), default=0)
+
+
 def _optimum(fit: PairFit) -> str:
-    if fit.path is None:
+    if fit.path is None or (fit.path.ranks is not None and not _tunes_alpha([fit])):
         return "-"
     if fit.path.per_output is not None:
         return f"{1 - fit.path.edge_share:.0%} inside"
@@ -71,7 +91,7 @@ def _unit(fits: Sequence[PairFit]) -> str:
 def _relative_unit(fits: Sequence[PairFit]) -> str:
     """What relative alphas are counted in; empty where there is no alpha."""
     method = fits[0].operator.method
-    if method == "ridge":
+    if method in ("ridge", "reduced_rank"):
         return "tr(X'X)/d_model"
     return "the smallest at which all coefficients are 0" if method in _SPARSE else ""
 
@@ -118,9 +138,9 @@ def fit_text(fits: Sequence[PairFit]) -> str:
         lines.append(
             f"The best alpha lies at an edge of the grid for {', '.join(edges)}: widen alphas to be sure of it."
         )
-    elif any(fit.path is not None for fit in fits):
+    elif _tunes_alpha(fits):
         lines.append("Each alpha was chosen inside its grid.")
-    else:
+    elif not any(fit.path is not None for fit in fits):
         lines.append("Nothing was tuned.")
     if (warning := unconverged(fits)) is not None:
         lines.append(warning[0].upper() + warning[1:] + ".")
@@ -173,8 +193,14 @@ def _figures(fits: Sequence[PairFit], relative: bool) -> list[NamedChart]:
             "eval.py.",
         )
     ]
-    if records:
+    if _ranks_tried(fits) > 1:
+        ranks = [record for fit in fits for record in _rank_records(fit)]
+        caption = "At the chosen alpha; the rank with the best mean over the folds is marked."
+        chart = rank_path(ranks, label=_cv_score(fits))
+        figures.append(NamedChart("rank_path", "Choice of rank", chart, caption))
+    if records and (_tunes_alpha(fits) or not _ranks_tried(fits)):
         ratio = " At the chosen l1 ratio." if fits[0].operator.method == "elasticnet" else ""
+        ratio = " At the chosen rank." if _ranks_tried(fits) else ratio
         caption = f"A flat curve: the choice hardly matters. Bands span the folds, each against itself.{ratio}"
         unit = _relative_unit(fits) if relative else None
         chart = alpha_path(records, label=_cv_score(fits), unit=unit)
@@ -183,14 +209,14 @@ def _figures(fits: Sequence[PairFit], relative: bool) -> list[NamedChart]:
 
 
 def _path_records(fit: PairFit, relative: bool) -> list[dict]:
-    """One record per alpha, of the chosen l1_ratio where there are several: the mean over the folds, and each fold."""
+    """One record per alpha, of the chosen l1_ratio or rank: the mean over the folds, and each fold."""
     assert fit.path is not None
     rows = score_rows(fit)
-    ratios = {row["l1_ratio"] for row in rows if row["chosen"]}
+    others = {(row["l1_ratio"], row["rank"]) for row in rows if row["chosen"]}
     name = f"r2_{fit.path.scoring}"
     by_alpha: dict[float, list[dict]] = {}
     for row in rows:
-        if row["l1_ratio"] in ratios:
+        if (row["l1_ratio"], row["rank"]) in others:
             by_alpha.setdefault(row["relative_alpha" if relative else "alpha"], []).append(row)
     return [
         {
@@ -202,4 +228,20 @@ def _path_records(fit: PairFit, relative: bool) -> list[dict]:
             "chosen": of_alpha[0]["chosen"],
         }
         for alpha, of_alpha in by_alpha.items()
+    ]
+
+
+def _rank_records(fit: PairFit) -> list[dict]:
+    """One record per rank that is worth drawing, at the chosen alpha: the mean over the folds."""
+    path = fit.path
+    if path is None or path.ranks is None:
+        return []
+    of_alpha = path.alphas == path.alphas[path.best]
+    ranks, scores = path.ranks[of_alpha.cpu()].tolist(), path.mean_scores[of_alpha].tolist()
+    chosen = int(path.ranks[path.best])
+    shown = {*shown_ranks(max(ranks)), chosen}
+    return [
+        {"layer": fit.pair.L, "leap": fit.pair.k, "rank": rank, "score": score, "chosen": rank == chosen}
+        for rank, score in zip(ranks, scores, strict=True)
+        if rank in shown
     ]

@@ -40,10 +40,10 @@ class AffineFit:
 class RegularizationPath:
     """Held-out R2 of every candidate penalty, and the fit with the best of them on all training rows.
 
-    A candidate is an alpha, or an alpha with an l1_ratio. scores: for each scoring, [split, candidate]; R2 of a split
-    is about the split's own mean, as scikit-learn's r2_score. best: the candidate with the highest mean score when all
-    outputs share it. per_output: what was chosen where each output has its own candidate. unconverged: outputs of each
-    split and candidate whose solver ran out of iterations (None: the solver is not iterative).
+    A candidate is an alpha, or an alpha with an l1_ratio or a rank. scores: for each scoring, [split, candidate]; R2 of
+    a split is about the split's own mean, as scikit-learn's r2_score. best: the candidate with the highest mean score
+    when all outputs share it. per_output: what was chosen where each output has its own candidate. unconverged: outputs
+    of each split and candidate whose solver ran out of iterations (None: the solver is not iterative).
     """
 
     fit: AffineFit
@@ -55,6 +55,7 @@ class RegularizationPath:
     l1_ratios: Float[Tensor, "candidate"] | None = None
     per_output: "OutputChoice | None" = None
     unconverged: Int[Tensor, "split candidate"] | None = None
+    ranks: Int[Tensor, "candidate"] | None = None
 
     @property
     def mean_scores(self) -> Float[Tensor, "candidate"]:

@@ -17,6 +17,7 @@ from src.transport.operator import TransportOperator
 from src.transport.orthogonal import fit_procrustes
 from src.transport.pairs import LayerPair
 from src.transport.preprocessing import Preprocessing
+from src.transport.reduced_rank import fit_reduced_rank, fit_reduced_rank_path
 from src.transport.settings import FitSettings
 from src.transport.solvers import fit_least_squares, fit_ridge, fit_ridge_path
 
@@ -82,6 +83,17 @@ def _ridge(
     return fit_ridge_path(moments, source, targets, train, *how)
 
 
+def _reduced_rank(
+    moments: Moments, source: HookPoint, targets: Sequence[HookPoint], train: Sequence[int], settings: FitSettings
+) -> _Fits:
+    how = (settings.relative, settings.preprocessing)
+    alphas = settings.grid if settings.auto_tune else (settings.penalty,)
+    if len(alphas) == 1 and settings.rank is not None:
+        return fit_reduced_rank(moments, source, targets, train, alphas[0], settings.rank, settings.rank_metric, *how)
+    chosen_by = (settings.rank, settings.rank_metric, settings.scoring)
+    return fit_reduced_rank_path(moments, source, targets, train, alphas, *chosen_by, *how)
+
+
 def _elastic_net(lasso: bool) -> _Fitter:
     def fit(
         moments: Moments, source: HookPoint, targets: Sequence[HookPoint], train: Sequence[int], settings: FitSettings
@@ -107,6 +119,7 @@ def _baseline(name: Baseline) -> _Fitter:
 _FITTERS: Mapping[Method, _Fitter] = {
     "linear": _linear,
     "ridge": _ridge,
+    "reduced_rank": _reduced_rank,
     "lasso": _elastic_net(lasso=True),
     "elasticnet": _elastic_net(lasso=False),
     "procrustes": _procrustes(scaled=False),

@@ -40,16 +40,20 @@ def standardised(statistics: Statistics, scale: Mapping[HookPoint, Float[Tensor,
 def difference(statistics: Statistics, source: HookPoint, targets: Sequence[HookPoint]) -> Statistics:
     """The same statistics, with every target replaced by target - source.
 
-    Takes the products (source, source) and (source, target). Raises StrataError if a target has another width.
+    Takes the products (source, source) and (source, target), and (target, target) if that of the differences is asked
+    for. Raises StrataError if a target has another width.
     """
     for target in targets:
         require_equal_widths(statistics, source, target, "target=delta")
 
     def product(a: HookPoint, b: HookPoint) -> Tensor:
-        # only targets differ: a (source, target) pair is all that any solver asks for besides the source's own
+        # of targets, solvers ask for the pairs (source, target) and (target, target) alone
         if b not in targets:
             return statistics.product(a, b)
-        return statistics.product(a, b) - statistics.product(a, source)
+        if a == source:
+            return statistics.product(a, b) - statistics.product(a, source)
+        cross = statistics.product(source, b)
+        return statistics.product(a, b) - cross - cross.T + statistics.product(source, source)
 
     def less_source(values: Mapping[HookPoint, Tensor]) -> dict[HookPoint, Tensor]:
         return {h: values[h] - values[source] if h in targets else values[h] for h in (source, *targets)}

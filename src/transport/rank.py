@@ -7,8 +7,9 @@ canonical correlations); *raw*, errors as they are, so directions count by their
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -61,10 +62,31 @@ def reduced_rank_factors(
     Izenman (1975) for alpha = 0, in the raw metric the principal components of the fitted values; Mukherjee and Zhu
     (2011) with a penalty.
     """
-    with exact_products():
-        root = _source_root(train, source, alpha, floor)
-        whitening = Whitening.of(train, target, floor) if metric == "whitened" else None
-        return _reduced_rank(root.T @ train.scatter(source, target), root, whitening)
+    (factors,) = ReducedRankRegression(train, source, metric, floor).factors(target, [alpha])
+    return factors
+
+
+class ReducedRankRegression:
+    """`reduced_rank_factors` of one source, whose decomposition serves all its targets and penalties."""
+
+    def __init__(self, train: Statistics, source: HookPoint, metric: Metric, floor: float = EIGENVALUE_FLOOR) -> None:
+        self._train, self._source, self._metric, self._floor = train, source, metric, floor
+
+    @cached_property
+    def _spectrum(self) -> tuple[Float[Tensor, "d_in"], Float[Tensor, "d_in d_in"]]:
+        return _spectrum(self._train, self._source)
+
+    def factors(self, target: HookPoint, alphas: Sequence[float]) -> Iterator[RankFactors]:
+        """The factors of a target for each penalty; whitened, they need the pair (target, target)."""
+        with exact_products():
+            whitening = Whitening.of(self._train, target, self._floor) if self._metric == "whitened" else None
+            scatter = self._train.scatter(self._source, target)
+        for alpha in alphas:
+            with exact_products():
+                spectrum = self._spectrum if alpha else None
+                root = _source_root(self._train, self._source, alpha, self._floor, spectrum=spectrum)
+                factors = _reduced_rank(root.T @ scatter, root, whitening)
+            yield factors
 
 
 def truncated_svd_factors(weight: Float[Tensor, "d_in d_out"]) -> RankFactors:
@@ -74,22 +96,34 @@ def truncated_svd_factors(weight: Float[Tensor, "d_in d_out"]) -> RankFactors:
 
 
 def _source_root(
-    train: Statistics, source: HookPoint, alpha: float, floor: float, whitening: Whitening | None = None
+    train: Statistics,
+    source: HookPoint,
+    alpha: float,
+    floor: float,
+    whitening: Whitening | None = None,
+    spectrum: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, "d_in k"]:
     """K with K K' = (Sxx + alpha I)^-1, or a generalised inverse of Sxx if alpha is 0."""
     if not (alpha >= 0 and math.isfinite(alpha)):
         raise StrataError(f"alpha must be a number of at least 0, got {alpha}")
     if alpha == 0:
         return (whitening or Whitening.of(train, source, floor)).into
+    values, vectors = spectrum or _spectrum(train, source)
+    return vectors * (values + alpha).rsqrt()
+
+
+def _spectrum(train: Statistics, source: HookPoint) -> tuple[Float[Tensor, "d_in"], Float[Tensor, "d_in d_in"]]:
     values, vectors = torch.linalg.eigh(train.scatter(source, source))
-    return vectors * (values.clamp(min=0) + alpha).rsqrt()
+    # a scatter matrix has no negative eigenvalues but by rounding
+    return values.clamp(min=0), vectors
 
 
 def _reduced_rank(
     crossed: Float[Tensor, "k d_out"], root: Float[Tensor, "d_in k"], whitening: Whitening | None
 ) -> RankFactors:
     left, values, right = torch.linalg.svd(crossed @ whitening.into if whitening else crossed, full_matrices=False)
-    back = right @ whitening.back if whitening else right
+    # an output that shares nothing with the source is predicted by its mean, not by rounding
+    back = right @ whitening.back if whitening else right * (crossed != 0).any(0)
     return RankFactors(root @ left * values, back.T)
 
 
@@ -113,7 +147,7 @@ class _Rows:
         self.sxy = rows.scatter(source, target, about=train)
         self.syy = rows.scatter(target, target, about=train)
 
-    def scores(self, factors: RankFactors, whitening: Whitening) -> dict[Metric, "_Expansion"]:
+    def scores(self, factors: RankFactors, whitening: Whitening) -> dict[Metric, "Expansion"]:
         gram = factors.left.T @ self.sxx @ factors.left
         crossed = factors.left.T @ self.sxy
         return {
@@ -126,14 +160,14 @@ class _Rows:
             ),
         }
 
-    def _expand(self, gram: Tensor, crossed: Tensor, right: Tensor, total: Tensor) -> "_Expansion":
+    def _expand(self, gram: Tensor, crossed: Tensor, right: Tensor, total: Tensor) -> "Expansion":
         if not total > 0:
             raise StrataError(f"{self.target} does not vary among the held-out rows: hold out more sequences")
-        return _Expansion((crossed.T * right).sum(0), gram * (right.T @ right), total)
+        return Expansion((crossed.T * right).sum(0), gram * (right.T @ right), total)
 
 
 @dataclass(frozen=True)
-class _Expansion:
+class Expansion:
     """SSE(r) = total - 2 sum_{i<=r} linear_i + sum_{i,j<=r} quadratic_ij, of a map with factors a_i b_i' in a metric.
 
     linear_i = a_i' Hxy M b_i, quadratic_ij = (a_i' Hxx a_j) (b_i' M b_j), total = tr(M Hyy); M the metric.
@@ -143,10 +177,17 @@ class _Expansion:
     quadratic: Float[Tensor, "k k"]
     total: Float[Tensor, ""]
 
+    def sse(self, d: int) -> Float[Tensor, "d"]:
+        """For r = 1..d."""
+        return self.total - self._explained(d)
+
     def r2(self, d: int) -> Float[Tensor, "d"]:
         """For r = 1..d."""
+        return self._explained(d) / self.total
+
+    def _explained(self, d: int) -> Float[Tensor, "d"]:
         added = 2 * self.linear - 2 * self.quadratic.tril(-1).sum(1) - self.quadratic.diagonal()
-        return padded(added, d).cumsum(0) / self.total
+        return padded(added, d).cumsum(0)
 
     def ceiling(self, d: int) -> Float[Tensor, "d"]:
         """R2 if each factor were scaled at its best for these rows; a factor of the wrong sign counts against it.
@@ -219,7 +260,7 @@ def match_ranks(
         if weight is not None:
             families["truncated_svd"] = truncated_svd_factors(weight.to(root))
         rows = _Rows(held_out, train, source, target)
-        scores: dict[Family, dict[Metric, _Expansion]] = {}
+        scores: dict[Family, dict[Metric, Expansion]] = {}
         for family, factors in families.items():
             scores[family] = rows.scores(factors, of_target)
     own: dict[Metric, Family] = {"whitened": "reduced_rank_whitened", "raw": "reduced_rank_raw"}

@@ -35,9 +35,10 @@ def save_operators(folder: Path, fits: Sequence[PairFit], training: Statistics) 
         for point in (fit.operator.source, fit.operator.target):
             means[str(point)] = training.mean(point)
     save_tensors(folder / _MEANS, means)
-    pq.write_table(
-        pa.Table.from_pylist([row for fit in fits for row in score_rows(fit)], _SCORE_COLUMNS), folder / _SCORES
-    )
+    # pair by pair: where ranks are tuned, a pair has thousands of rows
+    with pq.ParquetWriter(folder / _SCORES, _SCORE_COLUMNS) as writer:
+        for fit in fits:
+            writer.write_table(pa.Table.from_pylist(score_rows(fit), _SCORE_COLUMNS))
 
 
 _SCORE_COLUMNS = pa.schema(
@@ -49,6 +50,7 @@ _SCORE_COLUMNS = pa.schema(
         ("alpha", pa.float64()),
         ("relative_alpha", pa.float64()),
         ("l1_ratio", pa.float64()),
+        ("rank", pa.int32()),
         ("r2_uniform", pa.float64()),
         ("r2_variance_weighted", pa.float64()),
         ("unconverged", pa.int32()),
@@ -70,6 +72,7 @@ def score_rows(fit: PairFit) -> list[dict]:
     uniform, weighted = path.scores["uniform"].tolist(), path.scores["variance_weighted"].tolist()
     alphas, relative, shares = path.alphas.tolist(), path.relative_alphas.tolist(), path.output_share.tolist()
     ratios = None if path.l1_ratios is None else path.l1_ratios.tolist()
+    ranks = None if path.ranks is None else path.ranks.tolist()
     unconverged = None if path.unconverged is None else path.unconverged.tolist()
     return [
         {
@@ -80,6 +83,7 @@ def score_rows(fit: PairFit) -> list[dict]:
             "alpha": alphas[place],
             "relative_alpha": relative[place],
             "l1_ratio": None if ratios is None else ratios[place],
+            "rank": None if ranks is None else ranks[place],
             "r2_uniform": uniform[fold][place],
             "r2_variance_weighted": weighted[fold][place],
             "unconverged": None if unconverged is None else unconverged[fold][place],

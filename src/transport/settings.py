@@ -5,14 +5,20 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from src.config.stages import AlphaUnit, Method, TransportConfig
+from src.errors import StrataError
 from src.transport.affine import Scoring
 from src.transport.preprocessing import Preprocessing, Target
+from src.transport.rank import Metric
 
+_RIDGE_GRID = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_ABSOLUTE_RIDGE_GRID = (0.1, 1.0, 10.0, 100.0, 1000.0, 2000.0, 5000.0, 10_000.0)
 _SPARSE_GRID = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 # The grids of alphas=null. Absolute ones are those in the code of Activation Transport Operators (arXiv 2508.17540).
 DEFAULT_ALPHAS: Mapping[tuple[Method, AlphaUnit], tuple[float, ...]] = {
-    ("ridge", "relative"): (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-    ("ridge", "absolute"): (0.1, 1.0, 10.0, 100.0, 1000.0, 2000.0, 5000.0, 10_000.0),
+    ("ridge", "relative"): _RIDGE_GRID,
+    ("ridge", "absolute"): _ABSOLUTE_RIDGE_GRID,
+    ("reduced_rank", "relative"): _RIDGE_GRID,
+    ("reduced_rank", "absolute"): _ABSOLUTE_RIDGE_GRID,
     ("lasso", "relative"): _SPARSE_GRID,
     ("lasso", "absolute"): (0.01, 0.1, 1.0, 10.0, 100.0),
     ("elasticnet", "relative"): _SPARSE_GRID,
@@ -25,6 +31,7 @@ _PENALISED = ("normalize", "target", "alpha_unit", "auto_tune")
 _USED: Mapping[Method, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "linear": (("target",), (), ()),
     "ridge": (_PENALISED, ("alphas", "scoring", "alpha_per_output"), ("regularization",)),
+    "reduced_rank": ((*_PENALISED, "rank", "rank_metric"), ("alphas", "scoring"), ("regularization",)),
     "lasso": ((*_PENALISED, "max_iter", "tol"), ("alphas", "scoring"), ("regularization",)),
     "elasticnet": (
         (*_PENALISED, "max_iter", "tol"),
@@ -59,6 +66,8 @@ class FitSettings:
     scoring: Scoring
     max_iter: int
     tol: float
+    rank: int | None = None
+    rank_metric: Metric = "raw"
 
     @classmethod
     def of(cls, config: TransportConfig) -> Self:
@@ -88,10 +97,22 @@ class FitSettings:
         """What is fitted in place of x and y."""
         return Preprocessing(self.normalize, self.target)
 
+    @property
+    def needs_target_products(self) -> bool:
+        """Whether the fit takes the products (target, target)."""
+        return self.method == "reduced_rank" and self.rank_metric == "whitened"
+
+    def require_width(self, d_model: int) -> None:
+        """StrataError if the rank is above the width of the activations."""
+        if self.rank is not None and self.rank > d_model:
+            raise StrataError(f"rank={self.rank}: activations are {d_model} wide, so the rank is {d_model} at most")
+
     def identity(self) -> dict[str, Any]:
         """What decides the fit, for the fingerprint of an artifact: no setting that is not used."""
         always, tuned, given = _USED[self.method]
         used = {name: getattr(self, name) for name in (*always, *(tuned if self.auto_tune else given))}
+        if self.method == "reduced_rank" and self.rank is None:
+            used["scoring"] = self.scoring  # which chooses the rank, whether alpha is tuned or not
         if "alphas" in used:
             used["alphas"] = self.grid
         return {name: list(value) if isinstance(value, tuple) else value for name, value in used.items()}

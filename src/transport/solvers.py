@@ -61,7 +61,7 @@ def fit_ridge_path(
     """
     total = moments.subset(distinct(folds))
     whole = preprocessing.of(total, source, targets)
-    grid = _Alphas.of(whole(total), source, alphas, relative)
+    grid = RidgeAlphas.of(whole(total), source, alphas, relative)
     splits = cross_validation(moments, folds)
     with exact_products():
         bases = [
@@ -95,7 +95,7 @@ def fit_ridge(
     """Ridge with one given alpha (in the units of `fit_ridge_path`) on all rows of the groups; no scores."""
     total = moments.subset(distinct(groups))
     prepared = preprocessing.of(total, source, targets)
-    grid = _Alphas.of(prepared(total), source, [alpha], relative)
+    grid = RidgeAlphas.of(prepared(total), source, [alpha], relative)
     with exact_products():
         ridge = _Ridge(prepared)
         return {target: ridge.fit(target, grid, 0) for target in targets}
@@ -132,14 +132,15 @@ def fit_least_squares(
 
 
 @dataclass(frozen=True)
-class _Alphas:
+class RidgeAlphas:
     """Alphas as scikit-learn counts them, and in units of tr(Sxx) / d_in; those that were given are kept exactly."""
 
     absolute: Float[Tensor, "alpha"]
     relative: Float[Tensor, "alpha"]
 
     @classmethod
-    def of(cls, total: Statistics, source: HookPoint, alphas: Sequence[float], relative: bool) -> "_Alphas":
+    def of(cls, total: Statistics, source: HookPoint, alphas: Sequence[float], relative: bool) -> "RidgeAlphas":
+        """In both units. Raises StrataError if an alpha is not above 0, or they are relative and nothing varies."""
         grid = penalties(alphas, "ridge", total.sums[source].device)
         if relative:
             require_variation(total, source)
@@ -164,12 +165,12 @@ class _Ridge:
         self.scatter = self.total.scatter(self.source, self.source)
         self._factors: dict[float, Tensor] = {}
 
-    def fit(self, target: HookPoint, alphas: _Alphas, chosen: int) -> AffineFit:
+    def fit(self, target: HookPoint, alphas: RidgeAlphas, chosen: int) -> AffineFit:
         alpha, relative = float(alphas.absolute[chosen]), float(alphas.relative[chosen])
         weight = self._solve(self.total.scatter(self.source, target), alpha)
         return self._fit(target, weight, alpha, relative)
 
-    def fit_per_output(self, target: HookPoint, alphas: _Alphas, chosen: Int[Tensor, "d_out"]) -> AffineFit:
+    def fit_per_output(self, target: HookPoint, alphas: RidgeAlphas, chosen: Int[Tensor, "d_out"]) -> AffineFit:
         cross = self.total.scatter(self.source, target)
         weight = torch.empty_like(cross)
         for place in chosen.unique().tolist():

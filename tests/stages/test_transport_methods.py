@@ -13,6 +13,7 @@ import collect_activations
 import eval as eval_stage
 import train_transport_operators
 from src.config.stages import CollectConfig, EvalConfig, Method, TransportConfig
+from src.errors import StrataError
 from src.stage.entry import compose, run_stage
 from src.transport.operator import TransportOperator
 
@@ -27,6 +28,9 @@ RUNS = {
     **{str(method): () for method in get_args(Method)},
     "ridge_per_output": ("method=ridge", "alpha_per_output=true"),
     "ridge_delta": ("method=ridge", "normalize=true", "target=delta"),
+    "reduced_rank_whitened": ("method=reduced_rank", "rank=100", "rank_metric=whitened", "target=delta"),
+    "reduced_rank_without_penalty": ("method=reduced_rank", "auto_tune=false", "regularization=0"),
+    "reduced_rank_given": ("method=reduced_rank", "auto_tune=false", "regularization=0.01", "rank=7"),
     "lasso_delta": ("method=lasso", "normalize=true", "target=delta", "auto_tune=false", "regularization=0.05"),
     "elasticnet_given": ("method=elasticnet", "auto_tune=false", "alpha_unit=absolute", "regularization=0.01"),
 }
@@ -70,7 +74,7 @@ def test_every_method_makes_operators_that_eval_judges(results, name):
     operators, evaluation = results[name]
     records = json.loads((evaluation / "residual.json").read_text())
     scores = {(record["k"], record["predictor"]): record for record in records}
-    method = name.split("_")[0] if name not in get_args(Method) else name
+    method = RUNS[name][0].removeprefix("method=") if RUNS[name] else name
     for k in (1, 2):
         operator = TransportOperator.load(operators / f"L0_k{k}")
         assert operator.method == method == scores[k, "operator"]["method"]
@@ -121,6 +125,43 @@ def test_scores_of_every_candidate_are_kept(results):
     shares = [sum(row["output_share"] for row in rows if (row["k"], row["fold"]) == (k, 0)) for k in (1, 2)]
     np.testing.assert_allclose(shares, 1)
     assert {row["chosen"] for row in rows if row["output_share"] == 0} <= {False}
+
+
+def test_ranks_are_kept_and_shown(results):
+    for name, most in (("reduced_rank", 128), ("reduced_rank_whitened", 100), ("reduced_rank_given", 7)):
+        operators, _ = results[name]
+        report = json.loads((operators / "report.json").read_text())
+        (table,) = report["tables"]
+        figures = {path.name.split(".")[0] for path in (operators / "figures").iterdir()}
+        assert ("rank_path" in figures, "alpha_path" in figures) == (name == "reduced_rank", "given" not in name)
+        for k, row in zip((1, 2), table["rows"], strict=True):
+            operator = TransportOperator.load(operators / f"L0_k{k}")
+            fitted = operator.weight - torch.eye(128) if "whitened" in name else operator.weight
+            assert row[table["columns"].index("rank")] == operator.metadata["rank"] <= most
+            assert int((torch.linalg.svdvals(fitted) > 1e-9).sum()) == operator.metadata["rank"]
+            if name != "reduced_rank":
+                assert operator.metadata["rank"] == most
+    rows = pq.read_table(results["reduced_rank"][0] / "cv_scores.parquet").to_pylist()
+    assert len(rows) == 2 * 3 * 8 * 128  # pairs, folds, alphas, ranks
+    chosen = {(row["k"], row["rank"], row["alpha"]) for row in rows if row["chosen"]}
+    operators = {k: TransportOperator.load(results["reduced_rank"][0] / f"L0_k{k}") for k in (1, 2)}
+    assert chosen == {(k, operator.metadata["rank"], operator.alpha) for k, operator in operators.items()}
+    without = TransportOperator.load(results["reduced_rank_without_penalty"][0] / "L0_k1")
+    assert (without.alpha, without.metadata["relative_alpha"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("method=reduced_rank", "rank=129"), "rank=129: activations are 128 wide"),
+        (("method=ridge", "rank=3"), "rank and rank_metric mean nothing to method=ridge"),
+        (("method=ridge", "auto_tune=false", "regularization=0"), "regularization=0 is method=linear"),
+        (("method=reduced_rank", "auto_tune=false"), "auto_tune=false needs an alpha"),
+    ],
+)
+def test_ranks_and_penalties_that_mean_nothing_are_refused(artifacts, words, message):
+    with pytest.raises(StrataError, match=message):
+        run("train_transport_operators", artifacts, *PAIRS, *words)
 
 
 def test_fits_that_ran_out_of_iterations_are_warned_of(artifacts, capsys):
