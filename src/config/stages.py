@@ -19,7 +19,8 @@ Method = Literal[
 ]
 AlphaUnit = Literal["relative", "absolute"]
 
-MOST_FOLDS = 125  # with val and test, the number of a group is an int8
+MOST_GROUPS = 128  # of sequences: the number of a group is an int8
+MOST_FOLDS = 125  # leaves room for val and test
 
 
 class SequencesConfig(StageConfig):

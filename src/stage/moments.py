@@ -35,13 +35,13 @@ def prepare_moments(
     names = sorted([str(a), str(b)] for a, b in products)
     identity = {**settings, "with_test": with_test, "products": names}
     plan = stage.plan("moments", label(store.model_name), identity, [store.artifact.parent])
-    n_groups = (split.test if with_test else split.val) + 1
+    n_groups = split.n_groups if with_test else split.val + 1
     with stage.progress("moments", store.layout.n_tokens, "tokens") as advance:
         moments = accumulate_moments(store, products, split.groups, n_groups, precision, stage.device, advance)
     with stage.create(plan) as draft:
         moments.save(draft.path)
         rows = {"train": int(moments.count[: split.n_folds].sum()), "val": int(moments.count[split.val])}
-        draft.summary = {"rows": rows | ({"test": int(moments.count[split.test])} if with_test else {})}
+        draft.summary = {"rows": rows | ({"test": int(moments.count[split.test :].sum())} if with_test else {})}
     return moments
 
 

@@ -1,0 +1,293 @@
+"""What scaling_study.py shows and writes: R2 against training tokens."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from src.report.artifact_report import NamedChart
+from src.report.evaluation import interval
+from src.report.figures.scaling import MOST_PANELS, scaling_alpha, scaling_curves, scaling_panels
+from src.report.tables import Table
+from src.transport.closed_form import ClosedFormScore
+from src.transport.jackknife import JackknifeScore, jackknife_estimate
+from src.transport.scaling import HeldOut, ScalingPoint
+from src.transport.scaling_summary import CurvePoint, Growth, OverSubsets
+
+OPERATOR, VAL, SHIFT, IDENTITY = "operator", "operator on val documents", "identity + shift", "identity"
+
+
+def growth_table(growths: Sequence[Growth], plateau: float) -> Table:
+    """One row per pair: where its curve begins and ends, and whether it is still rising."""
+    rows = [
+        [
+            growth.pair.L,
+            growth.pair.k,
+            round(growth.curve[-1].n_rows),
+            growth.curve[0].test_r2.estimate.value,
+            interval(growth.curve[-1].test_r2.estimate),
+            _mean(growth.curve[-1], "shift"),
+            interval(growth.improvement.estimate),
+            interval(growth.slope.estimate),
+            _spread(growth.slope),
+            growth.plateau,
+        ]
+        for growth in growths
+    ]
+    first, last, end = growths[0].curve[0].fraction, growths[0].curve[-2].fraction, growths[0].curve[-1].fraction
+    at_first, at_end = f"R² at {first:.0%}", f"R² at {end:.0%}"
+    columns = ["L", "k", "tokens", at_first, at_end, "shift", "gain", "per doubling", "subsets", "flat"]
+    caption = (
+        "R² on the test documents, mean over dimensions and subsets; brackets: 95 % intervals by a jackknife over test "
+        f"documents. shift: y = x + mean(y - x). gain: from {first:.0%} to {end:.0%}. per doubling of the training "
+        f"tokens, from {last:.0%} to {end:.0%}; subsets: lowest and highest of the random ones. flat: yes if interval "
+        f"and subsets lie below {plateau:g}, no if above."
+    )
+    return Table("Growth of R² with the training data", columns, rows, caption)
+
+
+def curve_table(growths: Sequence[Growth], documents: Sequence[int]) -> Table:
+    """One row per pair and fraction."""
+    rows = [
+        [
+            growth.pair.L,
+            growth.pair.k,
+            at.fraction,
+            len(at.points),
+            round(sum(_documents(point, documents) for point in at.points) / len(at.points)),
+            round(at.n_rows),
+            _median([point.alpha for point in at.points]),
+            _median([point.relative_alpha for point in at.points]),
+            at.val_r2,
+            interval(at.test_r2.estimate),
+            _spread(at.test_r2),
+        ]
+        for growth in growths
+        for at in growth.curve
+    ]
+    columns = ["L", "k", "fraction", "subsets", "documents", "tokens", "alpha", "relative", "val R²", "test R²"]
+    caption = (
+        "Means over the subsets of a fraction, medians for alpha. Brackets beside test R²: 95 % intervals over test "
+        "documents; lowest and highest: of the subsets."
+    )
+    return Table("R² of every fraction", [*columns, "lowest to highest"], rows, caption)
+
+
+def _documents(point: ScalingPoint, documents: Sequence[int]) -> int:
+    return int(sum(documents[block] for block in point.subset.blocks))
+
+
+def _mean(at: CurvePoint, predictor: str) -> float:
+    scores = [getattr(point, predictor).test.r2_uniform[0] for point in at.points]
+    return float(sum(scores) / len(scores))
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return median(there) if there else None
+
+
+def _spread(over: OverSubsets) -> str:
+    return f"{over.lowest:.4f} to {over.highest:.4f}"
+
+
+def scaling_text(growths: Sequence[Growth], n_test_documents: int, test_blocks: int) -> str:
+    """What was fitted, on what intervals and bands rest, and what to look out for."""
+    points = [point for growth in growths for at in growth.curve for point in at.points]
+    draws = max(len(at.points) for at in growths[0].curve)
+    lines = [
+        f"{len(points):,} fits of {len(growths)} pairs, from the moments of blocks of documents. For each fraction there "
+        f"are {draws} random subsets of the training documents, nested within a draw; bands span them. Large subsets of "
+        "the same documents overlap, so their bands are narrower than those of new documents would be. Intervals come "
+        f"from leaving out each of {test_blocks} groups of the {n_test_documents:,} test documents."
+    ]
+    edges = sum(bool(point.at_edge) for point in points)
+    if edges:
+        lines.append(f"The best alpha of {edges:,} fits lies at an edge of the grid: widen alphas to be sure of it.")
+    if (warning := unconverged(points)) is not None:
+        lines.append(warning[0].upper() + warning[1:] + ".")
+    return " ".join(lines)
+
+
+def unconverged(points: Sequence[ScalingPoint]) -> str | None:
+    """A warning of fits that ran out of iterations; None if none did."""
+    n_stopped = sum(bool(point.unconverged) for point in points)
+    if not n_stopped:
+        return None
+    return (
+        f"max_iter stopped {n_stopped:,} of {len(points):,} fits before they reached tol: raise max_iter, or leave out "
+        "small alphas"
+    )
+
+
+def scaling_figures(growths: Sequence[Growth], relative: bool) -> list[NamedChart]:
+    """R2 against tokens for all pairs and pair by pair, and the alphas that were chosen.
+
+    relative: the unit in which alphas are drawn, that of the grid.
+    """
+    curves = [
+        {
+            **_place(growth, at),
+            "r2": at.test_r2.estimate.value,
+            "lowest": at.test_r2.lowest,
+            "highest": at.test_r2.highest,
+            "low": at.test_r2.estimate.low,
+            "high": at.test_r2.estimate.high,
+        }
+        for growth in growths
+        for at in growth.curve
+    ]
+    bands = "Bands span the random subsets; the line at the last point is the 95 % interval over test documents."
+    figures = [
+        NamedChart(
+            "scaling_curves",
+            "R² against training tokens",
+            scaling_curves(curves),
+            f"On test documents, mean over dimensions. {bands}",
+        )
+    ]
+    if len(growths) <= MOST_PANELS:
+        lines = [{**_place(growth, at), **line} for growth in growths for at in growth.curve for line in _lines(at)]
+        caption = (
+            "Test documents, where nothing else is said. Each panel has an axis of its own. identity + shift: y = x + "
+            "mean(y - x); identity: y = x. Alpha was chosen on neither val nor test: they differ by their documents alone."
+        )
+        figures.append(NamedChart("scaling_pairs", "Each pair beside its baselines", scaling_panels(lines), caption))
+    alphas = [
+        {
+            **_place(growth, at),
+            "alpha": median(there),
+            "lowest": min(there),
+            "highest": max(there),
+        }
+        for growth in growths
+        for at in growth.curve
+        if (there := _chosen(at, relative))
+    ]
+    if alphas:
+        caption = "Median and range over the subsets. It moves in the steps of the grid: set alphas for smaller ones."
+        chart = scaling_alpha(alphas, label=f"alpha, {'relative' if relative else 'as scikit-learn counts it'}")
+        figures.append(NamedChart("scaling_alpha", "Chosen alpha", chart, caption))
+    return figures
+
+
+def _chosen(at: CurvePoint, relative: bool) -> list[float]:
+    """The alphas of the subsets that were chosen by cross-validation."""
+    tuned = [point for point in at.points if point.cv_score is not None]
+    alphas = [point.relative_alpha if relative else point.alpha for point in tuned]
+    return [alpha for alpha in alphas if alpha is not None]
+
+
+def _place(growth: Growth, at: CurvePoint) -> dict[str, Any]:
+    return {"layer": growth.pair.L, "leap": growth.pair.k, "tokens": at.n_rows}
+
+
+def _lines(at: CurvePoint) -> list[dict[str, Any]]:
+    over = at.test_r2
+    baselines = ((SHIFT, "shift"), (IDENTITY, "identity"))
+    return [
+        {"predictor": OPERATOR, "r2": over.estimate.value, "lowest": over.lowest, "highest": over.highest},
+        {"predictor": VAL, "r2": at.val_r2},
+        *({"predictor": name, "r2": _mean(at, field), "is_baseline": True} for name, field in baselines),
+    ]
+
+
+def scaling_metrics(growths: Sequence[Growth]) -> dict[str, float]:
+    """R2 on all training documents and the slope there, by pair, for experiment trackers."""
+    return {
+        f"{growth.pair}/{name}": value
+        for growth in growths
+        for name, value in (
+            ("test_r2", growth.curve[-1].test_r2.estimate.value),
+            ("slope", growth.slope.estimate.value),
+        )
+    }
+
+
+def curve_records(
+    growths: Sequence[Growth], documents: Sequence[int], common: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One flat record per pair, fraction and subset: what scaling_curves.* hold.
+
+    documents: number of training documents in each block. common: fields that all records have (hook, method).
+    """
+    return [
+        {
+            "L": growth.pair.L,
+            "k": growth.pair.k,
+            **common,
+            "fraction": at.fraction,
+            "subset": point.subset.draw,
+            "blocks": len(point.subset.blocks),
+            "documents": _documents(point, documents),
+            "rows": point.n_rows,
+            "folds": point.n_folds,
+            "alpha": point.alpha,
+            "relative_alpha": point.relative_alpha,
+            "l1_ratio": point.l1_ratio,
+            "at_edge": point.at_edge,
+            "unconverged": point.unconverged,
+            "cv_r2": point.cv_score,
+            **_val_fields("val_", point.operator.val),
+            **_test_fields("test_", point.operator.test),
+            **_baseline_fields("identity", point.identity),
+            **_baseline_fields("identity_shift", point.shift),
+        }
+        for growth in growths
+        for at in growth.curve
+        for point in at.points
+    ]
+
+
+def _val_fields(prefix: str, score: ClosedFormScore) -> dict[str, float]:
+    return {**{f"{prefix}{name}": value for name, value in asdict(score).items()}, f"{prefix}rmse": score.mse**0.5}
+
+
+def _test_fields(prefix: str, score: JackknifeScore) -> dict[str, float]:
+    fields = {}
+    for name in ("r2_uniform", "r2_variance_weighted", "mse"):
+        estimate = jackknife_estimate(getattr(score, name))
+        fields |= {f"{prefix}{name}": estimate.value}
+        fields |= {f"{prefix}{name}_low": estimate.low, f"{prefix}{name}_high": estimate.high}
+    return fields | {f"{prefix}rmse": math.sqrt(fields[f"{prefix}mse"])}
+
+
+def _baseline_fields(name: str, scores: HeldOut) -> dict[str, float]:
+    test = {key: float(getattr(scores.test, key)[0]) for key in ("r2_uniform", "r2_variance_weighted", "mse")}
+    return {
+        **{f"val_{name}_{key}": value for key, value in asdict(scores.val).items()},
+        **{f"test_{name}_{key}": value for key, value in test.items()},
+    }
+
+
+def growth_records(growths: Sequence[Growth], documents: Sequence[int]) -> list[dict[str, Any]]:
+    """One flat record per pair: what scaling_summary.* hold. R2 is the uniform mean over dimensions."""
+    return [
+        {
+            "L": growth.pair.L,
+            "k": growth.pair.k,
+            "data_points": len(growth.curve),
+            "documents": _documents(growth.curve[-1].points[0], documents),
+            "rows": growth.curve[-1].n_rows,
+            "final_val_r2": growth.curve[-1].val_r2,
+            **_over_fields("final_test_r2", growth.curve[-1].test_r2),
+            "val_improvement": growth.val_improvement,
+            **_over_fields("test_improvement", growth.improvement),
+            "val_slope": growth.val_slope,
+            **_over_fields("test_slope", growth.slope),
+            "plateau": growth.plateau,
+        }
+        for growth in growths
+    ]
+
+
+def _over_fields(name: str, over: OverSubsets) -> dict[str, float]:
+    estimate = over.estimate
+    return {
+        name: estimate.value,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
+        f"{name}_lowest_subset": over.lowest,
+        f"{name}_highest_subset": over.highest,
+    }
