@@ -18,7 +18,7 @@ def run(config: ScalingConfig, stage: Stage) -> Artifact:
     """Fit every pair on every subset, or show what an earlier run found."""
     from src.activations.products import resolve_precision
     from src.report import scaling as show
-    from src.report.records import write_csv, write_records
+    from src.report.scaling_records import save_scaling
     from src.stage.moments import pair_products, prepare_moments
     from src.stage.stores import find_store, split_store, warn_if_lopsided
     from src.transport.pairs import layer_pairs
@@ -60,10 +60,7 @@ def run(config: ScalingConfig, stage: Stage) -> Artifact:
     growths = growth_of(points, config.plateau)
     documents = split.documents_per_group().tolist()
     with stage.create(plan) as draft:
-        curves = show.curve_records(growths, documents, {"hook": config.hook, "method": config.method})
-        for stem, records in (("scaling_curves", curves), ("scaling_summary", show.growth_records(growths, documents))):
-            write_records(draft.path / stem, records)
-            write_csv(draft.path / f"{stem}.csv", records)
+        save_scaling(draft.path, growths, documents, config.hook, config.method)
         text = show.scaling_text(growths, split.n_test_documents, config.test_blocks)
         tables, details = [show.growth_table(growths, config.plateau)], [show.curve_table(growths, documents)]
         figures = show.scaling_figures(growths, config.alpha_unit == "relative")

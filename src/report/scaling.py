@@ -1,18 +1,15 @@
-"""What scaling_study.py shows and writes: R2 against training tokens."""
+"""What scaling_study.py shows: R2 against training tokens."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 from src.report.artifact_report import NamedChart
 from src.report.evaluation import interval
 from src.report.figures.scaling import MOST_PANELS, scaling_alpha, scaling_curves, scaling_panels
+from src.report.scaling_records import n_documents
 from src.report.tables import Table
-from src.transport.closed_form import ClosedFormScore
-from src.transport.jackknife import JackknifeScore, jackknife_estimate
-from src.transport.scaling import HeldOut, ScalingPoint
+from src.transport.scaling import ScalingPoint
 from src.transport.scaling_summary import CurvePoint, Growth, OverSubsets
 
 OPERATOR, VAL, SHIFT, IDENTITY = "operator", "operator on val documents", "identity + shift", "identity"
@@ -55,7 +52,7 @@ def curve_table(growths: Sequence[Growth], documents: Sequence[int]) -> Table:
             growth.pair.k,
             at.fraction,
             len(at.points),
-            round(sum(_documents(point, documents) for point in at.points) / len(at.points)),
+            round(sum(n_documents(point, documents) for point in at.points) / len(at.points)),
             round(at.n_rows),
             _median([point.alpha for point in at.points]),
             _median([point.relative_alpha for point in at.points]),
@@ -72,10 +69,6 @@ def curve_table(growths: Sequence[Growth], documents: Sequence[int]) -> Table:
         "documents; lowest and highest: of the subsets."
     )
     return Table("R² of every fraction", [*columns, "lowest to highest"], rows, caption)
-
-
-def _documents(point: ScalingPoint, documents: Sequence[int]) -> int:
-    return int(sum(documents[block] for block in point.subset.blocks))
 
 
 def _mean(at: CurvePoint, predictor: str) -> float:
@@ -97,10 +90,10 @@ def scaling_text(growths: Sequence[Growth], n_test_documents: int, test_blocks: 
     points = [point for growth in growths for at in growth.curve for point in at.points]
     draws = max(len(at.points) for at in growths[0].curve)
     lines = [
-        f"{len(points):,} fits of {len(growths)} pairs, from the moments of blocks of documents. For each fraction there "
-        f"are {draws} random subsets of the training documents, nested within a draw; bands span them. Large subsets of "
-        "the same documents overlap, so their bands are narrower than those of new documents would be. Intervals come "
-        f"from leaving out each of {test_blocks} groups of the {n_test_documents:,} test documents."
+        f"{len(points):,} fits of {len(growths)} pairs, from the moments of blocks of documents. For each fraction "
+        f"there are {draws} random subsets of the training documents, nested within a draw; bands span them. Large "
+        "subsets of the same documents overlap, so their bands are narrower than those of new documents would be. "
+        f"Intervals come from leaving out each of {test_blocks} groups of the {n_test_documents:,} test documents."
     ]
     edges = sum(bool(point.at_edge) for point in points)
     if edges:
@@ -151,7 +144,7 @@ def scaling_figures(growths: Sequence[Growth], relative: bool) -> list[NamedChar
         lines = [{**_place(growth, at), **line} for growth in growths for at in growth.curve for line in _lines(at)]
         caption = (
             "Test documents, where nothing else is said. Each panel has an axis of its own. identity + shift: y = x + "
-            "mean(y - x); identity: y = x. Alpha was chosen on neither val nor test: they differ by their documents alone."
+            "mean(y - x); identity: y = x. Alpha was chosen on neither val nor test: only their documents differ."
         )
         figures.append(NamedChart("scaling_pairs", "Each pair beside its baselines", scaling_panels(lines), caption))
     alphas = [
@@ -202,92 +195,4 @@ def scaling_metrics(growths: Sequence[Growth]) -> dict[str, float]:
             ("test_r2", growth.curve[-1].test_r2.estimate.value),
             ("slope", growth.slope.estimate.value),
         )
-    }
-
-
-def curve_records(
-    growths: Sequence[Growth], documents: Sequence[int], common: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """One flat record per pair, fraction and subset: what scaling_curves.* hold.
-
-    documents: number of training documents in each block. common: fields that all records have (hook, method).
-    """
-    return [
-        {
-            "L": growth.pair.L,
-            "k": growth.pair.k,
-            **common,
-            "fraction": at.fraction,
-            "subset": point.subset.draw,
-            "blocks": len(point.subset.blocks),
-            "documents": _documents(point, documents),
-            "rows": point.n_rows,
-            "folds": point.n_folds,
-            "alpha": point.alpha,
-            "relative_alpha": point.relative_alpha,
-            "l1_ratio": point.l1_ratio,
-            "at_edge": point.at_edge,
-            "unconverged": point.unconverged,
-            "cv_r2": point.cv_score,
-            **_val_fields("val_", point.operator.val),
-            **_test_fields("test_", point.operator.test),
-            **_baseline_fields("identity", point.identity),
-            **_baseline_fields("identity_shift", point.shift),
-        }
-        for growth in growths
-        for at in growth.curve
-        for point in at.points
-    ]
-
-
-def _val_fields(prefix: str, score: ClosedFormScore) -> dict[str, float]:
-    return {**{f"{prefix}{name}": value for name, value in asdict(score).items()}, f"{prefix}rmse": score.mse**0.5}
-
-
-def _test_fields(prefix: str, score: JackknifeScore) -> dict[str, float]:
-    fields = {}
-    for name in ("r2_uniform", "r2_variance_weighted", "mse"):
-        estimate = jackknife_estimate(getattr(score, name))
-        fields |= {f"{prefix}{name}": estimate.value}
-        fields |= {f"{prefix}{name}_low": estimate.low, f"{prefix}{name}_high": estimate.high}
-    return fields | {f"{prefix}rmse": math.sqrt(fields[f"{prefix}mse"])}
-
-
-def _baseline_fields(name: str, scores: HeldOut) -> dict[str, float]:
-    test = {key: float(getattr(scores.test, key)[0]) for key in ("r2_uniform", "r2_variance_weighted", "mse")}
-    return {
-        **{f"val_{name}_{key}": value for key, value in asdict(scores.val).items()},
-        **{f"test_{name}_{key}": value for key, value in test.items()},
-    }
-
-
-def growth_records(growths: Sequence[Growth], documents: Sequence[int]) -> list[dict[str, Any]]:
-    """One flat record per pair: what scaling_summary.* hold. R2 is the uniform mean over dimensions."""
-    return [
-        {
-            "L": growth.pair.L,
-            "k": growth.pair.k,
-            "data_points": len(growth.curve),
-            "documents": _documents(growth.curve[-1].points[0], documents),
-            "rows": growth.curve[-1].n_rows,
-            "final_val_r2": growth.curve[-1].val_r2,
-            **_over_fields("final_test_r2", growth.curve[-1].test_r2),
-            "val_improvement": growth.val_improvement,
-            **_over_fields("test_improvement", growth.improvement),
-            "val_slope": growth.val_slope,
-            **_over_fields("test_slope", growth.slope),
-            "plateau": growth.plateau,
-        }
-        for growth in growths
-    ]
-
-
-def _over_fields(name: str, over: OverSubsets) -> dict[str, float]:
-    estimate = over.estimate
-    return {
-        name: estimate.value,
-        f"{name}_low": estimate.low,
-        f"{name}_high": estimate.high,
-        f"{name}_lowest_subset": over.lowest,
-        f"{name}_highest_subset": over.highest,
     }

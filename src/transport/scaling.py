@@ -85,8 +85,15 @@ class ScalingPoint:
 
 
 def require_rows(moments: Moments, subsets: Sequence[Subset], n_folds: int, test: Sequence[int]) -> None:
-    """StrataError if a fold of a subset has too few rows for R2, or a group of test has none."""
+    """StrataError if a block or a group of test has no rows, or a fold of a subset too few for R2."""
     count = moments.count.tolist()
+    blocks = {block for subset in subsets for block in subset.blocks}
+    for groups, key, what in ((blocks, "blocks", "training"), (test, "test_blocks", "test")):
+        if empty := sum(not count[group] for group in groups):
+            raise StrataError(
+                f"{empty} of {len(groups)} groups of the {what} documents hold no rows: use fewer {key}, or collect "
+                "more"
+            )
     for subset in subsets:
         fewest = min(sum(count[block] for block in fold) for fold in subset.folds(n_folds))
         if fewest < 2:
@@ -95,8 +102,6 @@ def require_rows(moments: Moments, subsets: Sequence[Subset], n_folds: int, test
                 f"fractions: {subset.fraction:g} of the training documents is {rows:,} rows, of which a fold gets "
                 f"{fewest}, and R2 needs 2: leave it out, use fewer blocks, or collect more"
             )
-    if not all(count[group] for group in test):
-        raise StrataError("a group of the test documents holds no rows: use fewer test_blocks, or collect more")
 
 
 def study_scaling(
