@@ -62,7 +62,7 @@ def study(artifacts):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("src.report.charts.draw_png", lambda spec: b"\x89PNG\r\n\x1a\n")
+    monkeypatch.setattr("src.report.charts.draw_png", lambda spec: b"\x89PNG\r\n\x1a\n" + bytes(16))
 
 
 def rows_of(store: Path, layers: list[int]) -> tuple[dict[int, np.ndarray], np.ndarray]:
