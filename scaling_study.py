@@ -16,6 +16,7 @@ from src.stage import Stage, entry_point
 
 def run(config: ScalingConfig, stage: Stage) -> Artifact:
     """Fit every pair on every subset, or show what an earlier run found."""
+    from src.activations.passes import row_offsets
     from src.activations.products import resolve_precision
     from src.report import scaling as show
     from src.report.scaling_records import save_scaling
@@ -27,12 +28,14 @@ def run(config: ScalingConfig, stage: Stage) -> Artifact:
     from src.transport.settings import FitSettings
 
     store = find_store(stage, config.activations, config.model, config.dataset)
-    pairs = layer_pairs(config.experiment.L, config.experiment.k, store.layout.n_layers, "experiment.L, experiment.k")
+    wanted, keys = config.experiment, "experiment.L, experiment.k"
+    pairs = layer_pairs(wanted.L, wanted.k, store.layout.n_layers, keys, wanted.position_offset)
     store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
     settings = FitSettings.of(config)
     precision = resolve_precision(config.precision, stage.device)
     identity = {
-        "pairs": [[pair.L, pair.k] for pair in pairs],
+        "pairs": [pair.identity() for pair in pairs],
+        "row_offsets": row_offsets([pair.target(config.hook) for pair in pairs]),
         "fit": settings.identity(),
         "split": config.split.model_dump(),
         "precision": precision,

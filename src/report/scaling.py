@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from src.report.artifact_report import NamedChart
+from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.evaluation import interval
 from src.report.figures.scaling import MOST_PANELS, scaling_alpha, scaling_curves, scaling_panels
 from src.report.scaling_records import n_documents
@@ -17,10 +18,10 @@ OPERATOR, VAL, SHIFT, IDENTITY = "operator", "operator on val documents", "ident
 
 def growth_table(growths: Sequence[Growth], plateau: float) -> Table:
     """One row per pair: where its curve begins and ends, and whether it is still rising."""
+    pairs = [growth.pair for growth in growths]
     rows = [
         [
-            growth.pair.L,
-            growth.pair.k,
+            *pair_cells(growth.pair, pairs),
             round(growth.curve[-1].n_rows),
             growth.curve[0].test_r2.estimate.value,
             interval(growth.curve[-1].test_r2.estimate),
@@ -34,7 +35,7 @@ def growth_table(growths: Sequence[Growth], plateau: float) -> Table:
     ]
     first, last, end = growths[0].curve[0].fraction, growths[0].curve[-2].fraction, growths[0].curve[-1].fraction
     at_first, at_end = f"R² at {first:.0%}", f"R² at {end:.0%}"
-    columns = ["L", "k", "tokens", at_first, at_end, "shift", "gain", "per doubling", "subsets", "flat"]
+    columns = [*pair_columns(pairs), "tokens", at_first, at_end, "shift", "gain", "per doubling", "subsets", "flat"]
     caption = (
         "R² on the test documents, mean over dimensions and subsets; brackets: 95 % intervals by a jackknife over test "
         f"documents. shift: y = x + mean(y - x). gain: from {first:.0%} to {end:.0%}. per doubling of the training "
@@ -46,10 +47,10 @@ def growth_table(growths: Sequence[Growth], plateau: float) -> Table:
 
 def curve_table(growths: Sequence[Growth], documents: Sequence[int]) -> Table:
     """One row per pair and fraction."""
+    pairs = [growth.pair for growth in growths]
     rows = [
         [
-            growth.pair.L,
-            growth.pair.k,
+            *pair_cells(growth.pair, pairs),
             at.fraction,
             len(at.points),
             round(sum(n_documents(point, documents) for point in at.points) / len(at.points)),
@@ -63,7 +64,17 @@ def curve_table(growths: Sequence[Growth], documents: Sequence[int]) -> Table:
         for growth in growths
         for at in growth.curve
     ]
-    columns = ["L", "k", "fraction", "subsets", "documents", "tokens", "alpha", "relative", "val R²", "test R²"]
+    columns = [
+        *pair_columns(pairs),
+        "fraction",
+        "subsets",
+        "documents",
+        "tokens",
+        "alpha",
+        "relative",
+        "val R²",
+        "test R²",
+    ]
     caption = (
         "Means over the subsets of a fraction, medians for alpha. Brackets beside test R²: 95 % intervals over test "
         "documents; lowest and highest: of the subsets."
@@ -115,10 +126,15 @@ def unconverged(points: Sequence[ScalingPoint]) -> str | None:
 
 
 def scaling_figures(growths: Sequence[Growth], relative: bool) -> list[NamedChart]:
-    """R2 against tokens for all pairs and pair by pair, and the alphas that were chosen.
+    """R2 against tokens for all pairs and pair by pair, and the alphas that were chosen, for each position offset.
 
     relative: the unit in which alphas are drawn, that of the grid.
     """
+    by_pair = {growth.pair: growth for growth in growths}
+    return figures_by_offset(list(by_pair), lambda pairs: _figures([by_pair[pair] for pair in pairs], relative))
+
+
+def _figures(growths: Sequence[Growth], relative: bool) -> list[NamedChart]:
     curves = [
         {
             **_place(growth, at),

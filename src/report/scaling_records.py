@@ -33,8 +33,7 @@ def curve_records(growths: Sequence[Growth], documents: Sequence[int], hook: str
     """
     return [
         {
-            "L": growth.pair.L,
-            "k": growth.pair.k,
+            **asdict(growth.pair),
             "hook": hook,
             "method": method,
             "fraction": at.fraction,
@@ -85,8 +84,7 @@ def growth_records(growths: Sequence[Growth], documents: Sequence[int]) -> list[
     """One flat record per pair: what scaling_summary.* hold. R2 is the uniform mean over dimensions."""
     return [
         {
-            "L": growth.pair.L,
-            "k": growth.pair.k,
+            **asdict(growth.pair),
             "data_points": len(growth.curve),
             "documents": n_documents(growth.curve[-1].points[0], documents),
             "rows": growth.curve[-1].n_rows,

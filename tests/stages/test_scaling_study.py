@@ -195,6 +195,20 @@ def test_what_decides_the_numbers_decides_the_folder(artifacts, study, no_pictur
     assert run("scaling_study", artifacts, *base, "max_iter=7").path == folders[0]  # ridge has no use for it
 
 
+def test_pairs_with_a_position_offset_have_curves_and_figures_of_their_own(artifacts, no_pictures):
+    offsets = ("experiment.L=0", "experiment.k=1", "experiment.position_offset=[0,-1]")
+    made = run("scaling_study", artifacts, *STUDY, *offsets)
+    records = json.loads((made.path / "scaling_summary.json").read_text())
+    by_offset = {record["offset"]: record for record in records}
+    assert set(by_offset) == {0, -1}
+    assert by_offset[0]["rows"] == by_offset[-1]["rows"]
+    assert by_offset[0]["final_test_r2"] > by_offset[-1]["final_test_r2"] + 0.2
+    assert {path.stem for path in (made.path / "figures").glob("scaling_curves*.png")} == {
+        "scaling_curves",
+        "scaling_curves_offset_-1",
+    }
+
+
 def test_too_few_documents_are_refused(artifacts):
     with pytest.raises(
         StrataError, match=r"documents cannot be split into 125 folds of train, val and 2 groups of test"
