@@ -1,5 +1,7 @@
 """Fit operators by any method: from moments alone, or with the model that the activations came from."""
 
+import warnings
+
 from src.activations.moments import Moments
 from src.activations.products import Precision
 from src.activations.sampling import TokenSample, sample_tokens
@@ -55,7 +57,8 @@ def _fit_jacobians(
 ) -> list[PairFit]:
     hook, total = config.hook, gradients_to_take(pairs, len(sample), model.d_model)
     model.module.float()  # in half precision, rounding would be most of a small derivative
-    with stage.progress("differentiating", total, "gradients") as advance:
+    with warnings.catch_warnings(), stage.progress("differentiating", total, "gradients") as advance:
+        warnings.showwarning = lambda message, *_where, **_how: stage.warn(str(message))
         jacobians = mean_jacobians(model, pairs, hook, sample, config.jacobian.batch_size, advance)
     fits = []
     for pair, jacobian in sorted(jacobians.items()):

@@ -26,19 +26,20 @@ from tests.transport.test_jacobian import each_jacobian
 STAGES = {"train_transport_operators": (train_transport_operators.run, TransportConfig)}
 STAGES |= {"eval": (eval_stage.run, EvalConfig)}
 WORDS = ("experiment.L=0", "experiment.k=[1,2]", "cv_folds=3", "method=jacobian")
+_PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(16)
 ALL = ("jacobian.tokens=100000", "jacobian.batch_size=13")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.report.charts.draw_png", lambda spec: b"not drawn")  # tested elsewhere
+        patch.setattr("src.report.charts.draw_png", lambda spec: _PICTURE)  # tested elsewhere
         yield
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    project = make_project(tmp_path_factory.mktemp("project"), n_documents=60)
+    project = make_project(tmp_path_factory.mktemp("project"), n_documents=30)
     project.collect("storage_dtype=float32")
     return project
 
@@ -113,7 +114,7 @@ def test_what_is_there_needs_no_model_again(project, operators, monkeypatch):
 
 
 def test_half_precision_is_differentiated_in_single(project):
-    folder = make_project(project.folder / "half")
+    folder = make_project(project.folder / "half", n_documents=20)
     folder.collect("model.dtype=bfloat16", "storage_dtype=bfloat16")
     made = run(folder, "train_transport_operators", *WORDS, *ALL, "model.dtype=bfloat16")
     store, split = store_and_split(folder)
@@ -123,9 +124,22 @@ def test_half_precision_is_differentiated_in_single(project):
 
 
 def test_other_weights_than_the_store_s_are_refused_before_anything_is_read(tmp_path):
-    project = make_project(tmp_path)
+    project = make_project(tmp_path, n_documents=20)
     project.collect("storage_dtype=float32")
     tiny_model("llama", seed=1).save_pretrained(project.folder / "model")
     with pytest.raises(StrataError, match="not collected with this model=tiny: they differ in weights"):
         run(project, "train_transport_operators", *WORDS)
     assert not (project.folder / "artifacts" / "moments").exists()
+
+
+def test_a_window_that_is_shorter_than_the_text_is_told_of(tmp_path, capsys):
+    project = make_project(tmp_path, n_documents=20)
+    module = tiny_model("mistral", sliding_window=4)
+    module.save_pretrained(project.folder / "model")
+    project.collect("storage_dtype=float32")
+    made = run(project, "train_transport_operators", *WORDS, *ALL)
+    assert capsys.readouterr().err.count("warning: MistralForCausalLM can't go on from a key-value cache") == 1
+    store, split = store_and_split(project)
+    sample = sample_tokens(store, split.groups, [split.val], split.documents, 10**6, 0)
+    expected = each_jacobian(module, sample, LayerPair(0, 1)).mean(0)
+    torch.testing.assert_close(TransportOperator.load(made / "L0_k1").weight, expected, atol=2e-5, rtol=1e-4)
