@@ -11,6 +11,7 @@ from src.hook_points import HOOKS
 Layer = Annotated[int, Field(ge=0)]
 Layers = Layer | Annotated[list[Layer], Field(min_length=1)] | Literal["all"]
 Leap = Annotated[int, Field(ge=1)]
+Offsets = int | Annotated[list[int], Field(min_length=1)]
 Leaps = Leap | Annotated[list[Leap], Field(min_length=1)] | Literal["all"]
 Positive = Annotated[float, Field(gt=0)]
 L1Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -89,6 +90,10 @@ class PairsConfig(Schema):
 
     L: Layers = Field(description="source layers")
     k: Leaps = Field(description="leaps: the target of L is layer L + k")
+    position_offset: Offsets = Field(
+        description="the target's position less the source's, e.g. [0, 1]: also the next token's activation from this "
+        "one's; below 0: an earlier token's. Rows are the tokens that have a counted token at every offset"
+    )
 
 
 class SplitConfig(Schema):
@@ -173,6 +178,12 @@ class TransportConfig(StageConfig):
         for key, value in self.jacobian:
             if value is not None and self.method != "jacobian":
                 raise ValueError(f"jacobian.{key}={value} would be ignored: it needs method=jacobian")
+        offset = self.experiment.position_offset
+        if self.method == "jacobian" and offset not in (0, [0]):
+            raise ValueError(
+                f"experiment.position_offset={offset} and method=jacobian: the derivative is that at the same token, "
+                "offset 0"
+            )
         if self.alpha_per_output and not (self.method == "ridge" and self.auto_tune):
             raise ValueError("alpha_per_output=true needs method=ridge and auto_tune=true")
         if self.method in penalised and self.auto_tune and self.regularization is not None:
@@ -187,6 +198,9 @@ class EvalPairsConfig(Schema):
 
     Ls: Layers = Field(description="source layers")
     ks: Leaps = Field(description="leaps")
+    position_offsets: Offsets | Literal["all"] = Field(
+        description="position offsets; rows stay those of all offsets that the operators were fitted with"
+    )
 
 
 class EvalConfig(StageConfig):

@@ -62,3 +62,9 @@ def test_the_tokens_of_jacobians_decide_and_their_batches_do_not():
 def test_keys_of_jacobians_are_refused_elsewhere(key):
     with pytest.raises(StrataError, match=rf"jacobian\.{key}=5 would be ignored: it needs method=jacobian"):
         settings("method=ridge", f"jacobian.{key}=5")
+
+
+@pytest.mark.parametrize("offset", ["1", "[0,1]", "[-1]"])
+def test_jacobians_are_those_at_the_same_token(offset):
+    with pytest.raises(StrataError, match=r"position_offset=.* and method=jacobian"):
+        settings("method=jacobian", f"experiment.position_offset={offset}")
