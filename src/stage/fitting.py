@@ -58,6 +58,7 @@ def _fit_jacobians(
     hook, total = config.hook, gradients_to_take(pairs, len(sample), model.d_model)
     model.module.float()  # in half precision, rounding would be most of a small derivative
     with warnings.catch_warnings(), stage.progress("differentiating", total, "gradients") as advance:
+        warnings.filterwarnings("always", message=".*key-value cache")  # in every job of a sweep
         warnings.showwarning = lambda message, *_where, **_how: stage.warn(str(message))
         jacobians = mean_jacobians(model, pairs, hook, sample, config.jacobian.batch_size, advance)
     fits = []

@@ -21,6 +21,7 @@ DEFAULT_ALPHAS: Mapping[tuple[Method, AlphaUnit], tuple[float, ...]] = {
 
 # The tokens of jacobian.tokens=null.
 DEFAULT_JACOBIAN_TOKENS = 256
+_DEFAULTS = JacobianConfig(tokens=None, batch_size=None)
 
 _PENALISED = ("normalize", "target", "alpha_unit", "auto_tune")
 # What decides a fit besides the rows: always, when the penalty is tuned, and when it is given. Least squares does not
@@ -63,7 +64,7 @@ class FitSettings:
     scoring: Scoring
     max_iter: int
     tol: float
-    jacobian: JacobianConfig
+    jacobian: JacobianConfig = _DEFAULTS
 
     @classmethod
     def of(cls, config: TransportConfig) -> Self:

@@ -132,6 +132,7 @@ def test_other_weights_than_the_store_s_are_refused_before_anything_is_read(tmp_
     assert not (project.folder / "artifacts" / "moments").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*key-value cache")
 def test_a_window_that_is_shorter_than_the_text_is_told_of(tmp_path, capsys):
     project = make_project(tmp_path, n_documents=20)
     module = tiny_model("mistral", sliding_window=4)
