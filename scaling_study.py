@@ -2,7 +2,7 @@
 
   python scaling_study.py experiment.L=[0,1,2] experiment.k=[1,2]
   python scaling_study.py fractions=[0.05,0.1,0.2,0.5,1.0] blocks=40 subsets=10
-  python scaling_study.py method=linear                              any method and setting of a fit
+  python scaling_study.py method=linear                              any method that is fitted from moments
 
 Deals the training documents to blocks, reads the activation store once for the moments of each, and takes all else from
 sums of blocks: alpha by cross-validation within each subset, then R2 on val and test documents, beside the identity and

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from src.config.stages import MOST_FOLDS, MOST_GROUPS, Positive, TransportConfig
+from src.config.stages import MOST_FOLDS, MOST_GROUPS, Method, Positive, TransportConfig
 
 _FEWEST_BLOCKS = 2
 
@@ -33,6 +33,13 @@ class ScalingConfig(TransportConfig):
     plateau: Positive = Field(
         description="a curve is flat where R2 grows by less than this for each doubling of the training tokens"
     )
+
+    @field_validator("method")
+    @classmethod
+    def _fitted_from_moments(cls, method: Method) -> Method:
+        if method == "jacobian":
+            raise ValueError("subsets are fitted from moments, and jacobian is taken from the model itself")
+        return method
 
     @field_validator("fractions")
     @classmethod

@@ -112,6 +112,7 @@ def test_keys_that_a_method_can_t_heed_are_refused(overrides, message):
         ("fractions=[0.5,0.5]", r"^fractions: a curve needs 2 different fractions"),
         ("fractions=[0.5]", r"^fractions: \[0\.5\] is not allowed; expected .*with length >= 2"),
         ("fractions=[0.5,1.5]", r"^fractions: 1\.5 is not allowed: .*less than or equal to 1"),
+        ("method=jacobian", r"^method: 'jacobian' is not allowed: subsets are fitted from moments"),
         ("cv_folds=21", r"^cv_folds=21 needs as many blocks, and there are 20"),
         ("test_blocks=108", r"^blocks and test_blocks must be at most 127 together"),
         ("test_blocks=1", r"^test_blocks: 1 is not allowed: .*greater than or equal to 2"),
