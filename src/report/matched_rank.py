@@ -22,6 +22,7 @@ CURVES: Mapping[Family, str] = {
     "truncated_svd": "operator, singular values cut",
 }
 CEILING = "ceiling"
+_TABLED: Mapping[Family, str] = {OPTIMAL["whitened"]: "reduced rank", OPERATOR: "operator, cut"}
 # more panels than this can't be taken in
 _MOST_PANELS = 12
 
@@ -83,7 +84,7 @@ def efficiency_table(ranks: Ranks, shown: Sequence[int]) -> Table:
     """Two rows per pair: efficiency in the whitened metric at a few ranks, of the best map and of the cut operator."""
     rows: list[list[Cell]] = []
     for pair, each in ranks.items():
-        for family, name in ((OPTIMAL["whitened"], "reduced rank"), (OPERATOR, "operator, cut")):
+        for family, name in _TABLED.items():
             band = each.bands.efficiency[family]["whitened"]
             rows.append([pair.L, pair.k, name, *(float(band.value[rank - 1]) for rank in shown)])
     caption = (

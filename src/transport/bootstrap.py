@@ -52,7 +52,7 @@ class Band:
             return cls(replicates[0], nothing, nothing)
         is_number = replicates[1:].isfinite()
         drawn = torch.where(is_number, replicates[1:], float("inf")).sort(0).values
-        last = (is_number.sum(0, keepdim=True) - 1).clamp(min=0)
+        last = (is_number.sum(0, keepdim=True) - 1).clamp(min=0).double()
 
         def quantile(probability: float) -> Tensor:
             place = probability * last

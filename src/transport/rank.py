@@ -208,7 +208,9 @@ class RankFamilies:
         """R2 of every rank and the ceilings on held-out rows (`train` itself: in sample)."""
         with exact_products():
             rows = _Rows(held_out, self.train, self.source, self.target)
-            scores = {family: rows.scores(factors, self.whitening) for family, factors in self.factors.items()}
+            scores: dict[Family, dict[Metric, _Expansion]] = {
+                family: rows.scores(factors, self.whitening) for family, factors in self.factors.items()
+            }
         return MatchedRank(
             canonical=self.canonical,
             correlations=held_out_correlations(self.canonical, self.train, held_out, self.source, self.target),

@@ -88,12 +88,14 @@ class _PairSums:
         train = families.train
         self._mean_x, self._mean_y = (train.mean(h).to(device) for h in (families.source, families.target))
         self._into: dict[Metric, Tensor | None] = {"whitened": families.whitening.into.to(device), "raw": None}
-        self._terms = {
+        self._terms: dict[tuple[Family, Metric], _Terms] = {
             (family, metric): _Terms(factors, family, metric, families.whitening, replicates, device)
             for family, factors in families.factors.items()
             for metric in METRICS
         }
-        self._left = {family: factors.left.to(device) for family, factors in families.factors.items()}
+        self._left: dict[Family, Tensor] = {
+            family: factors.left.to(device) for family, factors in families.factors.items()
+        }
         self._total = torch.zeros(replicates + 1, len(METRICS), dtype=torch.float64, device=device)
 
     def add(
@@ -119,7 +121,7 @@ class _PairSums:
                     per_document[key].index_add_(0, place, self._terms[key](z, in_metric[metric]))
         self._total += weights @ total
         for key, terms in self._terms.items():
-            terms.sums.view(len(weights), -1).addmm_(weights, per_document[key].view(n_documents, -1))
+            terms.sums.flatten(1).addmm_(weights, per_document[key].flatten(1))
 
     def bands(self) -> RankBands:
         """The curves of all replicates, and their intervals."""
@@ -127,7 +129,7 @@ class _PairSums:
             raise StrataError(f"{self._target} does not vary among the held-out rows: hold out more sequences")
         total = {metric: self._total[:, place, None] for place, metric in enumerate(METRICS)}
         curves = {key: self._curve(terms.gains() / total[key[1]]) for key, terms in self._terms.items()}
-        ceilings = {
+        ceilings: dict[Metric, Tensor] = {
             metric: self._curve(self._terms[family, metric].best_gains() / total[metric])
             for metric, family in OPTIMAL.items()
         }

@@ -63,7 +63,7 @@ def bos_effect(
 
 
 def _some_leaps(records: Sequence[Record]) -> tuple[Sequence[Record], str | None]:
-    """All records while their leaps are few, else those of some leaps, short ones above all, and a note that says so."""
+    """All records while their leaps are few, else those of some leaps, short ones above all, with a note."""
     leaps = ordered(records, "leap")
     if len(leaps) <= _MOST_PANELS:
         return records, None
