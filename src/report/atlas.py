@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from statistics import median
 
 from src.report.artifact_report import NamedChart
+from src.report.by_offset import figures_by_offset
 from src.report.evaluation import Evaluations, fitted_as
 from src.report.figures.decay import decay_with_leap
 from src.report.figures.heatmap import pair_heatmap
@@ -13,7 +14,11 @@ from src.transport.saved import SavedOperator
 
 
 def alpha_figures(operators: Mapping[LayerPair, SavedOperator]) -> list[NamedChart]:
-    """The heat map of chosen alphas; nothing where a method has none."""
+    """The heat map of chosen alphas, once for each position offset; nothing where a method has none."""
+    return figures_by_offset(list(operators), lambda chosen: _alpha({pair: operators[pair] for pair in chosen}))
+
+
+def _alpha(operators: Mapping[LayerPair, SavedOperator]) -> list[NamedChart]:
     metadata = {pair: saved.metadata() for pair, saved in operators.items()}
     relative = {pair: each.get("relative_alpha") for pair, each in metadata.items()}
     per_output = {pair: median(each["output_alphas"]) for pair, each in metadata.items() if each.get("output_alphas")}
@@ -34,7 +39,14 @@ def alpha_figures(operators: Mapping[LayerPair, SavedOperator]) -> list[NamedCha
 
 
 def decay_figures(evaluations: Evaluations) -> list[NamedChart]:
-    """R2 and skill against the leap, by source layer, and R2 by target layer; nothing where all pairs have one leap."""
+    """R2 and skill against the leap, by source layer, and R2 by target layer; nothing where all pairs have one leap.
+
+    Once for each position offset.
+    """
+    return figures_by_offset(list(evaluations), lambda chosen: _decay({pair: evaluations[pair] for pair in chosen}))
+
+
+def _decay(evaluations: Evaluations) -> list[NamedChart]:
     if len({pair.k for pair in evaluations}) < 2:
         return []
     records = []

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from src.report.artifact_report import NamedChart
+from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.evaluation import interval
 from src.report.figures.heatmap import pair_heatmap
 from src.report.figures.rank import correlation_spectrum, efficiency_curves, rank_curves, shown_ranks
@@ -29,14 +30,14 @@ _MOST_PANELS = 12
 
 def ceiling_table(ranks: Ranks) -> Table:
     """One row per pair: the operator (all of it) against the ceiling of linear maps, in both metrics."""
-    rows = []
+    rows, pairs = [], list(ranks)
     for pair, each in ranks.items():
-        row: list[Cell] = [pair.L, pair.k]
+        row = pair_cells(pair, pairs)
         for metric in METRICS:
             row += [each.bands.ceiling[metric].at(-1).value, each.bands.r2[OPERATOR][metric].at(-1).value]
             row.append(interval(each.bands.efficiency[OPERATOR][metric].at(-1)))
         rows.append(row)
-    columns = ["L", "k", "ceiling", "R²", "efficiency", "raw ceiling", "raw R²", "raw efficiency"]
+    columns = [*pair_columns(pairs), "ceiling", "R²", "efficiency", "raw ceiling", "raw R²", "raw efficiency"]
     caption = (
         f"Operators at full rank on {_rows(ranks)} test tokens, in the whitened metric (every direction of the "
         "target alike), then in the raw one (by variance). efficiency: R² / ceiling on the same rows; the ceiling "
@@ -49,12 +50,12 @@ def ceiling_table(ranks: Ranks) -> Table:
 def size_table(ranks: Ranks) -> Table:
     """One row per pair: how many dimensions are linearly transported, beside what shuffled documents give."""
     rows: list[list[Cell]] = []
+    pairs = list(ranks)
     for pair, each in ranks.items():
         test = None if each.permutation is None else each.permutation.explained_dimensions
         rows.append(
             [
-                pair.L,
-                pair.k,
+                *pair_cells(pair, pairs),
                 interval(each.explained_dimensions),
                 *([] if test is None else [test.quantiles[0.95], test.p_value]),
                 interval(each.participation_ratio),
@@ -64,7 +65,7 @@ def size_table(ranks: Ranks) -> Table:
         )
     first = next(iter(ranks.values()))
     null = [] if first.permutation is None else ["null 95 %", "p"]
-    columns = ["L", "k", "explained dims", *null, "participation", "rank x", "rank y"]
+    columns = [*pair_columns(pairs), "explained dims", *null, "participation", "rank x", "rank y"]
     caption = (
         "explained dims: sum of squared canonical correlations, signs kept, cross-fitted over the folds of train: 0 on "
         "average where nothing is shared. participation: over how many directions it is spread. Intervals: 95 %, from "
@@ -83,17 +84,19 @@ def size_table(ranks: Ranks) -> Table:
 def efficiency_table(ranks: Ranks, shown: Sequence[int]) -> Table:
     """Two rows per pair: efficiency in the whitened metric at a few ranks, of the best map and of the cut operator."""
     rows: list[list[Cell]] = []
+    pairs = list(ranks)
     for pair, each in ranks.items():
         for family, name in _TABLED.items():
             band = each.bands.efficiency[family]["whitened"]
-            rows.append([pair.L, pair.k, name, *(float(band.value[rank - 1]) for rank in shown)])
+            rows.append([*pair_cells(pair, pairs), name, *(float(band.value[rank - 1]) for rank in shown)])
     caption = (
         "R² / ceiling in the whitened metric at rank r. reduced rank: the best map of rank r. operator, cut: the "
         "operator with all but its r largest singular values set to 0, as in the literature; it falls short where the "
         "basis is wrong, not because less is transported. NaN: the ceiling is not above 0. Intervals, and all other "
         "ranks, are in matched_rank.parquet."
     )
-    return Table("Efficiency by rank", ["L", "k", "map", *(f"r = {rank}" for rank in shown)], rows, caption)
+    columns = [*pair_columns(pairs), "map", *(f"r = {rank}" for rank in shown)]
+    return Table("Efficiency by rank", columns, rows, caption)
 
 
 def _rows(ranks: Ranks) -> str:
@@ -101,7 +104,14 @@ def _rows(ranks: Ranks) -> str:
 
 
 def rank_figures(ranks: Ranks) -> list[NamedChart]:
-    """Heat maps of efficiency and size over all pairs; curves over the ranks and spectra of some pairs."""
+    """Heat maps of efficiency and size over all pairs; curves over the ranks and spectra of some pairs.
+
+    All of these once for each position offset.
+    """
+    return figures_by_offset(list(ranks), lambda chosen: _figures({pair: ranks[pair] for pair in chosen}))
+
+
+def _figures(ranks: Ranks) -> list[NamedChart]:
     cells = [
         {
             "layer": pair.L,

@@ -25,6 +25,7 @@ def rank_summaries(ranks: Ranks, artifacts: Mapping[LayerPair, str]) -> list[dic
         record = {
             "L": pair.L,
             "k": pair.k,
+            "offset": pair.offset,
             "operators": artifacts[pair],
             "reduced_rank_alpha": each.matched.alpha,
             "n_train_rows": canonical.n_rows,
@@ -94,8 +95,8 @@ def _spectrum_columns(pair: LayerPair, each: PairRanks) -> pa.Table:
 
 
 def _table(pair: LayerPair, n: int, constant: Mapping[str, str], columns: Mapping[str, Any]) -> pa.Table:
-    fields: dict[str, pa.Array] = {"L": pa.repeat(pa.scalar(pair.L, pa.int32()), n)}
-    fields["k"] = pa.repeat(pa.scalar(pair.k, pa.int32()), n)
+    numbers = {"L": pair.L, "k": pair.k, "offset": pair.offset}
+    fields = {name: pa.repeat(pa.scalar(number, pa.int32()), n) for name, number in numbers.items()}
     fields |= {name: pa.repeat(pa.scalar(word), n) for name, word in constant.items()}
     return pa.table(fields | {name: pa.array(values) for name, values in columns.items()})
 

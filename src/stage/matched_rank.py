@@ -1,6 +1,6 @@
 """The matched-rank analysis of saved operators: every rank against its ceiling, and the size of what is transported."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -42,7 +42,8 @@ def match_operators(
     hook, pairs = fitted["hook"], list(operators)
     products = pair_products(pairs, hook, targets_too=True)
     store.require([point for pair in products for point in pair])
-    moments = prepare_moments(stage, store, split, products, fitted["precision"], with_test=True)
+    offsets = fitted["row_offsets"]
+    moments = prepare_moments(stage, store, split, products, fitted["precision"], with_test=True, offsets=offsets)
     floor = floor_for(moments, settings.floor)
     scored: dict[LayerPair, tuple[MatchedRank, RankBands]] = {}
     blocks = rank_blocks(pairs, store.layout.d_model, bootstrap.replicates)
@@ -50,11 +51,16 @@ def match_operators(
         for block in blocks:
             families = {pair: _families(operators[pair], moments, split, settings, floor) for pair in block}
             points = [point for each in families.values() for point in (each.source, each.target)]
-            test = rows_by_part(store, points, split.groups, [split.test], split.documents)
+            test = rows_by_part(store, points, split.groups, [split.test], split.documents, offsets)
             bands = bootstrap_ranks(families, test, bootstrap, stage.device, advance)
             held_out = moments.subset([split.test])
             scored |= {pair: (each.match(held_out), bands[pair]) for pair, each in families.items()}
-    sizes = _sizes(moments, pairs, hook, store, split, settings, floor, stage)
+
+    def train_rows(points: Sequence[HookPoint]) -> Iterator[Rows]:
+        return rows_by_part(store, points, split.groups, split.train, split.documents, offsets)
+
+    ends = [(pair.source(hook), pair.target(hook)) for pair in pairs]
+    sizes = _sizes(moments, ends, train_rows, split, settings, floor, stage)
     return {pair: PairRanks(*scored[pair], *size) for pair, size in zip(pairs, sizes, strict=True)}
 
 
@@ -68,24 +74,18 @@ def _families(
 
 def _sizes(
     moments: Moments,
-    pairs: Sequence[LayerPair],
-    hook: str,
-    store: ActivationStore,
+    ends: Sequence[tuple[HookPoint, HookPoint]],
+    train_rows: Callable[[Sequence[HookPoint]], Iterator[Rows]],
     split: Split,
     settings: RankSettings,
     floor: float,
     stage: Stage,
 ) -> list[tuple[CrossFit, PermutationTest | None]]:
-    """Cross-fitted correlations of each pair, and their null."""
-    ends = [(pair.source(hook), pair.target(hook)) for pair in pairs]
+    """Cross-fitted correlations of each source and target, and their null. train_rows: starts a pass over train."""
     if not settings.permutations:
         return [(cross_fitted_correlations(moments, *pair, split.train, floor), None) for pair in ends]
     _warn_of_few_documents(split, stage)
-
-    def train_rows(points: Sequence[HookPoint]) -> Iterator[Rows]:
-        return rows_by_part(store, points, split.groups, split.train, split.documents)
-
-    with stage.progress("permutations", len(pairs) * settings.permutations, "replicates") as advance:
+    with stage.progress("permutations", len(ends) * settings.permutations, "replicates") as advance:
         found = shuffled_cross_fits(
             moments, ends, split.train, train_rows, settings.permutations, stage.config.seed, floor, advance
         )
