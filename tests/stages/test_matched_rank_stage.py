@@ -188,3 +188,17 @@ def test_what_would_be_ignored_or_cannot_be_is_refused_before_any_work(artifacts
     with pytest.raises(StrataError, match=message):
         run("eval", artifacts, *overrides)
     assert sorted(artifacts.rglob("*")) == before
+
+
+def test_pairs_with_a_position_offset_are_analysed_on_the_rows_that_all_offsets_have(artifacts, undrawn):
+    """Tokens are drawn apart, so that nothing is transported to the next one."""
+    train = ("experiment.L=0", "experiment.k=1", "cv_folds=4", "experiment.position_offset=[0,1]", "name=offsets")
+    run("train_transport_operators", artifacts, *train)
+    made = run("eval", artifacts, "operators=offsets", "bootstrap=100", "run_matched_rank=true")
+    records = json.loads((made.path / "matched_rank_pairs.json").read_text())
+    here, following = ({record["offset"]: record for record in records}[offset] for offset in (0, 1))
+    assert here["n_test_rows"] == following["n_test_rows"] < N_DOCUMENTS // 5 * LENGTH
+    assert here["explained_dimensions"] > 10
+    assert abs(following["explained_dimensions"]) < 1
+    assert set(pq.read_table(made.path / "spectrum.parquet")["offset"].to_pylist()) == {0, 1}
+    assert {"spectrum.png", "spectrum_offset_1.png"} <= {path.name for path in (made.path / "figures").iterdir()}
