@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from src.config.matched_rank import MatchedRankConfig
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, DtypeName, ModelConfig, StageConfig
 from src.hook_points import HOOKS
@@ -218,3 +219,22 @@ class EvalConfig(StageConfig):
     method: Method | None = Field(description="only operators of this method; null = any")
     eval: EvalPairsConfig
     bootstrap: int = Field(ge=100, description="replicates of the bootstrap over documents behind each 95 % interval")
+    run_matched_rank: bool = Field(
+        description="compare maps of every rank with their ceiling, and size the linear transport subspace"
+    )
+    matched_rank_only: bool = Field(
+        description="the same without the residual metrics of the operators; implies run_matched_rank"
+    )
+    matched_rank: MatchedRankConfig
+
+    @property
+    def matches_ranks(self) -> bool:
+        """Whether the matched-rank analysis is asked for."""
+        return self.run_matched_rank or self.matched_rank_only
+
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> Self:
+        """A key that nothing heeds is a misunderstanding."""
+        if not self.matches_ranks and not self.matched_rank.is_standard:
+            raise ValueError("matched_rank.* would be ignored: it needs run_matched_rank=true")
+        return self
