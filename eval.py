@@ -3,6 +3,8 @@
   python eval.py                                     every operator that was fitted on the store
   python eval.py eval.Ls=[0,1] eval.ks=[1,2]
   python eval.py operators=NAME bootstrap=2000       operators of one artifact
+  python eval.py run_matched_rank=true               and maps of every rank against their ceiling
+  python eval.py matched_rank_only=true matched_rank.permutations=99
 
 R2, MSE, cosine and skill against the identity, each with a 95 % interval from a bootstrap over documents, with BOS rows
 left out (and, once, with them). Writes JSON, parquet, PNG and HTML.
@@ -15,20 +17,25 @@ from src.stage import Stage, entry_point
 
 def run(config: EvalConfig, stage: Stage) -> Artifact:
     """Judge the operators, or show what an earlier run found."""
-    from src.report import evaluation as show
-    from src.report.records import write_records
+    from src.report.assessment import Assessment, write_assessment
+    from src.stage.matched_rank import match_operators
     from src.stage.operators import find_operators, judge_operators, split_of
     from src.stage.stores import find_store
     from src.transport.bootstrap import FEW_DOCUMENTS, DocumentBootstrap
+    from src.transport.matched_rank import RankSettings
 
     store = find_store(stage, config.activations, config.model, config.dataset)
     operators = find_operators(config, stage, store)
     parents = list(dict.fromkeys(saved.artifact.parent for saved in operators.values()))
     pairs = [pair.identity() for pair in operators]
     identity = {"pairs": pairs, "bootstrap": config.bootstrap, "seed": config.seed}
-    plan = stage.plan(
-        "evaluation", label(config.model.name, "residual"), identity, [store.artifact.parent, *parents], config.name
-    )
+    parts = [] if config.matched_rank_only else ["residual"]
+    settings = RankSettings.of(config.matched_rank, store.layout.d_model)
+    if config.matches_ranks:
+        parts.append("rank")
+        identity |= {"matched_rank": settings.identity(), "residual": not config.matched_rank_only}
+    name = label(config.model.name, *parts)
+    plan = stage.plan("evaluation", name, identity, [store.artifact.parent, *parents], config.name)
     finished = stage.reuse(plan)
     if finished is not None:
         stage.show_report(finished)
@@ -38,18 +45,17 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
     if split.n_test_documents < FEW_DOCUMENTS:
         stage.warn(f"only {split.n_test_documents} test documents: intervals from so few are too narrow; collect more")
     bootstrap = DocumentBootstrap(config.bootstrap, config.seed)
-    evaluations = judge_operators(operators, store, split, bootstrap, stage.device, stage)
-    details = [table for table in (show.residual_table(evaluations), show.bos_table(evaluations)) if table is not None]
+    residual = ranks = None
+    if not config.matched_rank_only:
+        residual = judge_operators(operators, store, split, bootstrap, stage.device, stage)
+    if config.matches_ranks:
+        ranks = match_operators(operators, store, split, settings, bootstrap, stage)
+    documents = f"{split.n_test_documents:,} test documents of {store.path.name}"
+    found = Assessment(operators, residual, ranks, settings.ranks, documents)
     with stage.create(plan) as draft:
-        names = {pair: saved.artifact.meta.name for pair, saved in operators.items()}
-        write_records(draft.path / "residual", show.residual_records(evaluations, names))
-        fitted = show.fitted_as(evaluations)
-        documents = f"{split.n_test_documents:,} test documents of {store.path.name}"
-        text = f"{len(operators)} operators ({fitted}) on {documents}, beside their baselines."
-        figures = show.residual_figures(evaluations)
+        write_assessment(draft.path, found)
         title = "Evaluation of transport operators"
-        metrics = show.operator_metrics(evaluations)
-        stage.report(draft, title, text, [show.summary_table(evaluations)], figures, details, metrics)
+        stage.report(draft, title, found.text, found.tables, found.figures, found.details, found.metrics)
     return stage.finished(plan)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from src.config.matched_rank import MatchedRankConfig
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, DtypeName, ModelConfig, StageConfig
 from src.hook_points import HOOKS
@@ -24,13 +25,15 @@ Method = Literal[
     "elasticnet",
     "procrustes",
     "procrustes_scaled",
+    "jacobian",
     "identity",
     "identity_shift",
     "mean",
 ]
 AlphaUnit = Literal["relative", "absolute"]
 
-MOST_FOLDS = 125  # with val and test, the number of a group is an int8
+MOST_GROUPS = 128  # of sequences: the number of a group is an int8
+MOST_FOLDS = 125  # leaves room for val and test
 
 
 class SequencesConfig(StageConfig):
@@ -111,6 +114,17 @@ class SplitConfig(Schema):
         return self
 
 
+class JacobianConfig(Schema):
+    """The model's own derivatives (jacobian.*), for method=jacobian."""
+
+    tokens: Annotated[int, Field(ge=1)] | None = Field(
+        description="counted tokens of the val documents whose Jacobians are averaged; null = 256"
+    )
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        description="tokens at a time; null = 64 on a CPU, 256 elsewhere"
+    )
+
+
 class TransportConfig(StageConfig):
     """train_transport_operators.py."""
 
@@ -121,7 +135,10 @@ class TransportConfig(StageConfig):
     )
     hook: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = Field(description="hook of source and target")
     experiment: PairsConfig
-    method: Method = Field(description="linear is ordinary least squares; identity, identity_shift, mean fit no weight")
+    method: Method = Field(
+        description="linear: ordinary least squares; jacobian: the model's own mean derivative (it runs the model); "
+        "identity, identity_shift, mean fit no weight"
+    )
     normalize: bool = Field(description="fit variables divided by their standard deviations over the training rows")
     target: Literal["y", "delta"] = Field(
         description="fit y, or y - x, which is penalised towards the identity; the operator predicts y either way"
@@ -154,6 +171,7 @@ class TransportConfig(StageConfig):
     tol: Positive = Field(
         description="lasso, elasticnet: an output is done when its duality gap is below tol * y'y (scikit-learn's rule)"
     )
+    jacobian: JacobianConfig
     cv_folds: int = Field(ge=2, le=MOST_FOLDS, description="folds of the cross-validation, by document")
     scoring: Literal["uniform", "variance_weighted"] = Field(
         description="average of R2 over dimensions that chooses alpha"
@@ -171,6 +189,15 @@ class TransportConfig(StageConfig):
             raise ValueError(f"normalize=true means nothing to method={self.method}: leave it out")
         if self.target == "delta" and self.method not in ("linear", *penalised):
             raise ValueError(f"target=delta means nothing to method={self.method}: leave it out")
+        for key, value in self.jacobian:
+            if value is not None and self.method != "jacobian":
+                raise ValueError(f"jacobian.{key}={value} would be ignored: it needs method=jacobian")
+        offset = self.experiment.position_offset
+        if self.method == "jacobian" and offset not in (0, [0]):
+            raise ValueError(
+                f"experiment.position_offset={offset} and method=jacobian: the derivative is that at the same token, "
+                "offset 0"
+            )
         if self.alpha_per_output and not (self.method == "ridge" and self.auto_tune):
             raise ValueError("alpha_per_output=true needs method=ridge and auto_tune=true")
         if self.method != "reduced_rank" and (self.rank is not None or self.rank_metric != "raw"):
@@ -208,3 +235,22 @@ class EvalConfig(StageConfig):
     method: Method | None = Field(description="only operators of this method; null = any")
     eval: EvalPairsConfig
     bootstrap: int = Field(ge=100, description="replicates of the bootstrap over documents behind each 95 % interval")
+    run_matched_rank: bool = Field(
+        description="compare maps of every rank with their ceiling, and size the linear transport subspace"
+    )
+    matched_rank_only: bool = Field(
+        description="the same without the residual metrics of the operators; implies run_matched_rank"
+    )
+    matched_rank: MatchedRankConfig
+
+    @property
+    def matches_ranks(self) -> bool:
+        """Whether the matched-rank analysis is asked for."""
+        return self.run_matched_rank or self.matched_rank_only
+
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> Self:
+        """A key that nothing heeds is a misunderstanding."""
+        if not self.matches_ranks and not self.matched_rank.is_standard:
+            raise ValueError("matched_rank.* would be ignored: it needs run_matched_rank=true")
+        return self

@@ -32,6 +32,44 @@ class Estimate:
         return cls(float(replicates[0]), float(low), float(high))
 
 
+@dataclass(frozen=True)
+class Band:
+    """`Estimate` for every entry of an array."""
+
+    value: Float[Tensor, "*entry"]
+    low: Float[Tensor, "*entry"]
+    high: Float[Tensor, "*entry"]
+
+    @classmethod
+    def of(cls, replicates: Float[Tensor, "replicate *entry"], *, centred: bool = False) -> "Band":
+        """As `Estimate.of`, entry by entry: replicates that are no number there are left out there.
+
+        centred: move the interval so that the replicates' median falls on the estimate. For what is optimised on the
+        very rows that are drawn anew: replicates are optimised once more, and all lie to one side of the estimate.
+        """
+        if len(replicates) == 1:
+            nothing = torch.full_like(replicates[0], float("nan"))
+            return cls(replicates[0], nothing, nothing)
+        is_number = replicates[1:].isfinite()
+        drawn = torch.where(is_number, replicates[1:], float("inf")).sort(0).values
+        last = (is_number.sum(0, keepdim=True) - 1).clamp(min=0).double()
+
+        def quantile(probability: float) -> Tensor:
+            place = probability * last
+            below = drawn.gather(0, place.floor().long())[0]
+            above = drawn.gather(0, place.ceil().long())[0]
+            value = below + (above - below) * place.frac()[0]
+            return torch.where(is_number.any(0), value, float("nan"))
+
+        low, high = (quantile(probability) for probability in _INTERVAL)
+        bias = quantile(0.5) - replicates[0] if centred else torch.zeros_like(replicates[0])
+        return cls(replicates[0], low - bias, high - bias)
+
+    def at(self, place: int) -> Estimate:
+        """One entry of a band over one axis."""
+        return Estimate(*(float(values[place]) for values in (self.value, self.low, self.high)))
+
+
 # below this number a percentile interval is told to be too narrow
 FEW_DOCUMENTS = 20
 

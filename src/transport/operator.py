@@ -103,3 +103,8 @@ class TransportOperator:
             )
         except (KeyError, TypeError) as error:
             raise StrataError(f"{folder / 'operator.json'} is damaged ({error!r}): {_REMEDY}") from None
+
+
+def read_metadata(folder: Path) -> Mapping[str, Any]:
+    """The metadata of a saved operator, without its weight. Raises StrataError if operator.json is not there."""
+    return read_header(folder / "operator.json", _KIND, _VERSION, _REMEDY).get("metadata", {})

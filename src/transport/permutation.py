@@ -97,6 +97,23 @@ class PermutationTest:
     participation_ratio: SizeTest
     null_correlations: Mapping[float, Float[Tensor, "d"]]
 
+    @classmethod
+    def of(cls, observed: CrossFit, null: Sequence[CrossFit]) -> "PermutationTest":
+        """From the cross-fit of the true pairs and those of shuffled ones. Raises StrataError without replicates."""
+        if not null:
+            raise StrataError("a permutation test needs at least one shuffled replicate")
+        correlations = torch.stack([fit.correlations for fit in null])
+        probabilities = torch.tensor(QUANTILES, dtype=correlations.dtype, device=correlations.device)
+        bands = torch.quantile(correlations, probabilities, dim=0)
+        explained = torch.tensor([fit.explained_dimensions for fit in null], dtype=torch.float64)
+        spread = torch.tensor([fit.participation_ratio for fit in null], dtype=torch.float64)
+        return cls(
+            observed,
+            SizeTest(observed.explained_dimensions, explained),
+            SizeTest(observed.participation_ratio, spread),
+            dict(zip(QUANTILES, bands, strict=True)),
+        )
+
 
 def permutation_test(
     moments: Moments,
@@ -110,7 +127,7 @@ def permutation_test(
 
     moments: of the true pairs, with (source, source), (source, target) and (target, target).
     shuffled: replicates over the same rows of x and y in the same groups, with (source, target), from
-        `shuffled_moments`, or accumulated in a pass over a store with y[shuffled_rows(...)] in the place of y.
+        `shuffled_moments`; `permutation_pass.py` makes those of a store.
     Raises StrataError if there are no replicates, or one has other rows.
     """
     fitting = CrossFitting(moments, source, target, folds, floor)
@@ -120,18 +137,4 @@ def permutation_test(
         if not torch.equal(replicate.count.cpu(), moments.count.cpu()):
             raise StrataError("shuffled moments hold other rows than the moments: accumulate both over the same rows")
         null.append(fitting.correlations(replicate))
-    if not null:
-        raise StrataError("a permutation test needs at least one shuffled replicate")
-    correlations = torch.stack([fit.correlations for fit in null])
-    probabilities = torch.tensor(QUANTILES, dtype=correlations.dtype, device=correlations.device)
-    bands = torch.quantile(correlations, probabilities, dim=0)
-    return PermutationTest(
-        observed,
-        SizeTest(
-            observed.explained_dimensions, torch.tensor([fit.explained_dimensions for fit in null], dtype=torch.float64)
-        ),
-        SizeTest(
-            observed.participation_ratio, torch.tensor([fit.participation_ratio for fit in null], dtype=torch.float64)
-        ),
-        dict(zip(QUANTILES, bands, strict=True)),
-    )
+    return PermutationTest.of(observed, null)

@@ -33,6 +33,8 @@ Metric = Literal["whitened", "raw"]
 METRICS: tuple[Metric, ...] = ("whitened", "raw")
 Family = Literal["reduced_rank_whitened", "reduced_rank_raw", "truncated_svd"]
 """Reduced-rank regression that is optimal in one metric, or a given operator whose singular values are cut."""
+FAMILIES: tuple[Family, ...] = ("reduced_rank_whitened", "reduced_rank_raw", "truncated_svd")
+OPTIMAL: Mapping[Metric, Family] = {"whitened": "reduced_rank_whitened", "raw": "reduced_rank_raw"}
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,73 @@ class MatchedRank:
         return torch.where(ceiling > 0, self.r2[family][metric] / ceiling, float("nan"))
 
 
+@dataclass(frozen=True)
+class RankFamilies:
+    """Maps of every rank that some training rows decide; `match` scores them on others, by families and metrics.
+
+    whitening: of the target. alpha: penalty of the reduced-rank regressions.
+    """
+
+    source: HookPoint
+    target: HookPoint
+    train: Statistics
+    canonical: CanonicalCorrelations
+    whitening: Whitening
+    factors: Mapping[Family, RankFactors]
+    alpha: float
+
+    @property
+    def d(self) -> int:
+        """Number of ranks: the smaller of the widths of source and target."""
+        return len(self.canonical.correlations)
+
+    def match(self, held_out: Statistics) -> MatchedRank:
+        """R2 of every rank and the ceilings on held-out rows (`train` itself: in sample)."""
+        with exact_products():
+            rows = _Rows(held_out, self.train, self.source, self.target)
+            scores: dict[Family, dict[Metric, Expansion]] = {
+                family: rows.scores(factors, self.whitening) for family, factors in self.factors.items()
+            }
+        return MatchedRank(
+            canonical=self.canonical,
+            correlations=held_out_correlations(self.canonical, self.train, held_out, self.source, self.target),
+            r2={family: {metric: score.r2(self.d) for metric, score in scores[family].items()} for family in scores},
+            ceiling={metric: scores[family][metric].ceiling(self.d) for metric, family in OPTIMAL.items()},
+            alpha=self.alpha,
+            n_held_out=held_out.n,
+        )
+
+
+def rank_families(
+    train: Statistics,
+    source: HookPoint,
+    target: HookPoint,
+    weight: Float[Tensor, "d_in d_out"] | None = None,
+    alpha: float = 0.0,
+    floor: float = EIGENVALUE_FLOOR,
+) -> RankFamilies:
+    """All families from the pairs of source and target, (target, target) too; arguments as in `match_ranks`."""
+    d_in, d_out = len(train.sums[source]), len(train.sums[target])
+    if weight is not None and tuple(weight.shape) != (d_in, d_out):
+        raise StrataError(
+            f"an operator from {source} to {target} has a weight of {d_in} x {d_out}, not {tuple(weight.shape)}"
+        )
+    with exact_products():
+        of_source, of_target = (Whitening.of(train, h, floor) for h in (source, target))
+        canonical = correlate(train, source, target, of_source, of_target)
+        root = _source_root(train, source, alpha, floor, of_source)
+        crossed = root.T @ train.scatter(source, target)
+        # without a penalty the canonical directions are the factors: one decomposition less
+        whitened = _reduced_rank(crossed, root, of_target) if alpha else _of_canonical(canonical, train, target)
+        factors: dict[Family, RankFactors] = {
+            "reduced_rank_whitened": whitened,
+            "reduced_rank_raw": _reduced_rank(crossed, root, None),
+        }
+        if weight is not None:
+            factors["truncated_svd"] = truncated_svd_factors(weight.to(root))
+    return RankFamilies(source, target, train, canonical, of_target, factors, alpha)
+
+
 def match_ranks(
     train: Statistics,
     held_out: Statistics,
@@ -240,35 +309,4 @@ def match_ranks(
 
     Raises StrataError if rows do not vary, or the weight is of another shape.
     """
-    d_in, d_out = len(train.sums[source]), len(train.sums[target])
-    d = min(d_in, d_out)
-    if weight is not None and tuple(weight.shape) != (d_in, d_out):
-        raise StrataError(
-            f"an operator from {source} to {target} has a weight of {d_in} x {d_out}, not {tuple(weight.shape)}"
-        )
-    with exact_products():
-        of_source, of_target = (Whitening.of(train, h, floor) for h in (source, target))
-        canonical = correlate(train, source, target, of_source, of_target)
-        root = _source_root(train, source, alpha, floor, of_source)
-        crossed = root.T @ train.scatter(source, target)
-        # without a penalty the canonical directions are the factors: one decomposition less
-        whitened = _reduced_rank(crossed, root, of_target) if alpha else _of_canonical(canonical, train, target)
-        families: dict[Family, RankFactors] = {
-            "reduced_rank_whitened": whitened,
-            "reduced_rank_raw": _reduced_rank(crossed, root, None),
-        }
-        if weight is not None:
-            families["truncated_svd"] = truncated_svd_factors(weight.to(root))
-        rows = _Rows(held_out, train, source, target)
-        scores: dict[Family, dict[Metric, Expansion]] = {}
-        for family, factors in families.items():
-            scores[family] = rows.scores(factors, of_target)
-    own: dict[Metric, Family] = {"whitened": "reduced_rank_whitened", "raw": "reduced_rank_raw"}
-    return MatchedRank(
-        canonical=canonical,
-        correlations=held_out_correlations(canonical, train, held_out, source, target),
-        r2={family: {metric: score.r2(d) for metric, score in scores[family].items()} for family in scores},
-        ceiling={metric: scores[family][metric].ceiling(d) for metric, family in own.items()},
-        alpha=alpha,
-        n_held_out=held_out.n,
-    )
+    return rank_families(train, source, target, weight, alpha, floor).match(held_out)

@@ -1,7 +1,7 @@
 """The files of an `operators` artifact: a folder per pair, the training means, and every cross-validation score."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from src.artifacts.tensors import load_tensors, save_tensors
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport.fitting import PairFit
-from src.transport.operator import TransportOperator
+from src.transport.operator import TransportOperator, read_metadata
 from src.transport.pairs import LayerPair
 
 _MEANS = "means.safetensors"
@@ -110,6 +110,10 @@ class SavedOperator:
     def load(self) -> TransportOperator:
         """The operator, in the dtype of its file."""
         return TransportOperator.load(self.artifact.path / str(self.pair))
+
+    def metadata(self) -> Mapping[str, Any]:
+        """What its fit tells of it (relative_alpha, rank, ...)."""
+        return read_metadata(self.artifact.path / str(self.pair))
 
     def means(self) -> dict[HookPoint, Float[Tensor, " d_model"]]:
         """Means of the training rows at every source and target of its artifact, float64."""

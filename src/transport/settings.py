@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from src.config.stages import AlphaUnit, Method, TransportConfig
+from src.config.stages import AlphaUnit, JacobianConfig, Method, TransportConfig
 from src.errors import StrataError
 from src.transport.affine import Scoring
 from src.transport.preprocessing import Preprocessing, Target
@@ -25,6 +25,10 @@ DEFAULT_ALPHAS: Mapping[tuple[Method, AlphaUnit], tuple[float, ...]] = {
     ("elasticnet", "absolute"): (0.1, 1.0, 10.0, 100.0),
 }
 
+# The tokens of jacobian.tokens=null.
+DEFAULT_JACOBIAN_TOKENS = 256
+_DEFAULTS = JacobianConfig(tokens=None, batch_size=None)
+
 _PENALISED = ("normalize", "target", "alpha_unit", "auto_tune")
 # What decides a fit besides the rows: always, when the penalty is tuned, and when it is given. Least squares does not
 # change when variables are standardised.
@@ -40,6 +44,7 @@ _USED: Mapping[Method, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
     ),
     "procrustes": ((), (), ()),
     "procrustes_scaled": ((), (), ()),
+    "jacobian": (("jacobian",), (), ()),
     "identity": ((), (), ()),
     "identity_shift": ((), (), ()),
     "mean": ((), (), ()),
@@ -68,6 +73,7 @@ class FitSettings:
     tol: float
     rank: int | None = None
     rank_metric: Metric = "raw"
+    jacobian: JacobianConfig = _DEFAULTS
 
     @classmethod
     def of(cls, config: TransportConfig) -> Self:
@@ -107,6 +113,11 @@ class FitSettings:
         if self.rank is not None and self.rank > d_model:
             raise StrataError(f"rank={self.rank}: activations are {d_model} wide, so the rank is {d_model} at most")
 
+    @property
+    def jacobian_tokens(self) -> int:
+        """How many tokens' Jacobians to average."""
+        return self.jacobian.tokens or DEFAULT_JACOBIAN_TOKENS
+
     def identity(self) -> dict[str, Any]:
         """What decides the fit, for the fingerprint of an artifact: no setting that is not used."""
         always, tuned, given = _USED[self.method]
@@ -115,4 +126,6 @@ class FitSettings:
             used["scoring"] = self.scoring  # which chooses the rank, whether alpha is tuned or not
         if "alphas" in used:
             used["alphas"] = self.grid
+        if "jacobian" in used:
+            used["jacobian"] = {"tokens": self.jacobian_tokens}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in used.items()}

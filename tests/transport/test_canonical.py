@@ -211,3 +211,33 @@ def test_what_cannot_be_done_is_said():
         canonical_correlations(statistics_of(x, np.full_like(y, 3.0)), X, Y)
     with pytest.raises(StrataError, match=r"folds \[1\] hold fewer than 2 rows"):
         cross_fitted_correlations(moments_of(x, y, np.arange(40) == 3), X, Y, [0, 1])
+
+
+def test_the_jackknife_leaves_out_one_fold_at_a_time():
+    by_fold = torch.from_numpy(np.random.default_rng(0).uniform(-0.2, 0.9, (4, 6)))
+    found = CrossFit(by_fold, 6).jackknife(lambda fit: fit.explained_dimensions)
+
+    def size(rows):
+        mean = by_fold[rows].mean(0)
+        return float((mean * mean.abs()).sum())
+
+    without = np.array([size([f for f in range(4) if f != left_out]) for left_out in range(4)])
+    error = np.sqrt(3 / 4 * np.square(without - without.mean()).sum())
+    assert found.value == pytest.approx(size(range(4)))
+    assert found.high - found.value == pytest.approx(3.182446 * error, rel=1e-6)  # Student's t, 3 degrees of freedom
+    assert found.low == pytest.approx(2 * found.value - found.high)
+
+
+def test_the_jackknife_interval_covers_the_size_that_other_documents_give():
+    group = np.arange(600) // 10 % 5
+    sizes = [
+        cross_fitted_correlations(moments_of(*planted(600, 10, 4, 0.7, seed), group), X, Y, range(5)).jackknife(
+            lambda fit: fit.explained_dimensions
+        )
+        for seed in range(60)
+    ]
+    middle = np.mean([size.value for size in sizes])
+    covered = np.mean([size.low <= middle <= size.high for size in sizes])
+    assert 0.88 <= covered <= 1.0
+    spread = np.std([size.value for size in sizes])
+    assert np.mean([size.high - size.low for size in sizes]) < 2 * 2.776 * 1.5 * spread

@@ -18,6 +18,7 @@ def pair_heatmap(
     *,
     label: str | None = None,
     diverging: bool = False,
+    log: bool = False,
     subtitle: str | None = None,
 ) -> alt.LayerChart:
     """A heat map over source layer L (rows) and leap k (columns), the number in each cell while it fits.
@@ -30,6 +31,7 @@ def pair_heatmap(
         label: what the colour means; the name of the field if not given.
         diverging: for a score whose sign matters (a skill): colours centred at 0 if any value is negative, else light
             to dark from 0. Otherwise light to dark over the values (an R2), with cells below 0 in red.
+        log: for positive values over orders of magnitude (an alpha): colours by powers of ten.
         subtitle: a second, fainter line.
     """
     layers, leaps = ordered(records, "layer"), ordered(records, "leap")
@@ -37,15 +39,15 @@ def pair_heatmap(
     has_interval = any(record.get(f"{value}_low") is not None for record in records)
     values = finite(records, value)
     from_zero, diverging = diverging, diverging and any(score < 0 for score in values)
-    low, high = _colour_domain(values, diverging, from_zero)
-    rows = [_cell(record, value, low, high, decimals, diverging) for record in records]
+    low, high = _decades(values) if log else _colour_domain(values, diverging, from_zero)
+    rows = [_cell(record, value, low, high, decimals, diverging, log) for record in records]
     label = label or value
 
     tooltip = [
         alt.Tooltip("layer:Q", title="source layer L"),
         alt.Tooltip("leap:Q", title="leap k"),
         alt.Tooltip("target:Q", title="target layer L + k"),
-        alt.Tooltip("score:Q", title=label, format=".4f"),
+        alt.Tooltip("score:Q", title=label, format=".3e" if log else ".4f"),
         *([alt.Tooltip("interval:N", title="interval")] if has_interval else []),
     ]
     base = alt.Chart(data(rows)).encode(
@@ -56,12 +58,14 @@ def pair_heatmap(
     scale = (
         alt.Scale(scheme="redblue", domain=[low, high], domainMid=0, clamp=True)
         if diverging
-        else alt.Scale(scheme="blues", domain=[low, high], clamp=True)
+        else alt.Scale(type="log" if log else "linear", scheme="blues", domain=[low, high], clamp=True, nice=False)
     )
     gradient = min(max(row_step * len(layers), 60), 140)
     # of a diverging scale Vega would label the ends alone
     ticks = [low, low / 2, 0, high / 2, high] if diverging else alt.Undefined
-    legend = alt.Legend(format=".2~f", gradientLength=gradient, values=ticks, tickCount=5)
+    if log:
+        ticks = [low * 10**power for power in range(round(math.log10(high / low)) + 1)]
+    legend = alt.Legend(format="~e" if log else ".2~f", gradientLength=gradient, values=ticks, tickCount=5)
     colour = alt.Color("score:Q", title=label, scale=scale, legend=legend)
     cell = base.mark_rect(stroke="white", strokeWidth=1)
     layered = [
@@ -106,21 +110,36 @@ def _colour_domain(values: Sequence[float], diverging: bool, from_zero: bool) ->
     return low, high
 
 
-def _cell(record: Record, value: str, low: float, high: float, decimals: int, diverging: bool) -> dict[str, Any]:
+def _decades(values: Sequence[float]) -> tuple[float, float]:
+    """Powers of ten around the values above 0."""
+    exponents = [math.log10(value) for value in values if value > 0] or [0.0]
+    low, high = math.floor(min(exponents)), math.ceil(max(exponents))
+    return 10.0**low, 10.0 ** max(high, low + 1)
+
+
+def _power(value: float) -> str:
+    """Two digits at most and the exponent, as in 3.2e-4."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
+
+
+def _cell(
+    record: Record, value: str, low: float, high: float, decimals: int, diverging: bool, log: bool
+) -> dict[str, Any]:
     score = next(iter(finite([record], value)), None)
     cell: dict[str, Any] = {
         "layer": record["layer"],
         "leap": record["leap"],
         "target": record["layer"] + record["leap"],
         "score": score,
-        "text": "n/a" if score is None else short_number(score, decimals),
+        "text": "n/a" if score is None else _power(score) if log else short_number(score, decimals),
         "small_text": "",
         "interval": "",
         "dark": False,
     }
     if score is None:
         return cell
-    share = (score - low) / (high - low)
+    share = math.log(max(score, low) / low) / math.log(high / low) if log else (score - low) / (high - low)
     cell["dark"] = abs(share - 0.5) > 0.33 if diverging else score < 0 or share > 0.6
     ends = finite([record], f"{value}_low", f"{value}_high")
     if len(ends) == 2:

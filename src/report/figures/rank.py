@@ -48,7 +48,8 @@ def rank_curves(
 
     Args:
         records: one per pair, curve and rank: `rank`, `curve` (its name; order and colours follow the records), `r2`,
-            and `is_ceiling` (False if absent). All in one metric, which label or title should name.
+            if known `r2_low` and `r2_high` (a band), and `is_ceiling` (False if absent). All in one metric, which
+            label or title should name.
         title: what the figure shows.
         label: the name of the score.
         subtitle: a second, fainter line.
@@ -83,11 +84,15 @@ def _curves(
 ) -> alt.FacetChart:
     curves = ordered(records, "curve")
     ceilings = {record["curve"] for record in records if record.get("is_ceiling")}
-    rows = [_row(record, rank=record["rank"], curve=record["curve"], score=record[value]) for record in records]
+    ends = {"low": f"{value}_low", "high": f"{value}_high"}
+    rows = [
+        _row(record, rank=record["rank"], curve=record["curve"], score=record[value])
+        | {name: record[field] for name, field in ends.items() if field in record}
+        for record in records
+    ]
     base = alt.Chart().encode(x=_rank_axis("rank", "rank r", records))
-    y = alt.Y(
-        "score:Q", title=label, scale=alt.Scale(domain=domain, clamp=True, nice=False), axis=_axis("datum.value === 0")
-    )
+    scale = alt.Scale(domain=domain, clamp=True, nice=False)
+    y = alt.Y("score:Q", title=label, scale=scale, axis=_axis("datum.value === 0"))
     legend = _legend(columns=2)
     dashes = alt.Scale(domain=curves, range=[[5, 4] if curve in ceilings else [1, 0] for curve in curves])
     # equal legends of one field are drawn as one
@@ -102,7 +107,11 @@ def _curves(
         alt.Tooltip("rank:Q", title="rank r"),
         alt.Tooltip("score:Q", title=label, format=".4f"),
     ]
+    band = base.mark_area(opacity=0.18).encode(
+        y=alt.Y("low:Q", title=label, scale=scale), y2="high:Q", color=_colour("curve", curves, legend, faint=ceilings)
+    )
     layered = [
+        *([band.transform_filter("isValid(datum.low)")] if finite(records, ends["low"]) else []),
         line.mark_line(strokeWidth=2.4).transform_filter(_is_one_of("curve", set(curves) - ceilings)),
         line.mark_line(strokeWidth=1.5).transform_filter(_is_one_of("curve", ceilings)),
         # wide unseen points, so that the tooltip is easy to hit

@@ -23,6 +23,8 @@ from src.report.figures.theme import (
 
 # bars and whiskers below this are cut: identity can score -20 where a stream changes its scale
 LOWEST_SCORE = -1.0
+# of a deep model not every leap gets a panel
+_MOST_PANELS = 9
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 CUT = f"cut at \N{MINUS SIGN}{-LOWEST_SCORE:g}"
 
@@ -60,9 +62,21 @@ def bos_effect(
     return _grouped_bars(records, "rows", value, label, title, subtitle)
 
 
+def _some_leaps(records: Sequence[Record]) -> tuple[Sequence[Record], str | None]:
+    """All records while their leaps are few, else those of some leaps, short ones above all, with a note."""
+    leaps = ordered(records, "leap")
+    if len(leaps) <= _MOST_PANELS:
+        return records, None
+    last = len(leaps) - 1
+    chosen = {leaps[round((last + 1) ** (place / (_MOST_PANELS - 1))) - 1] for place in range(_MOST_PANELS)}
+    return [record for record in records if record["leap"] in chosen], f"{len(chosen)} of {len(leaps)} leaps"
+
+
 def _grouped_bars(
     records: Sequence[Record], group: str, value: str, label: str, title: str, subtitle: str | None
 ) -> alt.FacetChart:
+    records, note = _some_leaps(records)
+    subtitle = "; ".join(each for each in (subtitle, note) if each) or None
     layers, groups = ordered(records, "layer"), ordered(records, group)
     domain = bounded(finite(records, value, f"{value}_low", f"{value}_high"), LOWEST_SCORE)
     rows = [
@@ -153,6 +167,7 @@ def dimension_quantiles(
         title: what the figure shows.
         label: its name on the axis.
     """
+    records, note = _some_leaps(records)
     layers = ordered(records, "layer")
     rows = [
         {
@@ -192,4 +207,4 @@ def dimension_quantiles(
     )
     cut = any(quantile < LOWEST_SCORE for quantile in finite(records, *QUANTILES))
     subtitle = "box: 25 % to 75 % of the dimensions, white line: the median, thin line: 5 % to 95 %"
-    return themed(chart, title, f"{subtitle}; {CUT}" if cut else subtitle)
+    return themed(chart, title, "; ".join([subtitle, *([CUT] if cut else []), *([note] if note else [])]))
