@@ -158,11 +158,11 @@ def test_inputs_that_the_first_working_set_misses_are_found(solved_on):
     cross = rows.T @ output
     first_set = cross[:, 0].abs().topk(16).indices
     assert first_set.max() < 40
-    l1 = torch.tensor([5.0], dtype=torch.float64)
+    l1 = torch.tensor([0.5], dtype=torch.float64)
     weight = solve_elastic_nets(
         rows.T @ rows, cross, output.square().sum(0), l1, torch.zeros_like(l1), None, 50_000, 1e-12
     ).weight[:, 0]
     assert len(solved_on["own"]) > 1
-    expected = ElasticNet(5.0 / 500, l1_ratio=1.0, tol=1e-12, max_iter=200_000, fit_intercept=False).fit(x, y[:, 0])
+    expected = ElasticNet(0.5 / 500, l1_ratio=1.0, tol=1e-12, max_iter=200_000, fit_intercept=False).fit(x, y[:, 0])
     np.testing.assert_allclose(weight.numpy(), expected.coef_, atol=1e-4)
     assert weight[40] > 1 > -1 > weight[41]
