@@ -6,17 +6,20 @@
 All contenders edit resid_post of one layer at every position of the same sequences, and share the weights and
 the machine; they take turns, and medians are shown. Hooked batches are what one would write without this project: the
 edit by a forward hook, at the same batch size, one forward pass for each condition and a clean one, and the same scores
-(NLL, KL to the clean distribution, agreement) from the logits. Batch size 1 is the published reference's way: one
-sequence at a time, the clean pass and every condition from the start, predictions through numpy on the CPU, written
-position by position, NLL alone. The arithmetic saved is counted: the products of the blocks and the vocabulary head of
-hooked batches over those of Strata.
+(NLL, KL to the clean distribution, agreement) from the logits. Lean batch size 1 is the same one sequence at a time,
+with NLL alone. The reference's way is the manner of the published code (benchmarks/reference_causal_way.py): batch
+size 1, the text streamed, skipped through and tokenised again for every condition, a scikit-learn prediction per
+position, the loss that the model itself computes. The others tokenise once, which is in their time. The arithmetic
+saved is counted: the products of the blocks and the vocabulary head of hooked batches over those of Strata.
 """
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +29,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.bench_collect import median_ratio, model_config
+from benchmarks.reference_causal_way import Text, reference_way
 from src.causal.interventions import Constant, Intervention, Transport
 from src.causal.perplexity import Condition, ConditionScorer
 from src.hook_points import HookPoint
@@ -46,6 +50,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="times that each contender runs (default: 3)")
     parser.add_argument("--layer", type=int, help="that is edited (default: the middle one)")
     parser.add_argument("--batch-size", type=int, default=8, help="sequences per batch (default: 8)")
+    parser.add_argument(
+        "--skip", type=int, default=1000, help="documents before the first (default: 1000; reference: 10000)"
+    )
     parser.add_argument("--rows-per-pass", type=int, help="of Strata (default: what suits the device)")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -53,22 +60,29 @@ def main() -> None:
     model = random_llama(quick=arguments.quick, device=arguments.device)
     target = HookPoint("resid_post", model.n_layers // 2 if arguments.layer is None else arguments.layer)
     length, vocabulary = (64, model.module.config.vocab_size) if arguments.quick else (256, 4096)
-    draws = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, vocabulary, (arguments.batch_size, length), generator=draws).to(model.device)
     conditions = [Condition(str(index), edit, target) for index, edit in enumerate(interventions(model, target))]
-    contenders: dict[str, Callable[[], Scores]] = {
-        "Strata": lambda: strata(model, conditions, ids, arguments.rows_per_pass),
-        "hooked batches": lambda: hooked_batches(model, conditions, ids),
-        "hooked, batch size 1": lambda: hooked_singly(model, conditions, ids),
-    }
-    rows = measure(contenders, arguments.repeats, ids.numel())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.jsonl"
+        text = Text.write(path, vocabulary, arguments.skip, arguments.batch_size, length)
+
+        def ids() -> Tensor:
+            return torch.cat(list(text.sequences())).to(model.device)
+
+        contenders: dict[str, Callable[[], Scores]] = {
+            "Strata": lambda: strata(model, conditions, ids(), arguments.rows_per_pass),
+            "hooked batches": lambda: hooked_batches(model, conditions, ids()),
+            "hooked, lean batch size 1": lambda: hooked_singly(model, conditions, ids()),
+            "reference's way": lambda: reference_way(model, conditions, text),
+        }
+        rows = measure(contenders, arguments.repeats, arguments.batch_size * length)
+        difference = largest_difference(contenders)
     body, total = arithmetic_saved(model, target, length)
     caption = (
-        f"Random llama, {model.n_layers} layers x {model.d_model}, {ids.shape[0]} sequences of {length} tokens, "
-        f"{N_CONDITIONS} edits of {target}; {torch.get_num_threads()} threads on {model.device}, medians of "
-        f"{arguments.repeats} turns. Arithmetic saved against hooked batches: {body:.2f} times in the blocks, "
-        f"{total:.2f} times with the vocabulary head. Largest difference of an NLL between contenders: "
-        f"{largest_difference(contenders):.1e}."
+        f"Random llama, {model.n_layers} layers x {model.d_model}, {arguments.batch_size} sequences of {length} "
+        f"tokens after {arguments.skip:,} skipped documents, {N_CONDITIONS} edits of {target}; "
+        f"{torch.get_num_threads()} threads on {model.device}, medians of {arguments.repeats} turns. Arithmetic saved "
+        f"against hooked batches: {body:.2f} times in the blocks, {total:.2f} times with the vocabulary head. Largest "
+        f"difference of a sequence's NLL between contenders: {difference:.1e}."
     )
     columns = ["what", "seconds", "CPU seconds", "tokens x conditions / s", "time / Strata's", "CPU time / Strata's"]
     console = Console()
@@ -132,9 +146,7 @@ def hooked_singly(model: LanguageModel, conditions: list[Condition], ids: Tensor
             with ExitStack() as hooks:
                 for point in condition.intervention.sources:
                     hooks.callback(model.blocks[point.layer].register_forward_hook(keeping(states, point)).remove)
-                hooks.callback(
-                    target_block(model, condition).register_forward_hook(by_position(condition, states)).remove
-                )
+                hooks.enter_context(editing(model, condition, states))
                 logits = model.module(input_ids=row, use_cache=False).logits
             rows.append(cross_entropy(logits[0, :-1], row[0, 1:], reduction="none"))
         found.append(torch.stack(rows))
@@ -179,24 +191,6 @@ def editing(model: LanguageModel, condition: Condition, states: dict[HookPoint, 
         handle.remove()
 
 
-def by_position(condition: Condition, states: dict[HookPoint, Tensor]) -> Callable[..., Tensor]:
-    """The same as the reference does it: a prediction of numpy arrays, and a loop over positions."""
-    edit = condition.intervention
-
-    def overwrite(_module: Any, _args: Any, output: Tensor) -> Tensor:
-        changed = output.clone()
-        if isinstance(edit, Transport):
-            predicted = torch.from_numpy(edit.operator.predict(states[edit.operator.source].cpu().numpy()))
-        else:
-            assert isinstance(edit, Constant)
-            predicted = edit.value.cpu().expand(output.shape)
-        for position in range(output.shape[1]):
-            changed[:, position] = predicted[:, position].to(output.device)
-        return changed
-
-    return overwrite
-
-
 def arithmetic_saved(model: LanguageModel, target: HookPoint, length: int) -> tuple[float, float]:
     """Products of hooked batches over those of Strata, per token: in the blocks, and with the vocabulary head."""
     block = sum(weight.numel() for weight in model.blocks[0].parameters() if weight.ndim == 2)
@@ -238,8 +232,9 @@ def measure(contenders: dict[str, Callable[[], Scores]], repeats: int, tokens: i
 
 
 def largest_difference(contenders: dict[str, Callable[[], Scores]]) -> float:
-    first, *others = (torch.stack([nll.cpu() for nll in run()]) for run in contenders.values())
-    return max(float((first - other).abs().max()) for other in others)
+    """Of the mean NLL of a sequence."""
+    means = [torch.stack([nll if nll.ndim == 1 else nll.mean(1) for nll in run()]).cpu() for run in contenders.values()]
+    return max(float((means[0] - other).abs().max()) for other in means[1:])
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""CPU time of lasso and elastic net with many outputs against scikit-learn's loop over outputs, one thread each.
+"""Time of the lasso and the elastic net with many outputs against scikit-learn's loop over outputs, one thread each.
 
-    python -m benchmarks.bench_lasso            # d = 256 and 512 (about 10 minutes)
-    python -m benchmarks.bench_lasso --quick    # d = 96, half a minute
+    python -m benchmarks.bench_lasso            # d = 128, 256 and 512 (about an hour)
+    python -m benchmarks.bench_lasso --quick    # d = 64, seconds
 
-Both start from the same standardised float64 rows in memory and fit every output with every alpha of a path. Strata
-makes the moments and solves all outputs together, each alpha warm-started from the one above it. sklearn's ElasticNet
-(precompute=True: one Gram matrix, then a loop of coordinate descent in compiled code over the outputs) is timed twice:
-fit by fit for every alpha, as GridSearchCV would call it, and with warm_start=True along the same path.
-Both stop at the same relative duality gap; the objectives are compared at the end. Coordinate descent skips zeros, so
-scikit-learn wins where nearly all coefficients are 0; Strata wins on the smaller alphas, which take most of the time.
+Both start from the same standardised float64 rows in memory, whose inputs are correlated as residual streams are (the
+eigenvalues of their covariance fall geometrically to 1 / condition of the largest), fit every output, and stop at the
+same relative duality gap. The time includes the second moments (Strata) or the Gram matrix (scikit-learn). Alphas are
+those that leave about 99.9, 98, 90, 50 and 10 % of the coefficients at 0: one at a time from zeros, and as a path with
+warm starts on both sides (sklearn: ElasticNet(precompute=True, warm_start=True), coordinate descent in compiled code,
+output by output). The contenders take turns, and medians are shown; above 1x Strata is faster. Compiled coordinate
+descent that skips zeros wins where nearly all coefficients are 0 and where d is small; Strata wins elsewhere.
 """
 
 import argparse
+import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,130 +29,134 @@ from threadpoolctl import threadpool_limits
 
 from src.activations.moments import Moments
 from src.hook_points import HookPoint
-from src.transport.fista import solve_elastic_nets
+from src.transport.working_sets import solve_elastic_nets
 
-RELATIVE_ALPHAS = (0.1, 0.03, 0.01, 0.003, 0.001)
+ZEROS = (0.999, 0.98, 0.9, 0.5, 0.1)
 TOL, MAX_ITER = 1e-7, 20_000
 X, Y = HookPoint("resid_post", 0), HookPoint("resid_post", 1)
 
-Result = TypeVar("Result")
+Weights = list[np.ndarray]
 
 
 @dataclass(frozen=True)
-class Fits:
-    """CPU seconds and weight [d_in, d_out] of every alpha of a path."""
+class Data:
+    """Standardised rows before and after a block."""
 
-    seconds: list[float]
-    weights: list[np.ndarray]
+    x: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def of(cls, n: int, d: int, condition: float) -> "Data":
+        """Targets x + 0.6 tanh(x W) + noise, for x of the given condition number of the covariance."""
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        spectrum = torch.logspace(0, -np.log10(condition) / 2, d, dtype=torch.float64)
+        x = normal(n, d) * spectrum @ torch.linalg.qr(normal(d, d))[0]
+        x = x / x.std()
+        y = x + 0.6 * torch.tanh(x @ normal(d, d) / d**0.5) + 0.15 * normal(n, d)
+        return cls(*(((rows - rows.mean(0)) / rows.std(0, correction=0)).numpy() for rows in (x, y)))
+
+    def alphas(self, l1_ratio: float) -> list[float]:
+        """Those that leave about ZEROS."""
+        solver, found = _Solver(self, tol=1e-3), []
+        start, largest = None, np.abs(self.x.T @ self.y).max() / (len(self.x) * l1_ratio)
+        for alpha in largest * np.geomspace(0.9, 1e-5, 60):
+            start = solver(alpha, l1_ratio, start)
+            found.append((float((start == 0).double().mean()), alpha))
+            if found[-1][0] < min(ZEROS):
+                break
+        return [min(found, key=lambda each: abs(each[0] - share))[1] for share in ZEROS]
+
+    def objective(self, weight: np.ndarray, alpha: float, l1_ratio: float) -> np.ndarray:
+        """scikit-learn's, per output, in units of that of a weight of 0."""
+        residual = ((self.y - self.x @ weight) ** 2).sum(0) / (2 * len(self.x))
+        penalty = alpha * (l1_ratio * np.abs(weight).sum(0) + (1 - l1_ratio) / 2 * (weight**2).sum(0))
+        return (residual + penalty) / ((self.y**2).sum(0) / (2 * len(self.x)))
 
 
-def rows_of(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised rows before and after a block: inputs with a power-law spectrum, y = x + 0.6 tanh(x W) + noise."""
-    generator = torch.Generator().manual_seed(0)
+class _Solver:
+    """Strata: moments, and what is solved from them."""
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    spectrum = torch.arange(1, d + 1, dtype=torch.float64) ** -0.5
-    x = 5 * normal(n, d) * spectrum @ torch.linalg.qr(normal(d, d))[0] + 0.1 * normal(n, d)
-    y = x + 0.6 * torch.tanh(x @ normal(d, d) / d**0.5) + 0.15 * normal(n, d)
-    x, y = ((rows - rows.mean(0)) / rows.std(0, correction=0) for rows in (x, y))
-    return x.numpy(), y.numpy()
-
-
-def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    start = time.process_time()
-    result = work()
-    return time.process_time() - start, result
-
-
-def ours(x: np.ndarray, y: np.ndarray, alphas: list[float], l1_ratio: float) -> tuple[float, Fits]:
-    """Seconds for the moments, and the path along them."""
-
-    def accumulate() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        moments = Moments.empty([(X, X), (X, Y)], {X: x.shape[1], Y: y.shape[1]}, 1, precision="float64")
-        moments.update({X: torch.from_numpy(x), Y: torch.from_numpy(y)}, torch.zeros(len(x), dtype=torch.int64))
+    def __init__(self, data: Data, tol: float = TOL) -> None:
+        n, self.tol = len(data.x), tol
+        moments = Moments.empty([(X, X), (X, Y)], {X: data.x.shape[1], Y: data.y.shape[1]}, 1, precision="float64")
+        moments.update({X: torch.from_numpy(data.x), Y: torch.from_numpy(data.y)}, torch.zeros(n, dtype=torch.int64))
         total = moments.subset([0])
-        return total.scatter(X, X), total.scatter(X, Y), total.square_scatter(Y)
+        self.n, self.sums = n, (total.scatter(X, X), total.scatter(X, Y), total.square_scatter(Y))
 
-    cost, (gram, cross, square) = timed(accumulate)
-    fits, start = Fits([], []), None
+    def __call__(self, alpha: float, l1_ratio: float, start: torch.Tensor | None) -> torch.Tensor:
+        l1 = torch.full_like(self.sums[2], alpha * l1_ratio * self.n)
+        l2 = torch.full_like(self.sums[2], alpha * (1 - l1_ratio) * self.n)
+        solution = solve_elastic_nets(*self.sums, l1, l2, start, MAX_ITER, self.tol)
+        assert solution.converged.all()
+        return solution.weight
+
+
+def strata(data: Data, alphas: Sequence[float], l1_ratio: float) -> Weights:
+    solver, start, weights = _Solver(data), None, []
     for alpha in alphas:
-        l1 = torch.full_like(square, alpha * l1_ratio * len(x))
-        l2 = torch.full_like(square, alpha * (1 - l1_ratio) * len(x))
-
-        def solve(l1: torch.Tensor = l1, l2: torch.Tensor = l2, start: torch.Tensor | None = start) -> torch.Tensor:
-            solution = solve_elastic_nets(gram, cross, square, l1, l2, start, MAX_ITER, TOL)
-            assert solution.converged.all()
-            return solution.weight
-
-        seconds, start = timed(solve)
-        fits.seconds.append(seconds)
-        fits.weights.append(start.numpy())
-    return cost, fits
+        start = solver(alpha, l1_ratio, start)
+        weights.append(start.numpy())
+    return weights
 
 
-def theirs(x: np.ndarray, y: np.ndarray, alphas: list[float], l1_ratio: float, warm: bool) -> Fits:
-    fits = Fits([], [])
-    model = ElasticNet(l1_ratio=l1_ratio, precompute=True, tol=TOL, max_iter=MAX_ITER, warm_start=warm)
-    for alpha in alphas:
-        seconds, _ = timed(lambda alpha=alpha: model.set_params(alpha=alpha).fit(x, y))
-        fits.seconds.append(seconds)
-        fits.weights.append(model.coef_.T.copy())
-    return fits
+def scikit_learn(data: Data, alphas: Sequence[float], l1_ratio: float) -> Weights:
+    model = ElasticNet(l1_ratio=l1_ratio, precompute=True, tol=TOL, max_iter=MAX_ITER, warm_start=True)
+    return [model.set_params(alpha=alpha).fit(data.x, data.y).coef_.T.copy() for alpha in alphas]
 
 
-def objective(x: np.ndarray, y: np.ndarray, weight: np.ndarray, alpha: float, l1_ratio: float) -> np.ndarray:
-    """scikit-learn's, per output, in units of that of a weight of 0."""
-    residual = ((y - x @ weight) ** 2).sum(0) / (2 * len(x))
-    penalty = alpha * (l1_ratio * np.abs(weight).sum(0) + (1 - l1_ratio) / 2 * (weight**2).sum(0))
-    return (residual + penalty) / ((y**2).sum(0) / (2 * len(x)))
-
-
-def compare(table: Table, n: int, d: int, l1_ratio: float) -> None:
-    """Add a row for every alpha, and one for the path."""
-    x, y = rows_of(n, d)
-    alphas = [relative * np.abs(x.T @ y).max() / (n * l1_ratio) for relative in RELATIVE_ALPHAS]
-    moments, strata = ours(x, y, alphas, l1_ratio)
-    cold, warm = (theirs(x, y, alphas, l1_ratio, warm) for warm in (False, True))
-    for place, alpha in enumerate(alphas):
-        weights = (strata.weights[place], cold.weights[place], warm.weights[place])
-        found, *peers = (objective(x, y, weight, alpha, l1_ratio) for weight in weights)
-        difference = max(np.abs(found - peer).max() for peer in peers)
-        assert difference < 1e-6, f"objectives differ by {difference}"
-        seconds = (strata.seconds[place], cold.seconds[place], warm.seconds[place])
-        table.add_row(
-            *(f"{d}", f"{n:,}", f"{l1_ratio:g}", f"{RELATIVE_ALPHAS[place]:g}"),
-            f"{(weights[0] == 0).mean():.1%}",
-            *(f"{value:.2f}" for value in seconds),
-            *(f"{value / seconds[0]:.1f}x" for value in seconds[1:]),
-            f"{difference:.0e}",
+def compare(table: Table, n: int, d: int, condition: float, l1_ratio: float, repeats: int) -> None:
+    """Add a row for every alpha alone, and one for the path."""
+    data = Data.of(n, d, condition)
+    alphas = data.alphas(l1_ratio)
+    for chosen in (*([alpha] for alpha in alphas), alphas):
+        contenders: tuple[Callable[..., Weights], ...] = (strata, scikit_learn)
+        cpu, wall, found = ({each: [] for each in contenders} for _ in range(3))
+        for turn in range(repeats):
+            for contender in contenders[:: -1 if turn % 2 else 1]:
+                wall_start, cpu_start = time.perf_counter(), time.process_time()
+                found[contender] = contender(data, chosen, l1_ratio)
+                cpu[contender].append(time.process_time() - cpu_start)
+                wall[contender].append(time.perf_counter() - wall_start)
+        difference = max(
+            np.abs(data.objective(mine, alpha, l1_ratio) - data.objective(peer, alpha, l1_ratio)).max()
+            for alpha, mine, peer in zip(chosen, found[strata], found[scikit_learn], strict=True)
         )
-    totals = (moments + sum(strata.seconds), sum(cold.seconds), sum(warm.seconds))
-    table.add_row(
-        *(f"{d}", f"{n:,}", f"{l1_ratio:g}", "all, with moments", ""),
-        *(f"{value:.2f}" for value in totals),
-        *(f"{value / totals[0]:.1f}x" for value in totals[1:]),
-        end_section=True,
-    )
+        assert difference < 1e-6, f"objectives differ by {difference}"
+        seconds = [statistics.median(clock[each]) for clock in (cpu, wall) for each in contenders]
+        zeros = f"{(found[strata][0] == 0).mean():.1%}"
+        table.add_row(
+            *(f"{d}", f"{condition:.0e}", f"{l1_ratio:g}", zeros if len(chosen) == 1 else "path"),
+            *(f"{value:.3f}" for value in seconds),
+            *(f"{theirs / mine:.2f}x" for mine, theirs in (seconds[:2], seconds[2:])),
+            f"{difference:.0e}",
+            end_section=len(chosen) > 1,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes")
-    sizes = [(4000, 96)] if parser.parse_args().quick else [(8000, 256), (6000, 512)]
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
+    parser.add_argument("--repeats", type=int, default=3, help="times that each contender runs (default: 3)")
+    parser.add_argument("--width", type=int, choices=[128, 256, 512], help="only this d")
+    arguments = parser.parse_args()
+    sizes = [(2000, 64)] if arguments.quick else [(4000, 128), (8000, 256), (6000, 512)]
     console = Console()
-    table = Table(title=f"Lasso and elastic net, all outputs, duality gap {TOL:g}: CPU seconds on one thread")
-    columns = ("d", "rows", "l1 ratio", "relative alpha", "zeros", "Strata", "sklearn", "sklearn warm")
-    for column in (*columns, "sklearn / Strata", "warm / Strata", "max objective diff"):
+    table = Table(title=f"All outputs, duality gap {TOL:g}, one thread, medians of {arguments.repeats} turns")
+    columns = ("d", "condition", "l1 ratio", "zeros", "Strata CPU s", "sklearn CPU s", "Strata s", "sklearn s")
+    for column in (*columns, "CPU time ratio", "time ratio", "max objective diff"):
         table.add_column(column, justify="right")
     torch.set_num_threads(1)
     warnings.simplefilter("error", ConvergenceWarning)
     with threadpool_limits(1), console.status("fitting") as status:
         for n, d in sizes:
-            for l1_ratio in (1.0, 0.5):
-                status.update(f"d = {d}, l1_ratio = {l1_ratio}")
-                compare(table, n, d, l1_ratio)
+            if arguments.width in (None, d):
+                for condition, l1_ratio in ((1e4, 1.0), (1e6, 1.0), (1e6, 0.5)):
+                    status.update(f"d = {d}, condition {condition:.0e}, l1_ratio = {l1_ratio}")
+                    compare(table, n, d, condition, l1_ratio, arguments.repeats)
     console.print(table)
 
 

@@ -1,152 +1,143 @@
-"""Many elastic-net problems that share one Gram matrix, solved together by accelerated proximal gradient steps.
+"""Batches of elastic-net problems, solved by accelerated proximal gradient steps until their duality gaps are small.
 
-FISTA (Beck and Teboulle 2009) with a diagonal metric, a step size per column found by backtracking, and the gradient
-restart of O'Donoghue and Candes (2015). A step costs one product with the Gram matrix, which also gives the duality
-gap; columns whose gap is small enough leave.
+FISTA (Beck and Teboulle 2009) with a diagonal metric, a step size per problem found by backtracking, and the gradient
+restart of O'Donoghue and Candes (2015). A step costs one product with the Gram matrix, which also gives the gap.
 """
 
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.linalg import vecdot
 
-from src.activations.products import exact_products
-
-# Columns that are solved together: on a CPU as many as its caches hold, elsewhere what fills the device.
-_COLUMNS_CPU, _COLUMNS_DEVICE = 256, 4096
 _STEPS_PER_CHECK = 5
+# Problems that have converged are taken out when they are this share of the batch: copying the rest costs steps.
+_LEAVE = 0.25
 # A step that is too long grows shorter by this factor at least; one that may have become too short is tried longer.
 _BACKTRACK, _LENGTHEN = 1.5, 0.7
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Solution:
-    """weight [d_in, column]; converged: whether the duality gap of a column fell below tol * square in time."""
+class Problems:
+    """Minimise |y - Xb|^2 / 2 + l1 |b|_1 + l2 |b|^2 / 2 for a batch of y, in units in which every input has length 1.
 
-    weight: Float[Tensor, "d_in column"]
-    converged: Bool[Tensor, "column"]
-
-
-def solve_elastic_nets(
-    gram: Float[Tensor, "d_in d_in"],
-    cross: Float[Tensor, "d_in column"],
-    square: Float[Tensor, "column"],
-    l1: Float[Tensor, "column"],
-    l2: Float[Tensor, "column"],
-    start: Float[Tensor, "d_in column"] | None,
-    max_iter: int,
-    tol: float,
-) -> Solution:
-    """Minimise |y - Xb|^2 / 2 + l1 |b|_1 + l2 |b|^2 / 2 for every column, from X'X, X'y and y'y alone.
-
-    A column has converged when its duality gap is at most tol * y'y (scikit-learn's criterion for ElasticNet).
-    gram: the diagonal must be positive. start: warm start; None = zeros. max_iter: products with gram per column.
-    """
-    scale = gram.diagonal().sqrt()[:, None]
-    # inputs of length 1: the diagonal metric becomes the plain one
-    gram = gram / scale / scale.T
-    # an eigenvalue is at most the largest absolute row sum
-    largest = gram.abs().sum(1).max()
-    weight = torch.zeros_like(cross) if start is None else start.clone()
-    converged = torch.zeros(cross.shape[1], dtype=torch.bool, device=cross.device)
-    step = _COLUMNS_CPU if cross.device.type == "cpu" else _COLUMNS_DEVICE
-    with exact_products():
-        for index in torch.arange(cross.shape[1], device=cross.device).split(step):
-            columns = _Columns.start(
-                index, gram, cross[:, index], square[index], l1[index], l2[index], weight[:, index], scale
-            )
-            for iteration in range(max_iter + 1):
-                if iteration % _STEPS_PER_CHECK == 0 or iteration == max_iter:
-                    done = columns.gap(scale) <= tol * columns.square
-                    if done.any():
-                        weight[:, columns.index[done]] = columns.weight[:, done] / scale
-                        converged[columns.index[done]] = True
-                        columns = columns.select(~done)
-                    if len(columns.index) == 0:
-                        break
-                if iteration < max_iter:
-                    columns.advance(gram, largest)
-            weight[:, columns.index] = columns.weight / scale
-    return Solution(weight, converged)
-
-
-@dataclass
-class _Columns:
-    """The columns that have not converged, in units in which every input has length 1.
-
-    threshold, shrinkage: l1 and l2 of each input and column in these units. product: gram @ weight. step, product_step:
-    what the last accepted step added to weight and product. lipschitz: inverse step size. age: FISTA's t.
+    gram: X'X, shared or of each problem's own inputs; its diagonal is 1. cross: X'y. square: y'y. length: what the
+    inputs were divided by. threshold, shrinkage: l1 / length and l2 / length^2, which is what they are in these units.
     """
 
-    index: Int[Tensor, "column"]
-    cross: Float[Tensor, "d_in column"]
-    square: Float[Tensor, "column"]
-    l1: Float[Tensor, "column"]
-    threshold: Float[Tensor, "d_in column"]
-    shrinkage: Float[Tensor, "d_in column"]
-    weight: Float[Tensor, "d_in column"]
-    product: Float[Tensor, "d_in column"]
-    step: Float[Tensor, "d_in column"]
-    product_step: Float[Tensor, "d_in column"]
-    lipschitz: Float[Tensor, "column"]
-    age: Float[Tensor, "column"]
-    momentum: Float[Tensor, "column"]
+    gram: Float[Tensor, "*problem d_in d_in"]
+    cross: Float[Tensor, "problem d_in"]
+    square: Float[Tensor, "problem"]
+    l1: Float[Tensor, "problem"]
+    length: Float[Tensor, "problem d_in"]
+    threshold: Float[Tensor, "problem d_in"]
+    shrinkage: Float[Tensor, "problem d_in"]
 
-    @classmethod
-    def start(
-        cls,
-        index: Tensor,
-        gram: Tensor,
-        cross: Tensor,
-        square: Tensor,
-        l1: Tensor,
-        l2: Tensor,
-        weight: Tensor,
-        scale: Tensor,
-    ) -> "_Columns":
-        """Columns at the given weight; gram is in the new units already."""
-        weight = weight * scale
-        zeros, none = torch.zeros_like(weight), torch.zeros_like(square)
-        ones = torch.ones_like(square)
-        data = (index, cross / scale, square, l1, l1 / scale, l2 / scale.square())
-        return cls(*data, weight, gram @ weight, zeros, zeros, ones, ones, none)
+    def select(self, which: Tensor) -> "Problems":
+        """Some of the problems, by mask or index."""
+        gram = self.gram if self.gram.ndim == 2 else self.gram[which]
+        return Problems(gram, *(getattr(self, each.name)[which] for each in fields(self) if each.name != "gram"))
 
-    def select(self, which: Bool[Tensor, "column"]) -> "_Columns":
-        """Some of the columns."""
-        return _Columns(*(getattr(self, each.name)[..., which] for each in fields(self)))
+    def product(self, weight: Float[Tensor, "problem d_in"]) -> Float[Tensor, "problem d_in"]:
+        """The (symmetric) Gram matrix times the weights."""
+        return weight @ self.gram if self.gram.ndim == 2 else (weight[:, None] @ self.gram)[:, 0]
 
-    def gap(self, scale: Float[Tensor, "d_in 1"]) -> Float[Tensor, "column"]:
-        """The duality gap: scikit-learn's, of the problem stated by `solve_elastic_nets`.
+    def gap(
+        self, weight: Float[Tensor, "problem d_in"], product: Float[Tensor, "problem d_in"]
+    ) -> tuple[Float[Tensor, "problem"], Float[Tensor, "problem d_in"]]:
+        """The duality gap, scikit-learn's for ElasticNet, and the inputs' correlations with the residual.
 
         The dual point is the residual, shrunk until every input's correlation with it is at most l1.
         """
-        shrunk = self.shrinkage * self.weight
-        correlation = (self.cross - self.product - shrunk) * scale
-        fitted, explained = vecdot(self.weight, self.product, dim=0), vecdot(self.weight, self.cross, dim=0)
+        shrunk = self.shrinkage * weight
+        correlation = (self.cross - product).sub_(shrunk)
+        fitted, explained = vecdot(weight, product), vecdot(weight, self.cross)
         residual = (self.square + fitted - 2 * explained).clamp(min=0)
-        shrink = (self.l1 / correlation.abs().amax(0)).clamp(max=1)
+        shrink = (self.l1 / (correlation * self.length).abs_().amax(-1)).clamp(max=1)
         shrink = torch.where(shrink.isnan(), 1, shrink)  # 0 / 0: nothing to shrink
-        l1_penalty, l2_penalty = vecdot(self.weight.abs(), self.threshold, dim=0), vecdot(self.weight, shrunk, dim=0)
+        l1_penalty, l2_penalty = vecdot(weight.abs(), self.threshold), vecdot(weight, shrunk)
         primal = 0.5 * (residual + l2_penalty) + l1_penalty
-        return primal + 0.5 * shrink.square() * (residual + l2_penalty) - shrink * (self.square - explained)
+        gap = primal + 0.5 * shrink.square() * (residual + l2_penalty) - shrink * (self.square - explained)
+        return gap, correlation
 
-    def advance(self, gram: Tensor, largest: Float[Tensor, ""]) -> None:
-        """One step for every column; a column whose step was too long stays, and tries a shorter one next time."""
+
+def fista(
+    problems: Problems,
+    start: Float[Tensor, "problem d_in"],
+    target_gap: Float[Tensor, "problem"],
+    largest: Float[Tensor, ""],
+    max_iter: int,
+) -> tuple[Float[Tensor, "problem d_in"], Bool[Tensor, "problem"]]:
+    """Weights whose duality gap is at most target_gap, and which of the problems got there within max_iter steps.
+
+    largest: no Gram matrix has an eigenvalue above it.
+    """
+    weight = torch.empty_like(start)
+    converged = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    place = torch.arange(len(start), device=start.device)
+    state = _State.start(start, problems.product(start))
+    for iteration in range(max_iter + 1):
+        if iteration % _STEPS_PER_CHECK == 0 or iteration == max_iter:
+            done = problems.gap(state.weight, state.product)[0] <= target_gap
+            share = float(done.double().mean())
+            if share == 1 or iteration == max_iter:
+                weight[place], converged[place] = state.weight, done
+                break
+            if share >= _LEAVE:
+                weight[place[done]], converged[place[done]] = state.weight[done], True
+                left = ~done
+                problems, state, target_gap, place = (
+                    problems.select(left),
+                    state.select(left),
+                    target_gap[left],
+                    place[left],
+                )
+        state.advance(problems, largest)
+    return weight, converged
+
+
+@dataclass
+class _State:
+    """Where FISTA stands.
+
+    product: Gram matrix times weight. step, product_step: what the last accepted step added to weight and product.
+    lipschitz: inverse step size. age: FISTA's t.
+    """
+
+    weight: Float[Tensor, "problem d_in"]
+    product: Float[Tensor, "problem d_in"]
+    step: Float[Tensor, "problem d_in"]
+    product_step: Float[Tensor, "problem d_in"]
+    lipschitz: Float[Tensor, "problem 1"]
+    age: Float[Tensor, "problem 1"]
+    momentum: Float[Tensor, "problem 1"]
+
+    @classmethod
+    def start(cls, weight: Tensor, product: Tensor) -> "_State":
+        """At rest."""
+        zeros, ones = torch.zeros_like(weight), weight.new_ones(len(weight), 1)
+        return cls(weight, product, zeros, zeros, ones, ones, torch.zeros_like(ones))
+
+    def select(self, which: Bool[Tensor, "problem"]) -> "_State":
+        """That of some problems."""
+        return _State(*(getattr(self, each.name)[which] for each in fields(self)))
+
+    def advance(self, problems: Problems, largest: Float[Tensor, ""]) -> None:
+        """One step for every problem; one whose step was too long stays, and tries a shorter one next time."""
         point = torch.addcmul(self.weight, self.momentum, self.step)
         at_point = torch.addcmul(self.product, self.momentum, self.product_step)
         length = 1 / self.lipschitz
-        moved = torch.addcmul(point, length, self.cross - at_point)
-        threshold = length * self.threshold
+        moved = torch.addcmul(point, length, problems.cross - at_point)
+        threshold = length * problems.threshold
         new = moved.sub_(moved.clamp(-threshold, threshold))
-        new.div_(1 + length * self.shrinkage)
-        product = gram @ new
+        new.div_(1 + length * problems.shrinkage)
+        product = problems.product(new)
         change, step, product_step = new - point, new - self.weight, product - self.product
-        curvature, size = vecdot(change, product - at_point, dim=0), vecdot(change, change, dim=0)
+        curvature, size = vecdot(change, product - at_point)[:, None], vecdot(change, change)[:, None]
         accepted = (curvature <= self.lipschitz * size * (1 + _ROUNDING)) | (self.lipschitz >= largest)
-        restart = accepted & (vecdot(change, step, dim=0) < 0)
+        restart = accepted & (vecdot(change, step)[:, None] < 0)
         age = (1 + (1 + 4 * self.age.square()).sqrt()) / 2
         momentum = (self.age - 1) / age
         if accepted.all():

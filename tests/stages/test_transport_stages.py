@@ -139,7 +139,7 @@ def test_a_given_alpha_arrives_in_its_unit(collected, fresh):
 
 
 def test_the_grid_and_the_scoring_arrive(collected, fresh, monkeypatch):
-    from src.transport import fitting
+    from src.stage import fitting
 
     seen = []
 
