@@ -4,7 +4,7 @@ An intervention is called with the clean activations of a batch and returns the 
 order of `clean.edited.nonzero()`. Each is a small frozen class; anything with `sources` and this call is one too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -265,18 +265,33 @@ def standard_interventions(
 ) -> dict[str, Intervention]:
     """The operator and what it is compared with, by name: all of them for writing at `operator.target`.
 
-    transport, null (the operator of zero: its bias), zero, mean (`target_mean`), identity (the source copied; left out
-    if the widths differ), resample, rotated. The means are those over the training tokens.
+    Those of `operator_interventions`, then those of `baseline_interventions`; identity is left out if the widths
+    differ. The means are those over the training tokens.
     """
-    interventions: dict[str, Intervention] = {
-        "transport": Transport(operator),
-        "null": Constant(operator.bias),
-        "zero": Constant(torch.zeros_like(operator.bias)),
-        "mean": Constant(target_mean),
-        "identity": CopySource(operator.source),
-        "resample": Resample(seed),
-        "rotated": Transport(rotated_operator(operator, source_mean, seed)),
-    }
+    baselines = baseline_interventions(operator.source, len(operator.bias), target_mean, seed)
     if operator.weight.shape[0] != operator.weight.shape[1]:
-        del interventions["identity"]
-    return interventions
+        del baselines["identity"]
+    return {**operator_interventions(operator, source_mean, seed), **baselines}
+
+
+def operator_interventions(
+    operator: TransportOperator,
+    source_mean: Float[Tensor, "d_in"],
+    seed: int,
+    names: Collection[str] = ("transport", "rotated", "null"),
+) -> dict[str, Intervention]:
+    """Those of some names: transport, rotated (which takes two decompositions to make), null (of zero: the bias)."""
+    interventions: dict[str, Intervention] = {"transport": Transport(operator), "null": Constant(operator.bias)}
+    if "rotated" in names:
+        interventions["rotated"] = Transport(rotated_operator(operator, source_mean, seed))
+    return {name: interventions[name] for name in names if name in interventions}
+
+
+def baseline_interventions(
+    source: HookPoint, d_out: int, target_mean: Float[Tensor, "d_out"] | None, seed: int
+) -> dict[str, Intervention]:
+    """What needs no operator: identity (the source copied), mean (left out if not known), resample, zero."""
+    interventions: dict[str, Intervention] = {"identity": CopySource(source)}
+    if target_mean is not None:
+        interventions["mean"] = Constant(target_mean)
+    return {**interventions, "resample": Resample(seed), "zero": Constant(torch.zeros(d_out))}
