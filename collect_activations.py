@@ -17,12 +17,15 @@ def run(config: CollectConfig, stage: Stage) -> Artifact | None:
     """Make the store, or go on with it; None while other workers still have parts to do."""
     from src.activations import collect, job
     from src.activations.workers import choose_worker
-    from src.models import load_model
+    from src.models import layers_in_config, load_model
     from src.report.collection import keep_figures, keep_table, store_text
     from src.stage.sequences import prepare_sequences
     from src.text import SequenceTable
 
     worker = choose_worker(config.num_workers, config.worker_index)
+    # a slip in `layers` is told before text is tokenised and weights are loaded
+    if (n_layers := layers_in_config(config.model)) is not None:
+        job.chosen_layers(config.layers, n_layers, config.model.name)
     sequences = prepare_sequences(config, stage)
     table = SequenceTable(sequences.path)
     model = load_model(config.model, stage.device)

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,16 +27,21 @@ _SPARE_BYTES = 64 * 2**20
 _TEST_POSITIONS = 32
 
 
-def hook_points_of(model: LanguageModel, hooks: list[str], layers: int | list[int] | str) -> tuple[HookPoint, ...]:
-    """All combinations of hooks and layers ("all", one, or a list), checked against the model."""
+def chosen_layers(layers: int | list[int] | Literal["all"], n_layers: int, model_name: str) -> list[int]:
+    """The layers that a user asks for ("all", one, or a list), sorted. Raises StrataError if the model lacks one."""
     if layers == "all":
-        chosen = list(range(model.n_layers))
-    else:
-        chosen = sorted({layers} if isinstance(layers, int) else {int(layer) for layer in layers})
-    if chosen[-1] >= model.n_layers:
-        raise StrataError(
-            f"layers: {model.config.name} has no layer {chosen[-1]}; choose from its layers 0 to {model.n_layers - 1}"
-        )
+        return list(range(n_layers))
+    chosen = sorted({layers} if isinstance(layers, int) else set(layers))
+    if chosen[-1] >= n_layers:
+        raise StrataError(f"layers: {model_name} has no layer {chosen[-1]}; choose from its layers 0 to {n_layers - 1}")
+    return chosen
+
+
+def hook_points_of(
+    model: LanguageModel, hooks: list[str], layers: int | list[int] | Literal["all"]
+) -> tuple[HookPoint, ...]:
+    """All combinations of hooks and layers, checked against the model."""
+    chosen = chosen_layers(layers, model.n_layers, model.config.name)
     points = tuple(HookPoint(hook, layer) for hook in dict.fromkeys(hooks) for layer in chosen)
     model.check_hook_points(points)
     return points

@@ -6,7 +6,7 @@ are run through it once, and what the modules take and return decides where its 
 
 from src.models.capture import HiddenStateCheck, attach, capture, check_hidden_states, forward_pass, run_with_hooks
 from src.models.language_model import LanguageModel, wrap_model
-from src.models.loading import load_model, load_tokenizer
+from src.models.loading import layers_in_config, load_model, load_tokenizer
 from src.models.skipping import BlockSkipper
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "capture",
     "check_hidden_states",
     "forward_pass",
+    "layers_in_config",
     "load_model",
     "load_tokenizer",
     "run_with_hooks",

@@ -34,14 +34,8 @@ def load_model(config: ModelConfig, device: torch.device | str) -> LanguageModel
     Raises:
         StrataError: no such folder or hub model, missing or damaged weights, or an unknown family.
     """
-    source = _source(config)
-    if config.path is not None and not (Path(source) / "config.json").is_file():
-        raise StrataError(
-            f"model.path={config.path}: {source} holds no config.json, so it is no Hugging Face model folder. "
-            "Point model.path at the folder that save_pretrained wrote"
-        )
-    options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    architecture = _explained(config, lambda: AutoConfig.from_pretrained(source, **options))
+    source, options = _source(config), _origin(config)
+    architecture = _architecture(config)
     auto_class = AutoModelForCausalLM if _is_causal_lm(architecture) else AutoModel
     if config.attention is not None:
         options["attn_implementation"] = config.attention
@@ -54,6 +48,18 @@ def load_model(config: ModelConfig, device: torch.device | str) -> LanguageModel
     return model
 
 
+def layers_in_config(config: ModelConfig) -> int | None:
+    """The number of layers that a checkpoint's config.json tells of, without its weights; None if it tells of none.
+
+    Raises StrataError as `load_model` does.
+    """
+    architecture = _architecture(config)
+    if architecture.is_encoder_decoder or config.blocks is not None:
+        return None  # which of several stacks is meant is found out from the modules
+    count = getattr(architecture.get_text_config(), "num_hidden_layers", None)
+    return count if isinstance(count, int) else None
+
+
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to a model (the fast one, where there is one); loads no weights.
 
@@ -63,12 +69,22 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     source = _source(config)
     if config.path is not None and not any(file for pattern in _TOKENIZER_FILES for file in Path(source).glob(pattern)):
         raise StrataError(f"model.path={config.path}: {source} holds no tokenizer; save it there with save_pretrained")
-    return _explained(
-        config,
-        lambda: AutoTokenizer.from_pretrained(
-            source, revision=config.revision, trust_remote_code=config.trust_remote_code
-        ),
-    )
+    return _explained(config, lambda: AutoTokenizer.from_pretrained(source, **_origin(config)))
+
+
+def _origin(config: ModelConfig) -> dict[str, Any]:
+    """What every loader of transformers is told besides the source."""
+    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+
+
+def _architecture(config: ModelConfig) -> PreTrainedConfig:
+    source = _source(config)
+    if config.path is not None and not (Path(source) / "config.json").is_file():
+        raise StrataError(
+            f"model.path={config.path}: {source} holds no config.json, so it is no Hugging Face model folder. "
+            "Point model.path at the folder that save_pretrained wrote"
+        )
+    return _explained(config, lambda: AutoConfig.from_pretrained(source, **_origin(config)))
 
 
 def _source(config: ModelConfig) -> str:

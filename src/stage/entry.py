@@ -1,5 +1,6 @@
 """From a command line to a checked config and a running stage."""
 
+import difflib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -143,20 +145,25 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
 
 def override_key(argument: str) -> str:
     """The key or group of an override such as `model=gpt2` or `+experiment.L=[0]`; StrataError if it is none."""
+    return _parsed(argument).key_or_group
+
+
+def _parsed(argument: str) -> Override:
     try:
-        return OverridesParser.create().parse_override(argument).key_or_group
+        return OverridesParser.create().parse_override(argument)
     except HydraException as error:
         raise StrataError(f"{argument!r} is no override: {str(error).splitlines()[0]}") from None
 
 
 def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:
-    """Refuse overrides of keys that the schema does not have, with the nearest keys that it has.
+    """Refuse overrides of keys that the schema does not have, and options that a config group does not have.
 
-    Hydra would refuse them too, but advises to add them with a plus sign.
+    Hydra would refuse them too, but advises to add a key with a plus sign, and ends with a traceback for model=3.
     """
     known = dict(flat_keys(schema))
     groups = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()}
-    problems = []
+    has_own_configs = any(word.startswith(("--config-dir", "-cd", "hydra.searchpath")) for word in arguments)
+    problems: list[str] = []
     for word in arguments:
         if word.startswith("-") or "=" not in word:
             continue
@@ -164,5 +171,22 @@ def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:
         is_section = any(name.startswith(f"{key}.") for name in known)
         if key not in known and not is_section and key not in groups and key.split(".")[0].split("/")[0] != "hydra":
             problems.append(unknown_key_message(key, [*groups, *known]))
+        elif key in groups and not has_own_configs:
+            problems += _unknown_options(_parsed(word), key)
     if problems:
         raise StrataError("\n".join(problems))
+
+
+def _unknown_options(override: Override, group: str) -> list[str]:
+    """A message for each option that the user names (several in a sweep) and the config group does not have."""
+    if override.is_delete() or (override.is_sweep_override() and not override.is_choice_sweep()):
+        return []
+    named = list(override.sweep_string_iterator()) if override.is_choice_sweep() else [override.value()]
+    options = sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
+    messages = []
+    for option in map(str, named):
+        if option not in options:
+            near = difflib.get_close_matches(option, options, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            messages.append(f"{group}={option}: there is no such config; {hint}choose from {', '.join(options)}")
+    return messages

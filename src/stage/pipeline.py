@@ -13,7 +13,7 @@ from src.config.schema import flat_keys, unknown_key_message
 from src.config.shared import StageConfig
 from src.errors import StrataError
 from src.stage.context import Stage
-from src.stage.entry import checked_config, compose, override_key, run_stage
+from src.stage.entry import check_overrides, checked_config, compose, override_key, run_stage
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
     jobs = []
     for stage in stages:
         overrides = [*stage.overrides, *(word for word in arguments if _knows(stage, word))]
+        check_overrides(overrides, stage.schema)
         config = compose(stage.config_name, overrides)
         checked_config(stage.schema, config)
         jobs.append((stage, config, overrides))

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, T
 
 from src.errors import StrataError
 from src.hook_points import HookPoint
-from src.models import capture, load_model, load_tokenizer, wrap_model
+from src.models import capture, layers_in_config, load_model, load_tokenizer, wrap_model
 from src.models import loading as loading_module
 from tests.fixtures.tiny_models import N_LAYERS, model_config, ragged_batch, tiny_model
 
@@ -170,3 +170,11 @@ def test_identity_holds_what_was_found_where_the_config_left_it_open(tmp_path: P
         "decoder",
         "decoder.block",
     )
+
+
+def test_the_number_of_layers_is_known_without_the_weights(tmp_path: Path) -> None:
+    for family in ("gpt2", "llama", "gemma2", "bert"):
+        tiny_model(family).config.save_pretrained(tmp_path / family)
+        assert layers_in_config(model_config(path=str(tmp_path / family))) == N_LAYERS
+    tiny_model("t5").config.save_pretrained(tmp_path / "t5")
+    assert layers_in_config(model_config(path=str(tmp_path / "t5"))) is None  # two stacks

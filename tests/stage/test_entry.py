@@ -28,6 +28,9 @@ def run_script(name: str, *arguments: str, cwd: Path, **environment: str) -> sub
         ("cv_fold=3", "cv_fold: unknown key; did you mean cv_folds"),
         ("modle=gpt2", "modle: unknown key; did you mean model"),
         ("l1ratio=0.5", "l1ratio: unknown key; did you mean l1_ratio"),
+        ("model=gtp2", "model=gtp2: there is no such config; did you mean gpt2"),
+        ("model=gpt2,pythia_70n", "model=pythia_70n: there is no such config; did you mean pythia_70m"),
+        ("model=3", "model=3: there is no such config; choose from distilgpt2, "),
     ],
 )
 def test_unknown_overrides_are_refused_with_the_nearest_key(argument, message):

@@ -364,6 +364,7 @@ def test_impossible_settings_are_refused_with_a_remedy(project, tmp_path, overri
     with pytest.raises(StrataError, match=message):
         project.collect(f"artifacts_dir={tmp_path}", *overrides)
     assert not (tmp_path / "activations").exists()
+    assert "layers=[1,3]" not in overrides or not (tmp_path / "sequences").exists()  # said before text is tokenised
 
 
 def test_an_empty_dataset_is_named(project, tmp_path):
