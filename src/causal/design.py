@@ -34,20 +34,17 @@ class PairSubject:
 class Trial:
     """One row of a result: an intervention at a pair of layers and a set of positions, or at all sets together.
 
-    intervention: `transport`, `zero`, ... operator: which one it was made of; empty where there is but one, or none.
-    positions: as text; POOLED = all sets. conditions: the names of the conditions that are counted.
+    intervention: `transport`, `zero`, ... operator: the name of the one that it was made of; empty if of none. label:
+    `transport`, or `transport (ridge)` where there are operators of several names. positions: as text; POOLED = all
+    sets. conditions: the names of the conditions that are counted.
     """
 
     pair: LayerPair
     intervention: str
     operator: str
+    label: str
     positions: str
     conditions: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """`transport`, or `transport (ridge)` where there are several operators."""
-        return f"{self.intervention} ({self.operator})" if self.operator else self.intervention
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,24 +70,21 @@ def design_conditions(
     """
     trials: list[Trial] = []
     conditions: dict[str, Condition] = {}
+    several = len({name for subject in subjects.values() for name in subject.operators}) > 1
     for pair, subject in subjects.items():
         available = list(_available(pair, subject, interventions, d_model, seed))
         for wanted in interventions:
             for name, operator, place, intervention in available:
                 if name != wanted:
                     continue
+                label = f"{name} ({operator})" if operator and several else name
                 edit = intervention if basis is None else AlongDirections(basis, intervention)
-                names = [
-                    f"{name}{f' ({operator})' if operator else ''} {place} at {position_text(js)}" for js in positions
-                ]
-                for condition, js in zip(names, positions, strict=True):
+                names = {js: f"{label} {place} at {position_text(js)}" for js in positions}
+                for js, condition in names.items():
                     conditions.setdefault(condition, Condition(condition, edit, subject.target, js))
-                trials += [
-                    Trial(pair, name, operator, position_text(js), (condition,))
-                    for condition, js in zip(names, positions, strict=True)
-                ]
+                    trials.append(Trial(pair, name, operator, label, position_text(js), (condition,)))
                 if len(positions) > 1:
-                    trials.append(Trial(pair, name, operator, POOLED, tuple(names)))
+                    trials.append(Trial(pair, name, operator, label, POOLED, tuple(names.values())))
     if not trials:
         raise StrataError(f"none of the interventions {', '.join(interventions)} can be made at these pairs of layers")
     return Design(tuple(trials), tuple(conditions.values()))
@@ -103,7 +97,6 @@ def _available(
     mean = subject.means.get(subject.target)
     for name, it in baseline_interventions(subject.source, d_model, mean, seed).items():
         yield name, "", f"{subject.source}->{subject.target}" if it.sources else str(subject.target), it
-    for label, operator in subject.operators.items():
-        shown = label if len(subject.operators) > 1 else ""
+    for operator_name, operator in subject.operators.items():
         for name, it in operator_interventions(operator, subject.means[subject.source], seed, wanted).items():
-            yield name, shown, str(pair), it
+            yield name, operator_name, str(pair), it

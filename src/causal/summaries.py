@@ -15,6 +15,8 @@ from src.causal.sums import SequenceSums
 from src.errors import StrataError
 from src.transport.bootstrap import DocumentBootstrap, Estimate
 
+_TAIL = 0.025  # on either side of a 95 % interval
+
 
 @dataclass(frozen=True)
 class ConditionSummary:
@@ -89,7 +91,8 @@ class ScoreSums:
         """(NLL_reference - NLL_condition) / (NLL_reference - NLL_clean): 1 as the clean run, 0 as the ablation.
 
         reference: zero or mean ablation of the same tokens; several conditions are pooled with several references.
-        Predictions that no edit can change cancel. NaN where the reference does no harm: nothing is there to recover.
+        Predictions that no edit can change cancel. NaN where the reference does no harm, for then nothing is there to
+        recover; the interval is NaN where it does none in more than 2.5 % of the replicates, for then it has no end.
 
         Raises:
             StrataError: an unknown condition, or conditions and references that change different predictions.
@@ -103,8 +106,11 @@ class ScoreSums:
                 "tokens: give both the same positions"
             )
         harm = self._change[:, theirs].sum(1)
-        share = (harm - self._change[:, ours].sum(1)) / harm
-        return Estimate.of(share.masked_fill(harm <= 0, torch.nan))
+        share = Estimate.of((harm - self._change[:, ours].sum(1)) / harm)
+        if harm[0] <= 0:
+            return Estimate(torch.nan, torch.nan, torch.nan)
+        endless = float((harm[1:] <= 0).double().mean()) > _TAIL
+        return Estimate(share.value, torch.nan, torch.nan) if endless else share
 
     def change_by_distance(self, *conditions: str) -> list[Estimate]:
         """Mean change of the NLL in each bin of distance from the first edit of a sequence, of conditions pooled.

@@ -96,16 +96,16 @@ def find_subjects(config: CausalEvalConfig, stage: Stage, n_layers: Callable[[],
 def refuse_other_model(model: LanguageModel, store: ActivationStore) -> None:
     """StrataError unless the store's activations are of these weights, in this dtype."""
     then, here = store.artifact.meta.identity["model"], model.identity()
-    differing = [key for key in ("dtype", "architecture", "weights") if then[key] != here[key]]
-    if differing:
-        remedy = (
-            f"set model.dtype={then['dtype']}"
-            if differing[0] == "dtype"
-            else "choose the store of this model with activations=..., or collect its activations and fit operators"
-        )
+    if then["dtype"] != here["dtype"]:
         raise StrataError(
-            f"{store.path} holds activations of another model than {model.config.name} as it is now (other "
-            f"{' and '.join(differing)}), so the operators that were fitted on it mean nothing here: {remedy}"
+            f"{store.path} holds activations of {model.config.name} in {then['dtype']}, and it runs in {here['dtype']} "
+            f"now: set model.dtype={then['dtype']}"
+        )
+    if (then["architecture"], then["weights"]) != (here["architecture"], here["weights"]):
+        raise StrataError(
+            f"{store.path} holds activations of another model than {model.config.name} is now: its weights differ, so "
+            "operators that were fitted on it mean nothing here; choose the store of this model with activations=..., "
+            "or collect its activations and fit operators"
         )
 
 

@@ -109,7 +109,19 @@ def test_recovered_share_is_a_paired_ratio() -> None:
 
 def test_nothing_is_recovered_where_the_reference_does_no_harm() -> None:
     scores = random_scores({"zero": 0, "transport": 0}, {"zero": -1.0, "transport": 0.1})
-    assert math.isnan(score_sums(scores).recovered_share("transport", "zero").value)
+    share = score_sums(scores).recovered_share("transport", "zero")
+    assert all(math.isnan(number) for number in (share.value, share.low, share.high))
+
+
+def test_a_share_of_hardly_any_harm_has_no_interval() -> None:
+    """Harm of 1 nat in one document of six: a third of the replicates are without it, and nothing is to recover."""
+    scores = random_scores({"zero": 0, "transport": 0}, {"zero": 0.0, "transport": 0.0})
+    scores.nll[0, 3, 0] += 1
+    scores.nll[1, 3, 0] += 0.25
+    share = score_sums(scores).recovered_share("transport", "zero")
+    assert share.value == pytest.approx(0.75)
+    assert math.isnan(share.low)
+    assert math.isnan(share.high)
 
 
 def test_change_by_distance_from_the_first_edit() -> None:

@@ -125,7 +125,7 @@ def _zero_axis() -> alt.Axis:
 
 
 def _scale() -> alt.Scale:
-    return alt.Scale(type="symlog", constant=_LINEAR)
+    return alt.Scale(type="symlog", constant=_LINEAR, nice=False)
 
 
 def _colours(count: int) -> list[str]:
