@@ -24,7 +24,7 @@ def run(config: EvalConfig, stage: Stage) -> Artifact:
     store = find_store(stage, config.activations, config.model, config.dataset)
     operators = find_operators(config, stage, store)
     parents = list(dict.fromkeys(saved.artifact.parent for saved in operators.values()))
-    pairs = [[pair.L, pair.k] for pair in operators]
+    pairs = [pair.identity() for pair in operators]
     identity = {"pairs": pairs, "bootstrap": config.bootstrap, "seed": config.seed}
     plan = stage.plan(
         "evaluation", label(config.model.name, "residual"), identity, [store.artifact.parent, *parents], config.name

@@ -4,6 +4,7 @@
   python train_transport_operators.py experiment.L=all experiment.k=all            every pair of the model
   python train_transport_operators.py -m experiment.L=0,1,2 experiment.k=1,2       one job for each pair
   python train_transport_operators.py auto_tune=false alpha_unit=absolute regularization=10
+  python train_transport_operators.py experiment.position_offset=[0,1]             also the next token's activation
   python train_transport_operators.py method=lasso normalize=true target=delta     a sparse update of the identity
 
 Reads the activation store of the model and dataset once, keeps second moments per fold, and fits everything from those:
@@ -17,6 +18,7 @@ from src.stage import Stage, entry_point
 
 def run(config: TransportConfig, stage: Stage) -> Artifact:
     """Fit the operators of all pairs, or reuse them."""
+    from src.activations.passes import row_offsets
     from src.activations.products import resolve_precision
     from src.report.fitting import fit_figures, fit_tables, fit_text, unconverged
     from src.stage.moments import pair_products, prepare_moments
@@ -27,12 +29,14 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     from src.transport.settings import FitSettings
 
     store = find_store(stage, config.activations, config.model, config.dataset)
-    pairs = layer_pairs(config.experiment.L, config.experiment.k, store.layout.n_layers, "experiment.L, experiment.k")
+    wanted, keys = config.experiment, "experiment.L, experiment.k"
+    pairs = layer_pairs(wanted.L, wanted.k, store.layout.n_layers, keys, wanted.position_offset)
     store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
     settings = FitSettings.of(config)
     precision = resolve_precision(config.precision, stage.device)
     identity = {
-        "pairs": [[pair.L, pair.k] for pair in pairs],
+        "pairs": [pair.identity() for pair in pairs],
+        "row_offsets": row_offsets([pair.target(config.hook) for pair in pairs]),
         "hook": config.hook,
         "method": config.method,
         "fit": settings.identity(),

@@ -1,14 +1,15 @@
 """Names of places in the residual stream: `resid_post.5` is the output of block 5 (blocks are counted from 0)."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Self
 
 from src.errors import StrataError
 
 HOOKS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 
-_OWN = re.compile(r"(?P<hook>[a-z_]+)\.(?P<layer>\d+)")
+_OWN = re.compile(r"(?P<hook>[a-z_]+)\.(?P<layer>\d+)(?:@(?P<offset>[+-]\d+))?")
 _TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.hook_(?P<hook>[a-z_]+)")
 
 
@@ -19,10 +20,13 @@ class HookPoint:
     hook: `resid_pre` (input of the block), `attn_out` and `mlp_out` (what the block really adds to the residual
         stream, so after post-norms), or `resid_post` (output of the block, before any final norm).
     layer: index of the block, from 0.
+    offset: where the point stands beside others in a row of activations, so many positions after the row's own token in
+        the same sequence (negative: before it); written `resid_post.5@+1`. Models and stores have offset 0 alone.
     """
 
     hook: str
     layer: int
+    offset: int = 0
 
     def __post_init__(self) -> None:
         if self.hook not in HOOKS:
@@ -31,12 +35,25 @@ class HookPoint:
             raise StrataError(f"layer {self.layer} is negative: layers are counted from 0")
 
     def __str__(self) -> str:
-        return f"{self.hook}.{self.layer}"
+        return f"{self.hook}.{self.layer}{f'@{self.offset:+d}' if self.offset else ''}"
+
+    def at(self, offset: int) -> Self:
+        """The same hook and layer at another offset."""
+        return replace(self, offset=offset)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`resid_post.5`, or TransformerLens' spelling `blocks.5.hook_resid_post`."""
+        """`resid_post.5`, `resid_post.5@+1`, or TransformerLens' spelling `blocks.5.hook_resid_post`."""
         match = _OWN.fullmatch(text) or _TRANSFORMER_LENS.fullmatch(text)
         if match is None:
             raise StrataError(f"{text!r} is no hook point: write it like resid_post.5 or blocks.5.hook_resid_post")
-        return cls(match["hook"], int(match["layer"]))
+        return cls(match["hook"], int(match["layer"]), int(match.groupdict().get("offset") or 0))
+
+
+def refuse_shifted(points: Iterable[HookPoint]) -> None:
+    """StrataError if a point has an offset, where only the places of a model are meant."""
+    if shifted := [str(point) for point in points if point.offset]:
+        raise StrataError(
+            f"{', '.join(shifted)}: an offset has a meaning between the tokens of a row alone; models and stores know "
+            f"{shifted[0].partition('@')[0]}"
+        )

@@ -23,7 +23,7 @@ from src.artifacts.files import changed_files, checksums, disk_errors, fsync_tre
 from src.artifacts.locks import locked
 from src.artifacts.meta import PLAN
 from src.errors import StrataError
-from src.hook_points import HookPoint
+from src.hook_points import HookPoint, refuse_shifted
 
 # zarr 3 and Arrow have no bfloat16: its bits are kept as uint16, and the true dtype is named in the attributes
 _ZARR_DTYPES = {torch.bfloat16: "uint16", torch.float16: "float16", torch.float32: "float32"}
@@ -79,7 +79,8 @@ def manifest_path(store: Path, part: int) -> Path:
 
 
 def array_name(point: HookPoint) -> str:
-    """`resid_post/05`."""
+    """`resid_post/05`; StrataError for a point with an offset."""
+    refuse_shifted([point])
     return f"{point.hook}/{point.layer:02d}"
 
 

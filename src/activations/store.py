@@ -78,8 +78,9 @@ class ActivationStore:
             yield Part(self.path, index, self.layout.sequences_of(index).start, self.artifact.meta.fingerprint)
 
     def require(self, points: Sequence[HookPoint]) -> None:
-        """StrataError if the store lacks one of the hook points."""
-        missing = [str(point) for point in dict.fromkeys(points) if point not in self.layout.hook_points]
+        """StrataError if the store lacks one of the hook points; offsets are left out of account."""
+        unshifted = dict.fromkeys(point.at(0) for point in points)
+        missing = [str(point) for point in unshifted if point not in self.layout.hook_points]
         if missing:
             layers: dict[str, list[int]] = {}
             for point in self.layout.hook_points:

@@ -6,28 +6,29 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from src.causal.interventions import AlongDirections, Intervention, baseline_interventions, operator_interventions
+from src.causal.interventions import AlongDirections, Intervention
 from src.causal.perplexity import Condition
 from src.causal.positions import POOLED, Positions, position_text
+from src.causal.standard import OF_AN_OPERATOR, baseline_interventions, standard_interventions
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport.operator import TransportOperator
 from src.transport.pairs import LayerPair
 
-Means = Mapping[HookPoint, Float[Tensor, " d_model"]]
-
-
 @dataclass(frozen=True, eq=False)
 class PairSubject:
     """What one pair of layers is tried with.
 
-    operators: by the name that tells them apart (a method). means: of the training tokens; empty if nothing needs them.
+    source: as seen from the edited token (an offset of -1: the token before). target: where is written. operators: by
+    the name that tells them apart (a method). source_mean, target_mean: over the training tokens; None if not known,
+    and then there are no operators.
     """
 
     source: HookPoint
     target: HookPoint
     operators: Mapping[str, TransportOperator]
-    means: Means
+    source_mean: Float[Tensor, " d_in"] | None
+    target_mean: Float[Tensor, " d_out"] | None
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,16 @@ def _available(
     pair: LayerPair, subject: PairSubject, wanted: Sequence[str], d_model: int, seed: int
 ) -> Iterator[tuple[str, str, str, Intervention]]:
     """(intervention, operator's name, what tells its conditions apart, the intervention) of everything there is."""
-    mean = subject.means.get(subject.target)
-    for name, it in baseline_interventions(subject.source, d_model, mean, seed).items():
-        yield name, "", f"{subject.source}->{subject.target}" if it.sources else str(subject.target), it
-    for operator_name, operator in subject.operators.items():
-        for name, it in operator_interventions(operator, subject.means[subject.source], seed, wanted).items():
-            yield name, operator_name, str(pair), it
+    made: dict[str, dict[str, Intervention]] = {}
+    if subject.source_mean is not None and subject.target_mean is not None:
+        means = subject.source_mean, subject.target_mean
+        made = {name: standard_interventions(it, *means, seed, wanted) for name, it in subject.operators.items()}
+    made = made or {"": baseline_interventions(subject.source, d_model, subject.target_mean, seed)}
+    offset = f"@{pair.offset:+d}" if pair.offset else ""
+    for place, (operator, interventions) in enumerate(made.items()):
+        for name, it in interventions.items():
+            if name in OF_AN_OPERATOR:
+                yield name, operator, str(pair), it
+            elif place == 0:
+                source = f"{subject.source.at(0)}->" if name == "identity" else ""
+                yield name, "", f"{source}{subject.target}{offset}", it

@@ -4,8 +4,8 @@ An intervention is called with the clean activations of a batch and returns the 
 order of `clean.edited.nonzero()`. Each is a small frozen class; anything with `sources` and this call is one too.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -24,8 +24,9 @@ _DEPENDENT = 1e-5
 class CleanStates:
     """The clean activations of one batch, and where one condition writes.
 
-    target: where it writes. activations: [batch, pos, d_model] at the target and at the intervention's sources.
-    is_token: false for padding. edited: the tokens that are overwritten; never padding.
+    target: where it writes. activations: [batch, pos, d_model] at the target and at the intervention's sources, all
+    without their offsets. is_token: false for padding. edited: the tokens that are overwritten; never padding, and
+    never where a source with an offset has no token.
     """
 
     target: HookPoint
@@ -34,8 +35,12 @@ class CleanStates:
     edited: Bool[Tensor, "batch pos"]
 
     def rows(self, point: HookPoint) -> Float[Tensor, "edited d_model"]:
-        """The clean activations of the edited tokens at a point."""
-        return self.activations[point][self.edited]
+        """The clean activations at a point: of the edited tokens, or of those that its offset leads to from them."""
+        activations = self.activations[point.at(0)]
+        if not point.offset:
+            return activations[self.edited]
+        row, position = self.edited.nonzero(as_tuple=True)
+        return activations[row, position + point.offset]
 
     def target_rows(self) -> Float[Tensor, "edited d_model"]:
         """The clean activations that are overwritten."""
@@ -47,7 +52,7 @@ class Intervention(Protocol):
 
     @property
     def sources(self) -> tuple[HookPoint, ...]:
-        """Points to capture."""
+        """Points to capture; an offset counts from the edited token (-1: the token before it)."""
         ...
 
     def __call__(self, clean: CleanStates) -> Float[Tensor, "edited d_model"]:
@@ -57,18 +62,18 @@ class Intervention(Protocol):
 
 @dataclass(frozen=True)
 class Transport:
-    """The operator's prediction from the clean activations of its source."""
+    """The operator's prediction from the clean activations of its source: at token j from token j - offset."""
 
     operator: TransportOperator
 
     @property
     def sources(self) -> tuple[HookPoint, ...]:
-        """The operator's source."""
-        return (self.operator.source,)
+        """The operator's source, as seen from its target."""
+        return (source_seen_from_target(self.operator),)
 
     def __call__(self, clean: CleanStates) -> Float[Tensor, "edited d_model"]:
         """Computed on the model's device; an operator that lies elsewhere is copied there for every batch."""
-        x = clean.rows(self.operator.source)
+        x = clean.rows(*self.sources)
         operator = self.operator if self.operator.weight.device == x.device else self.operator.to(x.device)
         return operator(x)
 
@@ -91,7 +96,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class CopySource:
-    """The clean activations of another point, as they are: what an identity operator predicts."""
+    """The clean activations of another point, as they are: what an identity operator predicts.
+
+    source: an offset counts from the edited token.
+    """
 
     source: HookPoint
 
@@ -103,6 +111,23 @@ class CopySource:
     def __call__(self, clean: CleanStates) -> Float[Tensor, "edited d_model"]:
         """x_L in place of x_M."""
         return clean.rows(self.source)
+
+
+@dataclass(frozen=True)
+class OnTokensWith:
+    """Another intervention, on the tokens that have such a source: those that a transport with an offset edits."""
+
+    source: HookPoint
+    inner: "Intervention"
+
+    @property
+    def sources(self) -> tuple[HookPoint, ...]:
+        """Those of the other intervention, and the source that decides which tokens are edited."""
+        return tuple(dict.fromkeys((*self.inner.sources, self.source)))
+
+    def __call__(self, clean: CleanStates) -> Float[Tensor, "edited d_model"]:
+        """What the other one writes."""
+        return self.inner(clean)
 
 
 @dataclass(frozen=True)
@@ -213,6 +238,21 @@ class AlongLatents:
         return y + self.dictionary.decode(z_new) - self.dictionary.decode(z)
 
 
+def source_seen_from_target(operator: TransportOperator) -> HookPoint:
+    """An operator's source, with the offset that leads to it from the token of its target."""
+    return operator.source.at(operator.source.offset - operator.target.offset)
+
+
+def place_of_operator(intervention: Intervention) -> HookPoint | None:
+    """The place that an intervention's operator was fitted for, without its offset; None if it holds no operator."""
+    match intervention:
+        case Transport(operator=operator):
+            return operator.target.at(0)
+        case AlongDirections(inner=inner) | AlongLatents(inner=inner) | OnTokensWith(inner=inner):
+            return place_of_operator(inner)
+    return None
+
+
 def orthonormal_basis(directions: Float[Tensor, "direction d_model"]) -> Float[Tensor, "d_model direction"]:
     """Orthonormal columns that span the given directions; float64 inside, in their dtype and on their device.
 
@@ -229,69 +269,3 @@ def orthonormal_basis(directions: Float[Tensor, "direction d_model"]) -> Float[T
             f"the {columns.shape[1]} directions are linearly dependent: leave out those that are combinations of others"
         )
     return basis.to(directions)
-
-
-def rotated_operator(operator: TransportOperator, source_mean: Float[Tensor, "d_in"], seed: int) -> TransportOperator:
-    """A control with the spectrum of an operator and none of its directions: weight U W V', U and V random rotations.
-
-    U and V are Haar-distributed orthogonal matrices. The bias is chosen so that the prediction at `source_mean` (the
-    mean of the source over the training tokens) stays what it was.
-    """
-    weight = operator.weight.cpu().double()
-    generator = torch.Generator().manual_seed(seed)
-    left, right = (_random_orthogonal(size, generator) for size in weight.shape)
-    rotated = left @ weight @ right.T
-    bias = operator.bias.cpu().double() + source_mean.cpu().double() @ (weight - rotated)
-    return replace(
-        operator,
-        weight=rotated.to(operator.weight),
-        bias=bias.to(operator.bias),
-        method=f"{operator.method}, rotated",
-        metadata={**operator.metadata, "rotation_seed": seed},
-    )
-
-
-def _random_orthogonal(size: int, generator: torch.Generator) -> Float[Tensor, "size size"]:
-    """Haar measure: QR of a normal matrix with the signs of R's diagonal (Mezzadri 2007, section 5)."""
-    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return q * r.diagonal().sign()
-
-
-def standard_interventions(
-    operator: TransportOperator,
-    source_mean: Float[Tensor, "d_in"],
-    target_mean: Float[Tensor, "d_out"],
-    seed: int,
-) -> dict[str, Intervention]:
-    """The operator and what it is compared with, by name: all of them for writing at `operator.target`.
-
-    Those of `operator_interventions`, then those of `baseline_interventions`; identity is left out if the widths
-    differ. The means are those over the training tokens.
-    """
-    baselines = baseline_interventions(operator.source, len(operator.bias), target_mean, seed)
-    if operator.weight.shape[0] != operator.weight.shape[1]:
-        del baselines["identity"]
-    return {**operator_interventions(operator, source_mean, seed), **baselines}
-
-
-def operator_interventions(
-    operator: TransportOperator,
-    source_mean: Float[Tensor, "d_in"],
-    seed: int,
-    names: Collection[str] = ("transport", "rotated", "null"),
-) -> dict[str, Intervention]:
-    """Those of some names: transport, rotated (which takes two decompositions to make), null (of zero: the bias)."""
-    interventions: dict[str, Intervention] = {"transport": Transport(operator), "null": Constant(operator.bias)}
-    if "rotated" in names:
-        interventions["rotated"] = Transport(rotated_operator(operator, source_mean, seed))
-    return {name: interventions[name] for name in names if name in interventions}
-
-
-def baseline_interventions(
-    source: HookPoint, d_out: int, target_mean: Float[Tensor, "d_out"] | None, seed: int
-) -> dict[str, Intervention]:
-    """What needs no operator: identity (the source copied), mean (left out if not known), resample, zero."""
-    interventions: dict[str, Intervention] = {"identity": CopySource(source)}
-    if target_mean is not None:
-        interventions["mean"] = Constant(target_mean)
-    return {**interventions, "resample": Resample(seed), "zero": Constant(torch.zeros(d_out))}

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from src.activations.products import exact_products
 from src.causal.head import VocabularyHead
-from src.causal.interventions import CleanStates, Intervention
+from src.causal.interventions import CleanStates, Intervention, place_of_operator
 from src.causal.scores import EditProof, TokenScores
 from src.causal.suffix import CleanPass, SuffixReplay, Write
 from src.errors import StrataError
-from src.hook_points import HookPoint
+from src.hook_points import HookPoint, refuse_shifted
 from src.models import LanguageModel
 
 _CPU_ROWS, _GPU_ROWS = 8, 128
@@ -24,7 +24,14 @@ _HELD_BYTES = 2**28  # of final hidden states
 
 @dataclass(frozen=True)
 class Condition:
-    """An intervention at a hook point, at some positions (None: at all) of every sequence that reaches them."""
+    """An intervention at a hook point, at some positions (None: at all) of every sequence that reaches them.
+
+    A token is edited if it may be, and so may the token at the offset of each of the intervention's sources: a
+    prediction from BOS, or from before the first token, is never written.
+
+    Raises:
+        StrataError: positions that can't be, a target with an offset, or an operator that was fitted for another place.
+    """
 
     name: str
     intervention: Intervention
@@ -36,14 +43,30 @@ class Condition:
             raise StrataError(
                 f"condition {self.name}: positions must be counted from 0, and at least one named; got {self.positions}"
             )
+        refuse_shifted([self.target])
+        if (place := place_of_operator(self.intervention)) not in (None, self.target):
+            raise StrataError(
+                f"condition {self.name}: its operator predicts {place}, and would be written at {self.target}: write "
+                "it where it belongs, or fit another"
+            )
+
+    @property
+    def choice(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What decides which tokens are edited: positions (none: all), and the offsets of sources."""
+        return self.positions or (), tuple(sorted({point.offset for point in self.intervention.sources} - {0}))
 
     def edited(self, editable: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
         """Which of the tokens that may be edited this condition edits."""
-        if self.positions is None:
-            return editable
-        chosen = torch.zeros_like(editable)
-        chosen[:, [position for position in self.positions if position < editable.shape[1]]] = True
-        return chosen & editable
+        edited, (_, offsets) = editable.clone(), self.choice
+        for offset in offsets:
+            # False beyond both ends, where there is no token
+            padded = torch.nn.functional.pad(editable, (abs(offset), abs(offset)), value=False)
+            edited &= padded[:, abs(offset) + offset :][:, : editable.shape[1]]
+        if self.positions is not None:
+            chosen = torch.zeros_like(editable)
+            chosen[:, [position for position in self.positions if position < editable.shape[1]]] = True
+            edited &= chosen
+        return edited
 
 
 class ConditionScorer:
@@ -71,7 +94,7 @@ class ConditionScorer:
             raise StrataError(f"conditions need names of their own: {', '.join(doubled) or 'there is none'}")
         self.model, self.conditions = model, tuple(conditions)
         self._targets = {condition.target for condition in conditions}
-        self._sources = {point for condition in conditions for point in condition.intervention.sources}
+        self._sources = {point.at(0) for condition in conditions for point in condition.intervention.sources}
         model.check_hook_points(self._targets | self._sources)
         on_cpu = model.device.type == "cpu"
         suitable_rows, suitable_chunk = (_CPU_ROWS, _CPU_CHUNK) if on_cpu else (_GPU_ROWS, _GPU_CHUNK)
@@ -105,10 +128,10 @@ class ConditionScorer:
             return batch.finished()
 
     def _groups(self, input_ids: Int[Tensor, "batch pos"]) -> Iterator[list[int]]:
-        """Indices of conditions of one target whose final states are held together; like positions side by side."""
+        """Indices of conditions of one target whose final states are held together; like tokens side by side."""
 
-        def order(index: int) -> tuple[HookPoint, tuple[int, ...]]:
-            return self.conditions[index].target, self.conditions[index].positions or ()
+        def order(index: int) -> tuple[HookPoint, tuple[tuple[int, ...], tuple[int, ...]]]:
+            return self.conditions[index].target, self.conditions[index].choice
 
         size = max(1, _HELD_BYTES // (input_ids.numel() * self.model.d_model * self.model.dtype.itemsize))
         for _, indices in groupby(sorted(range(len(self.conditions)), key=order), lambda index: order(index)[0]):
@@ -145,8 +168,8 @@ class _Batch:
         edited = torch.stack([write.edited for write in writes])
         reached = edited.cumsum(-1) > 0
         self._affected[group] = reached[..., :-1] & self._predicted
-        # those of the same positions change the same predictions
-        for _, members in groupby(range(len(group)), lambda place: conditions[place].positions):
+        # those that edit the same tokens change the same predictions
+        for _, members in groupby(range(len(group)), lambda place: conditions[place].choice):
             places = list(members)
             indices = torch.tensor(group)[places].to(edited.device)
             for row, position, scores in self._compare(self._affected[indices[0]], rerun.final[places]):

@@ -11,6 +11,7 @@ from src.hook_points import HOOKS
 Layer = Annotated[int, Field(ge=0)]
 Layers = Layer | Annotated[list[Layer], Field(min_length=1)] | Literal["all"]
 Leap = Annotated[int, Field(ge=1)]
+Offsets = int | Annotated[list[int], Field(min_length=1)]
 Leaps = Leap | Annotated[list[Leap], Field(min_length=1)] | Literal["all"]
 Positive = Annotated[float, Field(gt=0)]
 L1Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -80,6 +81,10 @@ class PairsConfig(Schema):
 
     L: Layers = Field(description="source layers")
     k: Leaps = Field(description="leaps: the target of L is layer L + k")
+    position_offset: Offsets = Field(
+        description="the target's position less the source's, e.g. [0, 1]: also the next token's activation from this "
+        "one's; below 0: an earlier token's. Rows are the tokens that have a counted token at every offset"
+    )
 
 
 class SplitConfig(Schema):
@@ -160,6 +165,9 @@ class EvalPairsConfig(Schema):
 
     Ls: Layers = Field(description="source layers")
     ks: Leaps = Field(description="leaps")
+    position_offsets: Offsets | Literal["all"] = Field(
+        description="position offsets; rows stay those of all offsets that the operators were fitted with"
+    )
 
 
 class EvalConfig(StageConfig):

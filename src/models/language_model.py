@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from src.config.schema import fingerprint
 from src.config.shared import ModelConfig
 from src.errors import StrataError
-from src.hook_points import HookPoint
+from src.hook_points import HookPoint, refuse_shifted
 from src.models.blocks import Blocks, find_blocks
 from src.models.increments import Increments, find_increments
 from src.models.inner import InnerModel, find_inner_model
@@ -65,7 +65,9 @@ class LanguageModel:
         return find_increments(self.module, self.inner, self.block_list)
 
     def check_hook_points(self, points: Iterable[HookPoint]) -> None:
-        """Raise StrataError for a layer that the model does not have, or an increment that can't be read from it."""
+        """Raise StrataError for a layer that the model does not have, an offset, or an increment that can't be read."""
+        points = list(points)
+        refuse_shifted(points)
         for point in points:
             if point.layer >= self.n_layers:
                 raise StrataError(f"{point}: the model has layers 0..{self.n_layers - 1}")

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from src.report.artifact_report import NamedChart
+from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.figures.heatmap import pair_heatmap
+from src.report.figures.offset_curves import offset_curves
 from src.report.figures.transport import baseline_bars, bos_effect, dimension_quantiles
 from src.report.tables import Interval, Table
 from src.transport.bootstrap import Estimate
@@ -24,13 +26,12 @@ def interval(estimate: Estimate) -> Interval:
 
 def summary_table(evaluations: Evaluations) -> Table:
     """One row per pair: the operator with intervals, and the R2 of each baseline beside it."""
-    rows = []
+    rows, pairs = [], list(evaluations)
     for pair, evaluation in evaluations.items():
         operator = evaluation.predictors[OPERATOR]
         rows.append(
             [
-                pair.L,
-                pair.k,
+                *pair_cells(pair, pairs),
                 interval(operator.metrics.r2_uniform),
                 interval(operator.skill),
                 operator.metrics.cosine.value,
@@ -38,7 +39,7 @@ def summary_table(evaluations: Evaluations) -> Table:
                 *(evaluation.predictors[name].metrics.r2_variance_weighted.value for name in (SHIFT, IDENTITY, MEAN)),
             ]
         )
-    columns = ["L", "k", "R²", "skill", "cosine", "R² vw", "shift vw", "identity vw", "mean vw"]
+    columns = [*pair_columns(pairs), "R²", "skill", "cosine", "R² vw", "shift vw", "identity vw", "mean vw"]
     return Table("Transport operators on held-out documents", columns, rows, _caption(evaluations))
 
 
@@ -48,6 +49,16 @@ def _caption(evaluations: Evaluations) -> str:
         f"{fitted_as(evaluations)}; {' or '.join(f'{count:,}' for count in sorted(n_rows))} counted test tokens; "
         "tokens left out of statistics (BOS, special, ...) are not scored: see the activations' table. 95 % intervals "
         "from a bootstrap over documents. vw: dimensions weighted by variance. skill: 1 - SSE / SSE of the identity."
+        f"{_offset_note(evaluations)}"
+    )
+
+
+def _offset_note(evaluations: Evaluations) -> str:
+    if not any(pair.offset for pair in evaluations):
+        return ""
+    return (
+        " offset: the target is so many tokens after the source; every offset that was fitted is scored on the same "
+        "tokens, those that have a counted one at each of them."
     )
 
 
@@ -62,10 +73,10 @@ def _judged(evaluation: PairEvaluation) -> Iterable[Judgement]:
 
 def residual_table(evaluations: Evaluations) -> Table:
     """One row per pair and predictor."""
+    pairs = list(evaluations)
     rows = [
         [
-            pair.L,
-            pair.k,
+            *pair_cells(pair, pairs),
             name,
             interval(judgement.metrics.r2_uniform),
             interval(judgement.metrics.r2_variance_weighted),
@@ -75,7 +86,7 @@ def residual_table(evaluations: Evaluations) -> Table:
         ]
         for pair, name, judgement in _each(evaluations)
     ]
-    columns = ["L", "k", "predictor", "R²", "R² vw", "skill", "MSE", "cosine"]
+    columns = [*pair_columns(pairs), "predictor", "R²", "R² vw", "skill", "MSE", "cosine"]
     return Table("Every predictor", columns, rows, _caption(evaluations))
 
 
@@ -87,10 +98,10 @@ def _each(evaluations: Evaluations) -> Iterator[tuple[LayerPair, str, Judgement]
 
 def bos_table(evaluations: Evaluations) -> Table | None:
     """What scoring the BOS rows too does to R2; None if the store has no BOS rows."""
+    pairs = list(evaluations)
     rows = [
         [
-            pair.L,
-            pair.k,
+            *pair_cells(pair, pairs),
             name,
             interval(judgement.metrics.r2_variance_weighted),
             interval(judgement.with_bos.r2_variance_weighted),
@@ -102,11 +113,28 @@ def bos_table(evaluations: Evaluations) -> Table | None:
         "R² vw with and without the first token of each sequence (BOS, [CLS], or whatever stands there), whose "
         "activations are nearly the same in every sequence."
     )
-    return Table("What BOS does", ["L", "k", "predictor", "without BOS", "with BOS"], rows, caption) if rows else None
+    columns = [*pair_columns(pairs), "predictor", "without BOS", "with BOS"]
+    return Table("What BOS does", columns, rows, caption) if rows else None
 
 
 def residual_figures(evaluations: Evaluations) -> list[NamedChart]:
-    """Heat maps of R2 and skill, bars beside the baselines, R2 of single dimensions, and the effect of BOS."""
+    """Heat maps of R2 and skill, bars beside the baselines, R2 of single dimensions, and the effect of BOS.
+
+    All of these once for each position offset, and R2 against the offset where there are several.
+    """
+    pairs = list(evaluations)
+    figures = figures_by_offset(pairs, lambda chosen: _figures({pair: evaluations[pair] for pair in chosen}))
+    if len({pair.offset for pair in pairs}) > 1:
+        records = [
+            {**_place(pair), "offset": pair.offset, **_fields("r2", evaluation.predictors[OPERATOR].metrics.r2_uniform)}
+            for pair, evaluation in evaluations.items()
+        ]
+        caption = "Mean over dimensions, test documents; every offset on the same tokens. Lines: 95 % intervals."
+        figures.append(NamedChart("offsets", "R² against the position offset", offset_curves(records), caption))
+    return figures
+
+
+def _figures(evaluations: Evaluations) -> list[NamedChart]:
     operators = [(pair, evaluation.predictors[OPERATOR]) for pair, evaluation in evaluations.items()]
     cells = [
         {**_place(pair), **_fields("r2", item.metrics.r2_uniform), **_fields("skill", item.skill)}
@@ -181,7 +209,8 @@ def residual_records(evaluations: Evaluations, artifacts: Mapping[LayerPair, str
     records = []
     for pair, name, judgement in _each(evaluations):
         evaluation = evaluations[pair]
-        record = {"L": pair.L, "k": pair.k, "predictor": name, "hook": evaluation.hook, "operators": artifacts[pair]}
+        record = {"L": pair.L, "k": pair.k, "offset": pair.offset, "predictor": name}
+        record |= {"hook": evaluation.hook, "operators": artifacts[pair]}
         record |= {"method": evaluation.method, "alpha": evaluation.alpha}
         record |= _metric_fields("", judgement.metrics) | _fields("skill", judgement.skill)
         if judgement.with_bos is not None:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from src.report.artifact_report import NamedChart
+from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.figures.alpha_path import alpha_path
 from src.report.figures.heatmap import pair_heatmap
+from src.report.figures.offset_curves import offset_curves
 from src.report.tables import Cell, Table
 from src.transport.fitting import PairFit
 from src.transport.saved import score_rows
@@ -21,13 +23,12 @@ def fit_tables(fits: Sequence[PairFit]) -> list[Table]:
 
 def pair_table(fits: Sequence[PairFit]) -> Table:
     """One row per pair: alpha, cross-validated and held-out R2, and the baselines that need no fit."""
-    rows = []
+    rows, pairs = [], [fit.pair for fit in fits]
     for fit in fits:
         own_alphas = fit.operator.metadata.get("output_alphas")
         rows.append(
             [
-                fit.pair.L,
-                fit.pair.k,
+                *pair_cells(fit.pair, pairs),
                 fit.operator.alpha if own_alphas is None else median(own_alphas),
                 fit.operator.metadata["relative_alpha"],
                 _optimum(fit),
@@ -39,15 +40,17 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
             ]
         )
     cv = _cv_score(fits)
-    columns = ["L", "k", "alpha", "relative", "optimum", cv, "val R²", "val R² vw", "shift vw", "identity vw"]
-    if any("output_alphas" in fit.operator.metadata for fit in fits):
-        columns[2] = "median alpha"
+    alpha = "median alpha" if any("output_alphas" in fit.operator.metadata for fit in fits) else "alpha"
+    scores = [cv, "val R²", "val R² vw", "shift vw", "identity vw"]
+    columns = [*pair_columns(pairs), alpha, "relative", "optimum", *scores]
     caption = (
         "R² is the mean over dimensions, vw weighs them by variance. val: documents that no fit and no choice saw. "
         "shift: y = x + mean(y - x); identity: y = x."
     )
     if any(fit.path is not None for fit in fits):
         caption += f" {cv}: mean over the folds, what alpha was chosen by."
+    if any(pair.offset for pair in pairs):
+        caption += " offset: the target is so many tokens after the source; all offsets are fitted on the same tokens."
     return Table("Transport operators", columns, rows, caption + _unit(fits))
 
 
@@ -76,13 +79,13 @@ def _relative_unit(fits: Sequence[PairFit]) -> str:
 def sparsity_table(fits: Sequence[PairFit]) -> Table:
     """One row per pair: how many coefficients are 0, which inputs are used, and what did not converge."""
     rows: list[list[Cell]] = []
+    pairs = [fit.pair for fit in fits]
     for fit in fits:
         metadata = fit.operator.metadata
         counts = sorted(metadata["nonzero_per_output"])
         rows.append(
             [
-                fit.pair.L,
-                fit.pair.k,
+                *pair_cells(fit.pair, pairs),
                 metadata["l1_ratio"],
                 metadata["zero_share"],
                 metadata["inputs_used"],
@@ -92,7 +95,7 @@ def sparsity_table(fits: Sequence[PairFit]) -> Table:
                 metadata["unconverged_outputs"],
             ]
         )
-    columns = ["L", "k", "l1 ratio", "zeros", "inputs used", "min", "median", "max", "unconverged"]
+    columns = [*pair_columns(pairs), "l1 ratio", "zeros", "inputs used", "min", "median", "max", "unconverged"]
     caption = (
         "zeros: share of coefficients that are exactly 0 (of the fitted target: of y - x for target=delta). "
         f"inputs used: dimensions of the source that any output uses, of {len(fits[0].operator.weight):,}. "
@@ -142,10 +145,23 @@ def unconverged(fits: Sequence[PairFit]) -> str | None:
 
 
 def fit_figures(fits: Sequence[PairFit], relative: bool = True) -> list[NamedChart]:
-    """The regularisation paths and a heat map of held-out R2.
+    """The regularisation paths and a heat map of held-out R2, for each position offset; and R2 against the offset.
 
     relative: the unit in which alphas are drawn, that of the grid.
     """
+    by_pair = {fit.pair: fit for fit in fits}
+    figures = figures_by_offset(list(by_pair), lambda pairs: _figures([by_pair[pair] for pair in pairs], relative))
+    if len({pair.offset for pair in by_pair}) > 1:
+        records = [
+            {"layer": fit.pair.L, "leap": fit.pair.k, "offset": fit.pair.offset, "r2": fit.val.r2_uniform}
+            for fit in fits
+        ]
+        caption = "Mean over dimensions, val documents; every offset on the same tokens."
+        figures.append(NamedChart("offsets", "R² against the position offset", offset_curves(records), caption))
+    return figures
+
+
+def _figures(fits: Sequence[PairFit], relative: bool) -> list[NamedChart]:
     records = [record for fit in fits if fit.path is not None for record in _path_records(fit, relative)]
     values = [{"layer": fit.pair.L, "leap": fit.pair.k, "r2": fit.val.r2_uniform} for fit in fits]
     figures = [

@@ -1,25 +1,24 @@
 """Find the operators that were fitted on a store, and judge them on the share of it that they were not fitted on."""
 
+from collections.abc import Collection
+
 import torch
 
 from src.activations.passes import rows_by_part
 from src.activations.store import ActivationStore
 from src.artifacts import Artifact, choose_artifact, list_artifacts, refuse_damaged
-from src.config.stages import EvalConfig, SplitConfig
+from src.config.stages import EvalConfig, EvalPairsConfig, SplitConfig
 from src.errors import StrataError
 from src.stage.context import Stage
 from src.stage.stores import Split, split_store
 from src.transport.bootstrap import DocumentBootstrap
 from src.transport.evaluate import PairEvaluation, judge_pairs, memory_blocks
 from src.transport.pairs import LayerPair, layer_pairs
-from src.transport.saved import SavedOperator, choose_operators, fit_settings
+from src.transport.saved import SavedOperator, choose_operators, fit_settings, saved_pairs
 
 
 def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> dict[LayerPair, SavedOperator]:
     """The operators of the wanted pairs that were fitted on this store; StrataError if one is missing or unlike."""
-    everything = config.eval.Ls == "all" and config.eval.ks == "all"
-    keys = "eval.Ls, eval.ks"
-    wanted = None if everything else layer_pairs(config.eval.Ls, config.eval.ks, store.layout.n_layers, keys)
     candidates = [
         artifact
         for artifact in list_artifacts(stage.root, "operators")
@@ -36,10 +35,35 @@ def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> 
         for chosen in candidates:
             _refuse_other_store(chosen, store)
             _refuse_other_method(chosen, config.method)
-    found = choose_operators(candidates, wanted)
+    there = {pair for artifact in candidates for pair in saved_pairs(artifact)}
+    found = choose_operators(candidates, _wanted_pairs(config.eval, there, store.layout.n_layers))
     for artifact in {saved.artifact.path: saved.artifact for saved in found.values()}.values():
         refuse_damaged(artifact, "run its train_transport_operators.py command again, and it is made anew")
     return found
+
+
+def _wanted_pairs(config: EvalPairsConfig, there: Collection[LayerPair], n_layers: int) -> list[LayerPair] | None:
+    """The pairs that a config asks for, given those that there are operators of; None = all of these.
+
+    Raises StrataError for layers that the model does not have, and for an offset that no operator has.
+    """
+    every_layer, offsets = config.Ls == "all" and config.ks == "all", config.position_offsets
+    keys = "eval.Ls, eval.ks"
+    if isinstance(offsets, str):
+        if every_layer:
+            return None
+        named = layer_pairs(config.Ls, config.ks, n_layers, keys)
+        of_named = [[pair for pair in sorted(there) if (pair.L, pair.k) == (name.L, name.k)] for name in named]
+        return [pair for name, found in zip(named, of_named, strict=True) for pair in found or [name]]
+    if not every_layer:
+        return layer_pairs(config.Ls, config.ks, n_layers, keys, offsets)
+    chosen, held = {offsets} if isinstance(offsets, int) else set(offsets), {pair.offset for pair in there}
+    if lacking := sorted(chosen - held):
+        raise StrataError(
+            f"eval.position_offsets: no operator has offset {', '.join(map(str, lacking))} (there: "
+            f"{', '.join(map(str, sorted(held)))}); fit it with experiment.position_offset={lacking[0]}"
+        )
+    return [pair for pair in sorted(there) if pair.offset in chosen]
 
 
 def _refuse_other_store(operators: Artifact, store: ActivationStore) -> None:
@@ -70,8 +94,12 @@ def judge_operators(
     device: torch.device,
     stage: Stage,
 ) -> dict[LayerPair, PairEvaluation]:
-    """Score all operators on the test share: in one pass, or in several where their sums do not fit into memory."""
+    """Score all operators on the test share: in one pass, or in several where their sums do not fit into memory.
+
+    All of them on the same rows: those that have counted tokens at every offset that the operators were fitted with.
+    """
     means = {point: mean for saved in operators.values() for point, mean in saved.means().items()}
+    row_offsets = next(iter(operators.values())).settings["row_offsets"]
     blocks = memory_blocks(list(operators), store.layout.d_model, bootstrap.replicates)
     if len(blocks) > 1:
         stage.say(f"{len(operators)} pairs are judged in {len(blocks)} passes over the test share, to bound the memory")
@@ -81,6 +109,6 @@ def judge_operators(
             loaded = {pair: operators[pair].load() for pair in block}
             points = [point for operator in loaded.values() for point in (operator.source, operator.target)]
             store.require(points)
-            test = rows_by_part(store, points, split.groups, [split.test], split.documents)
+            test = rows_by_part(store, points, split.groups, [split.test], split.documents, row_offsets)
             evaluations |= judge_pairs(loaded, means, test, bootstrap, device, advance)
     return evaluations

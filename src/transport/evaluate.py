@@ -60,8 +60,8 @@ def memory_blocks(
     blocks: list[list[LayerPair]] = []
     for pair in pairs:
         longer = [*(blocks[-1] if blocks else []), pair]
-        targets = {each.L + each.k for each in longer}
-        sources = {each.L for each in longer} - targets
+        targets = {(each.L + each.k, each.offset) for each in longer}
+        sources = {(each.L, 0) for each in longer} - targets
         arrays = _PairSums.N_SUMS * len(longer) + _TargetSums.N_SUMS * len(targets) + len(sources)
         if blocks and d_model * (arrays * per_dimension + 8 * d_model * len(longer)) <= memory:
             blocks[-1] = longer

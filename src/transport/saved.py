@@ -26,7 +26,7 @@ _SCORES = "cv_scores.parquet"
 
 
 def save_operators(folder: Path, fits: Sequence[PairFit], training: Statistics) -> None:
-    """Write `L<L>_k<k>/` for each pair, `means.safetensors` (of the training rows) and `cv_scores.parquet`."""
+    """Write a folder named after each pair, `means.safetensors` (of the training rows) and `cv_scores.parquet`."""
     means: dict[str, Tensor] = {}
     for fit in fits:
         place = folder / str(fit.pair)
@@ -44,6 +44,7 @@ _SCORE_COLUMNS = pa.schema(
     [
         ("L", pa.int32()),
         ("k", pa.int32()),
+        ("offset", pa.int32()),
         ("fold", pa.int32()),
         ("alpha", pa.float64()),
         ("relative_alpha", pa.float64()),
@@ -74,6 +75,7 @@ def score_rows(fit: PairFit) -> list[dict]:
         {
             "L": fit.pair.L,
             "k": fit.pair.k,
+            "offset": fit.pair.offset,
             "fold": fold,
             "alpha": alphas[place],
             "relative_alpha": relative[place],
@@ -98,7 +100,7 @@ class SavedOperator:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it was fitted with: hook, method, fit, split, cv_folds, precision, seed."""
+        """What it was fitted with: hook, method, fit, split, cv_folds, precision, seed, row_offsets."""
         return fit_settings(self.artifact)
 
     def load(self) -> TransportOperator:
@@ -113,7 +115,13 @@ class SavedOperator:
 
 def fit_settings(artifact: Artifact) -> dict[str, Any]:
     """The settings of a fit: the artifact's identity, which its fingerprint covers, without the pairs."""
-    return {key: value for key, value in artifact.meta.identity.items() if key != "pairs"}
+    settings = {key: value for key, value in artifact.meta.identity.items() if key != "pairs"}
+    return {"row_offsets": [0], **settings}
+
+
+def saved_pairs(artifact: Artifact) -> list[LayerPair]:
+    """The pairs that an artifact holds operators of."""
+    return [LayerPair(*numbers) for numbers in artifact.meta.identity["pairs"]]
 
 
 def choose_operators(
@@ -123,11 +131,7 @@ def choose_operators(
 
     Raises StrataError if artifacts that hold wanted pairs were fitted with different settings, or a pair is missing.
     """
-    there = [
-        SavedOperator(artifact, LayerPair(layer, leap))
-        for artifact in artifacts
-        for layer, leap in artifact.meta.identity["pairs"]
-    ]
+    there = [SavedOperator(artifact, pair) for artifact in artifacts for pair in saved_pairs(artifact)]
     chosen = [operator for operator in there if wanted is None or operator.pair in wanted]
     _refuse_mixture(list({operator.artifact.path: operator.artifact for operator in chosen}.values()))
     found = {operator.pair: operator for operator in reversed(chosen)}
@@ -135,9 +139,10 @@ def choose_operators(
     missing = [pair for pair in pairs if pair not in found]
     if missing:
         held = ", ".join(str(pair) for pair in sorted({operator.pair for operator in there})) or "none"
+        offset = f" experiment.position_offset={missing[0].offset}" if missing[0].offset else ""
         raise StrataError(
             f"no operator for {', '.join(map(str, missing))} (there: {held}); fit it with "
-            f"train_transport_operators.py experiment.L={missing[0].L} experiment.k={missing[0].k}"
+            f"train_transport_operators.py experiment.L={missing[0].L} experiment.k={missing[0].k}{offset}"
         )
     return {pair: found[pair] for pair in pairs}
 

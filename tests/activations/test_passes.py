@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from src.activations.moments import Moments
-from src.activations.passes import accumulate_moments, rows_by_part, store_hashes
+from src.activations.passes import accumulate_moments, count_rows, rows_by_part, store_hashes
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.text import Keep, content_hashes
@@ -160,3 +160,92 @@ def test_hashes_are_those_of_the_documents_first_token_ids(store):
     hashes = content_hashes(np.split(ids, np.cumsum(LENGTHS)[:-1]), seed=5)
     assert store_hashes(store, seed=5).tolist() == hashes[[0, 0, 2, 3, 3, 3, 6]].tolist()
     assert store_hashes(store, seed=6).tolist() != store_hashes(store, seed=5).tolist()
+
+
+def rows_by_loop(keep, offsets, accepted=(Keep.COUNTED,), *, first_too=False):
+    """The tokens whose neighbours at all offsets are in their sequence and accepted, one sequence after another."""
+    found, start = [], 0
+    for length in LENGTHS:
+        for place in range(length):
+            there = [place + offset for offset in (0, *offsets)]
+            if all(0 <= other < length for other in there) and all(
+                keep[start + other] in accepted or (first_too and other == 0 and keep[start] != Keep.NON_FINITE)
+                for other in there
+            ):
+                found.append(start + place)
+        start += length
+    return np.array(found, int)
+
+
+OFFSETS = [(1,), (-1,), (0, 2), (-1, 0, 2), (4,), (3, -3)]
+
+
+@pytest.mark.parametrize("offsets", OFFSETS)
+def test_rows_with_offsets_are_those_of_a_loop_over_sequences(store, rows, keep, offsets):
+    points = [A, *(C.at(offset) for offset in offsets)]
+    found = list(rows_by_part(store, points, GROUPS, [0, 1, 2]))
+    of_rows = rows_by_loop(keep, offsets, tuple(Keep))
+    counted, first_too = rows_by_loop(keep, offsets), rows_by_loop(keep, offsets, first_too=True)
+    assert len(counted) or offsets in [(4,), (3, -3)]
+    for point in points:
+        expected = rows[point.at(0)][of_rows + point.offset]
+        assert np.array_equal(torch.cat([part.activations[point] for part in found]).numpy(), expected)
+    for name, expected in {
+        "document": DOCUMENT[SEQUENCE][of_rows],
+        "group": GROUPS[SEQUENCE][of_rows],
+        "is_counted": np.isin(of_rows, counted),
+        "is_first": np.isin(of_rows, np.setdiff1d(first_too, counted)),
+    }.items():
+        assert torch.cat([getattr(part, name) for part in found]).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("offsets", [(1,), (-1, 0, 2)])
+def test_moments_with_offsets_are_sums_over_the_rows_of_the_loop(store, rows, keep, offsets):
+    pairs = [(A, A), *((A, C.at(offset)) for offset in offsets)]
+    moments = accumulate_moments(store, pairs, GROUPS, 3, "float64", CPU, lambda _n: None)
+    tokens = rows_by_loop(keep, offsets)
+    assert moments.count.tolist() == np.bincount(GROUPS[SEQUENCE][tokens], minlength=3).tolist()
+    assert moments.count.tolist() == count_rows(store, GROUPS, 3, offsets).tolist()
+    every = moments.subset([0, 1, 2])
+    x = rows[A][tokens].astype(float)
+    for offset in offsets:
+        y = rows[C][tokens + offset].astype(float)
+        expected = (x - x.mean(0)).T @ (y - y.mean(0))
+        np.testing.assert_allclose(every.scatter(A, C.at(offset)).numpy(), expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(every.mean(C.at(offset)).numpy(), y.mean(0), rtol=1e-9)
+
+
+def test_offsets_that_are_named_decide_the_rows_of_points_that_have_none(store, rows, keep):
+    tokens = rows_by_loop(keep, (-1, 2))
+    moments = accumulate_moments(store, [(A, C)], GROUPS, 3, "float64", CPU, lambda _n: None, offsets=[-1, 2])
+    assert int(moments.count.sum()) == len(tokens)
+    found = list(rows_by_part(store, [A, C], GROUPS, [0, 1, 2], offsets=[-1, 2]))
+    counted = torch.cat([part.activations[C][part.is_counted] for part in found])
+    assert np.array_equal(counted.numpy(), rows[C][tokens])
+
+
+def test_offsets_beyond_every_sequence_leave_no_rows(store, rows):
+    assert count_rows(store, GROUPS, 3, [100]).tolist() == [0, 0, 0]
+    assert list(rows_by_part(store, [A, C.at(-100)], GROUPS, [0, 1, 2])) == []
+    moments = accumulate_moments(store, [(A, C.at(8))], GROUPS, 3, "float64", CPU, lambda _n: None)
+    assert moments.count.sum() == 0
+
+
+def test_an_array_is_read_once_for_all_its_offsets(store, monkeypatch):
+    read = []
+    part_type = type(next(iter(store)))
+    original = part_type.activations
+    monkeypatch.setattr(part_type, "activations", lambda part, point: read.append(point) or original(part, point))
+    points = [A, C, B, C.at(1), A.at(-1), C.at(1)]
+    (first, *_) = rows_by_part(store, points, GROUPS, [0, 1, 2])
+    assert read[:3] == [A, C, B]
+    assert len(read) == 3 * len(list(store))
+    assert set(first.activations) == set(points)
+
+
+def test_a_part_has_no_array_of_a_shifted_point(store):
+    with pytest.raises(StrataError, match=r"resid_post\.0@\+1: an offset"):
+        next(iter(store)).activations(A.at(1))
+    store.require([A.at(1), C.at(-2)])
+    with pytest.raises(StrataError, match=r"has no resid_post\.7:"):
+        store.require([HookPoint("resid_post", 7, 1)])

@@ -1,5 +1,7 @@
 """What interventions write, against what they promise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,12 +15,14 @@ from src.causal.interventions import (
     Constant,
     CopySource,
     KeepClean,
+    OnTokensWith,
     Resample,
     Transport,
     orthonormal_basis,
-    rotated_operator,
-    standard_interventions,
+    place_of_operator,
 )
+from src.causal.standard import rotated_operator
+from src.causal.standard import standard_interventions
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport.operator import TransportOperator
@@ -38,6 +42,38 @@ def random_operator(d_in: int = D, d_out: int = D) -> TransportOperator:
     draws = torch.Generator().manual_seed(1)
     weight = torch.randn(d_in, d_out, generator=draws, dtype=torch.float64)
     return TransportOperator(weight, torch.randn(d_out, generator=draws).double(), SOURCE, TARGET, "ridge", 1.0)
+
+
+@pytest.mark.parametrize("offset", [1, -1, 2])
+def test_an_operator_with_an_offset_reads_the_token_that_it_was_fitted_on(offset: int) -> None:
+    edited = torch.zeros(3, 6, dtype=torch.bool)
+    where = [(0, 2), (0, 3), (1, 3), (2, 2)]
+    edited[tuple(zip(*where, strict=True))] = True
+    clean = clean_states([6, 6, 5], edited)
+    plain = random_operator()
+    operator = replace(plain, target=TARGET.at(offset))
+    assert Transport(operator).sources == (SOURCE.at(-offset),)
+    x = clean.activations[SOURCE]
+    for row, (sequence, position) in zip(Transport(operator)(clean), where, strict=True):
+        expected = x[sequence, position - offset].double() @ plain.weight + plain.bias
+        torch.testing.assert_close(row, expected.float())
+    for row, (sequence, position) in zip(CopySource(SOURCE.at(-offset))(clean), where, strict=True):
+        assert torch.equal(row, x[sequence, position - offset])
+
+
+def test_what_an_operator_with_an_offset_is_compared_with_edits_the_same_tokens() -> None:
+    operator = replace(random_operator(), target=TARGET.at(1))
+    interventions = standard_interventions(operator, torch.zeros(D), torch.ones(D), seed=0)
+    assert all(it.sources == (SOURCE.at(-1),) for it in interventions.values())
+    assert place_of_operator(interventions["rotated"]) == TARGET
+    clean = clean_states([4, 4], torch.tensor([[False, True, True, False]] * 2))
+    for name, value in (("zero", 0.0), ("mean", 1.0)):
+        assert torch.equal(interventions[name](clean), torch.full((4, D), value))
+    assert torch.equal(interventions["identity"](clean), clean.activations[SOURCE][:, :2].reshape(4, D))
+    inside = AlongDirections(torch.eye(D), OnTokensWith(SOURCE, Transport(operator)))
+    assert inside.sources == (SOURCE.at(-1), SOURCE)
+    assert place_of_operator(inside) == TARGET
+    assert place_of_operator(KeepClean()) is None
 
 
 def test_transport_constants_and_copies() -> None:

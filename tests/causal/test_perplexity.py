@@ -1,5 +1,7 @@
 """Scores per token against torch.nn.functional on the logits of the whole, hooked model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,17 +9,18 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from src.causal import perplexity, suffix
 from src.causal.interventions import (
+    AlongDirections,
     Constant,
     CopySource,
     Intervention,
     KeepClean,
     Resample,
     Transport,
-    standard_interventions,
 )
 from src.causal.perplexity import Condition, ConditionScorer
 from src.causal.scores import EditProof, TokenScores
 from src.causal.suffix import Write
+from src.causal.standard import standard_interventions
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import attach, capture, wrap_model
@@ -276,3 +279,64 @@ def test_conditions_need_names_and_positions() -> None:
     for positions in ((), (3, -1)):
         with pytest.raises(StrataError, match="positions must be counted from 0"):
             Condition("x", KeepClean(), TARGET, positions)
+
+
+@pytest.mark.parametrize("offset", [1, 3, -1, -20])
+@pytest.mark.parametrize("positions", [None, (0, 2, 8)])
+def test_an_operator_with_an_offset_is_written_where_its_source_may_be_read(offset, positions) -> None:
+    model = wrap_model(tiny_model("llama"), model_config())
+    ids, mask = ragged_batch(LENGTHS)
+    editable = mask.bool()
+    editable[:, 0] = False  # BOS
+    editable[2, 5] = False
+    operator = replace(random_operator(), target=TARGET.at(offset))
+    conditions = [
+        Condition("transport", Transport(operator), TARGET, positions),
+        Condition("plain", Transport(random_operator()), TARGET, positions),
+    ]
+    scores = ConditionScorer(model, conditions).score(ids, mask, editable)
+    x = capture(model, ids, mask, [SOURCE])[SOURCE]
+    edited, values = torch.zeros_like(editable), []
+    for row, length in enumerate(LENGTHS):
+        for j in range(length) if positions is None else positions:
+            i = j - offset
+            if j < length and 0 <= i < length and editable[row, j] and editable[row, i]:
+                edited[row, j] = True
+                values.append(x[row, i] @ operator.weight + operator.bias)
+    assert scores.proofs["transport"].tokens == len(values)
+    assert scores.proofs["transport"].holds
+    assert (len(values) > 0) == (offset != -20)
+    plain = editable if positions is None else editable & torch.isin(torch.arange(12), torch.tensor(positions))
+    assert scores.proofs["plain"].tokens == int(plain.sum())
+    written = Write(edited, torch.stack(values) if values else torch.zeros(0, D_MODEL))
+    logits = hooked_logits(model, ids, mask, TARGET, written)
+    for row, length in enumerate(LENGTHS):
+        expected = cross_entropy(logits[row, : length - 1], ids[row, 1:length], reduction="none")
+        torch.testing.assert_close(scores.nll[0, row, : length - 1], expected, atol=2e-5, rtol=1e-5)
+
+
+def test_a_block_that_copies_the_previous_token_is_replaced_without_loss() -> None:
+    """Block 1 is planted: its output at j is a linear map of its input at j - 1, which is the operator of offset 1."""
+    module = tiny_model("llama")
+    operator = random_operator()
+
+    def forward(hidden_states: Tensor, *_arguments: object, **_keys: object) -> Tensor:
+        return torch.cat([hidden_states[:, :1], operator(hidden_states[:, :-1])], 1)
+
+    module.model.layers[1].forward = forward
+    model = wrap_model(module, model_config())
+    shifted = replace(operator, target=TARGET.at(1))
+    conditions = [Condition("exact", Transport(shifted), TARGET), Condition("same token", Transport(operator), TARGET)]
+    scores = ConditionScorer(model, conditions).score(*ragged_batch(LENGTHS))
+    assert scores.proofs["exact"].tokens == sum(LENGTHS) - len(LENGTHS)
+    torch.testing.assert_close(scores.nll[0], scores.clean_nll, atol=1e-5, rtol=0)
+    assert (scores.nll[1] - scores.clean_nll).abs().max() > 1e-2
+
+
+def test_operators_are_written_where_they_were_fitted_for() -> None:
+    elsewhere = Transport(random_operator(HookPoint("resid_post", 2)))
+    for intervention in (elsewhere, AlongDirections(torch.eye(D_MODEL), elsewhere)):
+        with pytest.raises(StrataError, match=r"its operator predicts resid_post\.2, and would be written at"):
+            Condition("x", intervention, TARGET)
+    with pytest.raises(StrataError, match=r"resid_post\.1@\+1: an offset"):
+        Condition("x", KeepClean(), TARGET.at(1))

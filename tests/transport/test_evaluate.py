@@ -222,11 +222,11 @@ def test_nothing_to_score_and_nothing_finite_are_refused():
 
 
 def test_blocks_of_pairs_fit_the_memory_and_lose_none():
-    pairs = [LayerPair(layer, leap) for layer in range(6) for leap in range(1, 6 - layer)]
+    pairs = [LayerPair(layer, leap, j) for layer in range(6) for leap in range(1, 6 - layer) for j in (0, -1)]
     d, replicates = 100, 50
 
     def bytes_of(block):
-        targets, sources = {pair.L + pair.k for pair in block}, {pair.L for pair in block}
+        targets, sources = {(pair.L + pair.k, pair.offset) for pair in block}, {(pair.L, 0) for pair in block}
         arrays = 2 * len(block) + 2 * len(targets) + len(sources - targets)
         return 8 * (arrays * 2 * (replicates + 1) * d + len(block) * d * d)
 

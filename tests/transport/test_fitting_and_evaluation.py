@@ -222,6 +222,7 @@ SETTINGS = {
     "cv_folds": 3,
     "precision": "float64",
     "seed": 0,
+    "row_offsets": [0],
 }
 
 

@@ -31,3 +31,17 @@ def test_pairs_that_leave_the_model_are_refused(layers, leaps, message):
     with pytest.raises(StrataError) as error:
         layer_pairs(layers, leaps, 6, "experiment")
     assert message in str(error.value)
+
+
+def test_every_offset_of_every_pair():
+    pairs = layer_pairs([0], [2, 1], 6, "experiment", [1, 0, -1, 1])
+    assert pairs == [LayerPair(0, k, offset) for k in (1, 2) for offset in (-1, 0, 1)]
+    assert [str(pair) for pair in pairs[:3]] == ["L0_k1_j-1", "L0_k1", "L0_k1_j+1"]
+    assert [str(pair.target("resid_post")) for pair in pairs[:3]] == [
+        "resid_post.1@-1",
+        "resid_post.1",
+        "resid_post.1@+1",
+    ]
+    assert all(pair.source("mlp_out").offset == 0 for pair in pairs)
+    assert [LayerPair(*pair.identity()) for pair in pairs] == pairs
+    assert LayerPair(3, 1).identity() == [3, 1]

@@ -56,6 +56,13 @@ def themed(chart: Any, title: str, subtitle: str | None = None) -> Any:
     )  # fmt: skip
 
 
+def titled_further(chart: Any, more: str) -> Any:
+    """A themed chart with words added to its title."""
+    changed = chart.copy(deep=["title"])
+    changed.title.text += more
+    return changed
+
+
 def data(records: Iterable[Record]) -> alt.Data:
     """Inline data; what JSON cannot hold (NaN, infinities) becomes null, which Vega leaves out."""
     return alt.Data(values=[{key: _plain(value) for key, value in record.items()} for record in records])
