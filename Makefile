@@ -24,6 +24,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench_memory
 	$(BIN)/python -m benchmarks.bench_collect
 	$(BIN)/python -m benchmarks.bench_causal
+	$(BIN)/python -m benchmarks.bench_scaling
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -6,6 +6,7 @@
   python train_transport_operators.py auto_tune=false alpha_unit=absolute regularization=10
   python train_transport_operators.py experiment.position_offset=[0,1]             also the next token's activation
   python train_transport_operators.py method=lasso normalize=true target=delta     a sparse update of the identity
+  python train_transport_operators.py method=jacobian jacobian.tokens=512          the model's own mean derivative
 
 Reads the activation store of the model and dataset once, keeps second moments per fold, and fits everything from those:
 alpha is chosen by cross-validation over documents. The test share is left untouched for eval.py.
@@ -21,9 +22,8 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     from src.activations.passes import row_offsets
     from src.activations.products import resolve_precision
     from src.report.fitting import fit_figures, fit_tables, fit_text, unconverged
-    from src.stage.moments import pair_products, prepare_moments
+    from src.stage.fitting import fit_operators
     from src.stage.stores import find_store, split_store, warn_if_lopsided
-    from src.transport.fitting import fit_pairs
     from src.transport.pairs import layer_pairs
     from src.transport.saved import save_operators
     from src.transport.settings import FitSettings
@@ -52,9 +52,7 @@ def run(config: TransportConfig, stage: Stage) -> Artifact:
     if finished is None:
         split = split_store(store, config.split, config.cv_folds, config.seed)
         warn_if_lopsided(stage, split)
-        moments = prepare_moments(stage, store, split, pair_products(pairs, config.hook), precision)
-        with stage.progress("fitting", len(pairs), "pairs") as advance:
-            fits = fit_pairs(moments, pairs, config.hook, split.train, split.val, settings, advance)
+        fits, moments = fit_operators(config, stage, store, split, pairs, settings, precision)
         if (warning := unconverged(fits)) is not None:
             stage.warn(warning)
         with stage.create(plan) as draft:

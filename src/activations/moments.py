@@ -200,6 +200,34 @@ class Moments:
             copies(self.products),
         )
 
+    def merged(self, unions: Sequence[Sequence[int]], pairs: Sequence[Pair]) -> "Moments":
+        """Moments of some of the pairs, whose group i holds the rows of all groups in unions[i].
+
+        Raises StrataError if a pair was not accumulated.
+        """
+        if missing := [f"{a} and {b}" for a, b in pairs if (a, b) not in self.products]:
+            raise StrataError(
+                f"the products of {', '.join(missing)} were not accumulated: add the pairs to the moments"
+            )
+        member = torch.zeros(len(unions), self.n_groups, dtype=torch.float64, device=self.device)
+        for place, groups in enumerate(unions):
+            member[place, list(groups)] = 1
+        points = sorted({point for pair in pairs for point in pair})
+
+        def union(values: Tensor) -> Tensor:
+            return (member @ values.flatten(1)).view(len(unions), *values.shape[1:])
+
+        with exact_products():
+            return Moments(
+                pairs,
+                self.precision,
+                self.shift,
+                torch.stack([self.count[list(groups)].sum() for groups in unions]),
+                {h: union(self.sums[h]) for h in points},
+                {h: union(self.square_sums[h]) for h in points},
+                {pair: union(self.products[pair]) for pair in pairs},
+            )
+
     def subset(self, groups: Sequence[int]) -> Statistics:
         """Statistics of all rows in the given groups. Raises StrataError if there are none."""
         chosen = sorted(set(groups))

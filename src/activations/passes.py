@@ -185,7 +185,8 @@ def _refuse_too_large(n_pairs: int, d_model: int, n_groups: int, device: torch.d
             raise StrataError(
                 f"the second moments of {n_pairs} pairs of hook points (width {d_model}, {n_groups} groups of "
                 f"sequences) need {needed / 2**30:,.1f} GiB of {place}, and {free / 2**30:,.1f} GiB are free: choose "
-                "fewer pairs (experiment.L, experiment.k) or fewer folds (cv_folds)"
+                "fewer pairs (experiment.L, experiment.k) or fewer folds (cv_folds; of a scaling study, blocks and "
+                "test_blocks)"
             )
 
 

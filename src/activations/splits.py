@@ -7,7 +7,7 @@ from jaxtyping import Int, Int8, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from src.config.stages import MOST_FOLDS
+from src.config.stages import MOST_FOLDS, MOST_GROUPS
 from src.errors import StrataError
 
 
@@ -33,14 +33,19 @@ def document_hashes(
 
 
 def split_groups(
-    hashes: UInt64[np.ndarray, "sequence"], fractions: tuple[float, float, float], n_folds: int
+    hashes: UInt64[np.ndarray, "sequence"],
+    fractions: tuple[float, float, float],
+    n_folds: int,
+    n_test_groups: int = 1,
 ) -> Int8[np.ndarray, "sequence"]:
-    """The group of each sequence: 0 to n_folds - 1 are the folds of train, n_folds is val, n_folds + 1 is test.
+    """The group of each sequence: 0 to n_folds - 1 are the folds of train, n_folds is val, all above are test.
 
     hashes: of the sequences' documents (`document_hashes`); what has the same hash shares a group.
     fractions: of train, val and test among the different documents; sizes are exact but for rounding (by the largest
         remainder, so each is at most one off its quota). Different documents are sorted by hash, cut into train, val
         and test, and train is dealt to the folds in turn, whose sizes differ by at most one.
+    n_test_groups: test is dealt to so many groups in the same way. Train, val and test are the same for any n_folds
+        and n_test_groups.
 
     Raises StrataError: fractions that are not positive or do not sum to 1; too few different documents.
     """
@@ -48,17 +53,21 @@ def split_groups(
         raise StrataError(f"fractions of train, val and test must be positive and sum to 1, not {list(fractions)}")
     if not 1 <= n_folds <= MOST_FOLDS:
         raise StrataError(f"n_folds={n_folds} is not within 1 to {MOST_FOLDS}")
+    if not 1 <= n_test_groups <= MOST_GROUPS - n_folds - 1:
+        raise StrataError(f"n_test_groups={n_test_groups} is not within 1 to {MOST_GROUPS - n_folds - 1}")
     unique, inverse = np.unique(hashes, return_inverse=True)
     n_train, n_val, n_test = _sizes(len(unique), fractions)
-    if n_train < n_folds or not n_val or not n_test:
+    if n_train < n_folds or not n_val or n_test < n_test_groups:
         train, val, test = fractions
-        enough = math.ceil(max(n_folds / train, 1 / val, 1 / test))
+        enough = math.ceil(max(n_folds / train, 1 / val, n_test_groups / test))
+        groups_of_test = "test" if n_test_groups == 1 else f"{n_test_groups} groups of test"
         raise StrataError(
-            f"{len(unique)} different documents cannot be split into {n_folds} folds of train, val and test "
-            f"({train:g}, {val:g}, {test:g}): {enough} are enough; collect more, or choose fewer folds or "
-            "other fractions"
+            f"{len(unique)} different documents cannot be split into {n_folds} folds of train, val and "
+            f"{groups_of_test} ({train:g}, {val:g}, {test:g}): {enough} are enough; collect more, or choose fewer "
+            f"{'folds' if n_test_groups == 1 else 'groups'} or other fractions"
         )
-    groups = np.concatenate([np.arange(n_train) % n_folds, np.full(n_val, n_folds), np.full(n_test, n_folds + 1)])
+    test_groups = n_folds + 1 + np.arange(n_test) % n_test_groups
+    groups = np.concatenate([np.arange(n_train) % n_folds, np.full(n_val, n_folds), test_groups])
     return groups.astype(np.int8)[inverse]
 
 

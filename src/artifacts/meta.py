@@ -24,6 +24,7 @@ FORMAT_VERSIONS = {
     "activations": 1,
     "moments": 1,
     "operators": 1,
+    "scaling": 1,
     "evaluation": 1,
     "causal_evaluation": 1,
 }

@@ -15,6 +15,7 @@ from src.hook_points import HookPoint
 from src.transport.operator import TransportOperator
 from src.transport.pairs import LayerPair
 
+
 @dataclass(frozen=True, eq=False)
 class PairSubject:
     """What one pair of layers is tried with.

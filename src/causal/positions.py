@@ -1,6 +1,6 @@
 """Which positions are edited together, and which of them lie in reach of the sequences."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -22,6 +22,17 @@ def position_text(positions: Positions) -> str:
         else:
             runs.append([position, position])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def with_sources(flags: Bool[np.ndarray, "position"], offsets: Collection[int]) -> Bool[np.ndarray, "position"]:
+    """The flags of those tokens whose sources, an offset before them, have the flag too, for each of the offsets."""
+    places = np.arange(len(flags))
+    kept = flags.copy()
+    for offset in offsets:
+        source = places - offset
+        inside = (source >= 0) & (source < len(flags))
+        kept &= inside & flags[source.clip(0, len(flags) - 1)]
+    return kept
 
 
 def reached_positions(

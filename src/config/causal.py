@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, ModelConfig, StageConfig
-from src.config.stages import Layers, Leaps, Method
+from src.config.stages import Layers, Leaps, Method, Offsets
 
 Position = Annotated[int, Field(ge=0)]
 Positions = Annotated[list[Position], Field(min_length=1)]
@@ -20,6 +20,10 @@ class InterventionsConfig(Schema):
 
     L: Layers = Field(description="source layers")
     k: Leaps = Field(description="leaps: layer L + k is edited")
+    position_offsets: Offsets | Literal["all"] = Field(
+        description="of operators that were fitted with experiment.position_offset: written is the prediction from the "
+        "token so many positions before; all = every offset there is an operator of"
+    )
     js: Annotated[list[Positions], Field(min_length=1)] | Literal["all"] = Field(
         description="positions that are edited together, from 0; each list is an experiment of its own, and all lists "
         "are also pooled; all = every position"

@@ -16,11 +16,21 @@ Leaps = Leap | Annotated[list[Leap], Field(min_length=1)] | Literal["all"]
 Positive = Annotated[float, Field(gt=0)]
 L1Ratio = Annotated[float, Field(gt=0, le=1)]
 Method = Literal[
-    "ridge", "linear", "lasso", "elasticnet", "procrustes", "procrustes_scaled", "identity", "identity_shift", "mean"
+    "ridge",
+    "linear",
+    "lasso",
+    "elasticnet",
+    "procrustes",
+    "procrustes_scaled",
+    "jacobian",
+    "identity",
+    "identity_shift",
+    "mean",
 ]
 AlphaUnit = Literal["relative", "absolute"]
 
-MOST_FOLDS = 125  # with val and test, the number of a group is an int8
+MOST_GROUPS = 128  # of sequences: the number of a group is an int8
+MOST_FOLDS = 125  # leaves room for val and test
 
 
 class SequencesConfig(StageConfig):
@@ -101,6 +111,17 @@ class SplitConfig(Schema):
         return self
 
 
+class JacobianConfig(Schema):
+    """The model's own derivatives (jacobian.*), for method=jacobian."""
+
+    tokens: Annotated[int, Field(ge=1)] | None = Field(
+        description="counted tokens of the val documents whose Jacobians are averaged; null = 256"
+    )
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        description="tokens at a time; null = 64 on a CPU, 256 elsewhere"
+    )
+
+
 class TransportConfig(StageConfig):
     """train_transport_operators.py."""
 
@@ -111,7 +132,10 @@ class TransportConfig(StageConfig):
     )
     hook: Literal["resid_pre", "attn_out", "mlp_out", "resid_post"] = Field(description="hook of source and target")
     experiment: PairsConfig
-    method: Method = Field(description="linear is ordinary least squares; identity, identity_shift, mean fit no weight")
+    method: Method = Field(
+        description="linear: ordinary least squares; jacobian: the model's own mean derivative (it runs the model); "
+        "identity, identity_shift, mean fit no weight"
+    )
     normalize: bool = Field(description="fit variables divided by their standard deviations over the training rows")
     target: Literal["y", "delta"] = Field(
         description="fit y, or y - x, which is penalised towards the identity; the operator predicts y either way"
@@ -134,6 +158,7 @@ class TransportConfig(StageConfig):
     tol: Positive = Field(
         description="lasso, elasticnet: an output is done when its duality gap is below tol * y'y (scikit-learn's rule)"
     )
+    jacobian: JacobianConfig
     cv_folds: int = Field(ge=2, le=MOST_FOLDS, description="folds of the cross-validation, by document")
     scoring: Literal["uniform", "variance_weighted"] = Field(
         description="average of R2 over dimensions that chooses alpha"
@@ -151,6 +176,15 @@ class TransportConfig(StageConfig):
             raise ValueError(f"normalize=true means nothing to method={self.method}: leave it out")
         if self.target == "delta" and self.method not in ("linear", *penalised):
             raise ValueError(f"target=delta means nothing to method={self.method}: leave it out")
+        for key, value in self.jacobian:
+            if value is not None and self.method != "jacobian":
+                raise ValueError(f"jacobian.{key}={value} would be ignored: it needs method=jacobian")
+        offset = self.experiment.position_offset
+        if self.method == "jacobian" and offset not in (0, [0]):
+            raise ValueError(
+                f"experiment.position_offset={offset} and method=jacobian: the derivative is that at the same token, "
+                "offset 0"
+            )
         if self.alpha_per_output and not (self.method == "ridge" and self.auto_tune):
             raise ValueError("alpha_per_output=true needs method=ridge and auto_tune=true")
         if self.method in penalised and self.auto_tune and self.regularization is not None:

@@ -27,8 +27,8 @@ _LIMIT = 8.0
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
 
 
-class _NothingLeft(Exception):
-    """Raised inside a forward pass when every wanted point has been received."""
+class StopForward(Exception):
+    """Raised inside a forward pass, by a visitor of a hook point, when nothing more is wanted of it."""
 
 
 def run_with_hooks(
@@ -69,14 +69,14 @@ def run_with_hooks(
         wanted.remove(point)
         receive(point, state.reshape(*input_ids.shape, model.d_model))  # opt's MLP gives [token, d_model]
         if not wanted:
-            raise _NothingLeft
+            raise StopForward
 
     with ExitStack() as hooks, forward_pass(model, input_ids.shape), torch.inference_mode():
         for point in set(points):
             hooks.callback(attach(model, point, partial(deliver, point)).remove)
         try:
             model.inner(input_ids.to(model.device), attention_mask.to(model.device))
-        except _NothingLeft:
+        except StopForward:
             return
     missed = ", ".join(str(point) for point in sorted(wanted))
     raise StrataError(f"{type(model.module).__name__} did not run {missed} in this forward pass")

@@ -18,7 +18,7 @@ PROBE_SHAPE = (2, 5)  # sequences, positions: unlike each other, so that a trans
 
 @dataclass(frozen=True)
 class InnerModel:
-    """A model up to its last block and final norm, called so that it keeps no cache.
+    """A model up to its last block and final norm.
 
     path: module path of the stack that holds the blocks, inside the whole model ("" = anywhere in it).
     through_decoder: an encoder-decoder that is read in its decoder. Both stacks are then given the same tokens: at
@@ -32,11 +32,11 @@ class InnerModel:
     def __call__(
         self, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch pos"], **extra: Any
     ) -> Any:
-        """Run the stack; `extra` goes to transformers, whose output comes back."""
+        """Run the stack; `extra` goes to transformers, whose output comes back. No cache is kept unless it says so."""
         if self.through_decoder:
             extra |= {"decoder_input_ids": input_ids, "decoder_attention_mask": attention_mask}
-        if self._may_cache:
-            extra["use_cache"] = False
+        if self.accepts("use_cache"):
+            extra = {"use_cache": False} | extra
         return self.module(input_ids=input_ids, attention_mask=attention_mask, **extra)
 
     @property
@@ -46,9 +46,13 @@ class InnerModel:
             return "decoder"
         return "encoder" if self.path else None
 
+    def accepts(self, argument: str) -> bool:
+        """Whether the module's forward pass has a parameter of that name."""
+        return argument in self._parameters
+
     @cached_property
-    def _may_cache(self) -> bool:
-        return "use_cache" in inspect.signature(self.module.forward).parameters
+    def _parameters(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.module.forward).parameters)
 
 
 def find_inner_model(module: PreTrainedModel, stack: str) -> InnerModel:

@@ -1,16 +1,18 @@
 """What causal_eval.py shows and writes: what each intervention does to the model's predictions, with intervals."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from src.causal.evaluate import REFERENCES, CausalEvaluation, TrialResult
 from src.causal.positions import POOLED
 from src.report.artifact_report import NamedChart
+from src.report.by_offset import figures_by_offset, offset_text, pair_cells, pair_columns
 from src.report.evaluation import interval
 from src.report.figures.causal import change_bars, change_lines
 from src.report.figures.heatmap import pair_heatmap
 from src.report.tables import Cell, Table
 from src.transport.bootstrap import Estimate
+from src.transport.pairs import LayerPair
 
 # longer tables are left to the report page
 LONGEST_SHOWN = 40
@@ -28,12 +30,13 @@ def result_tables(evaluation: CausalEvaluation) -> tuple[list[Table], list[Table
 
 def condition_table(evaluation: CausalEvaluation, *, full: bool) -> Table:
     """One row per trial. full: every number with its interval, and the number of sequences and predictions."""
-    several = len({result.trial.pair for result in evaluation.results}) > 1
+    pairs = list(dict.fromkeys(result.trial.pair for result in evaluation.results))
+    several = len(pairs) > 1
     references = [name for name in REFERENCES if any(name in result.recovered for result in evaluation.results)]
     rows: list[list[Cell]] = []
     for result in evaluation.results:
         summary = result.summary
-        row: list[Cell] = [result.trial.pair.L, result.trial.pair.k] if full or several else []
+        row: list[Cell] = pair_cells(result.trial.pair, pairs) if full or several else []
         row += [result.trial.label, result.trial.positions, summary.n_sequences]
         row += [summary.n_affected, _shown(summary.nll_change, full)] if full else [summary.nll_change.value]
         row += [interval(summary.nll_change_affected)]
@@ -43,7 +46,7 @@ def condition_table(evaluation: CausalEvaluation, *, full: bool) -> Table:
             for name in references
         ]
         rows.append(row)
-    columns = ["L", "k"] if full or several else []
+    columns = pair_columns(pairs) if full or several else []
     columns += ["intervention", "positions", "sequences", *(["predictions"] if full else [])]
     columns += ["Δ all", "Δ affected", "KL", "agreement", *(f"vs {name}" for name in references)]
     title = "Every condition" if full else "What interventions do to predictions"
@@ -80,8 +83,9 @@ def pair_table(evaluation: CausalEvaluation) -> Table:
     ]
     references = [name for name in REFERENCES if any(name in result.recovered for result in results.values())]
     rows: list[list[Cell]] = []
-    for pair in dict.fromkeys(pair for pair, _ in results):
-        row: list[Cell] = [pair.L, pair.k]
+    pairs = list(dict.fromkeys(pair for pair, _ in results))
+    for pair in pairs:
+        row = pair_cells(pair, pairs)
         for label in labels:
             result = results.get((pair, label))
             change = None if result is None else result.summary.nll_change_affected
@@ -91,7 +95,7 @@ def pair_table(evaluation: CausalEvaluation) -> Table:
             row += [interval(recovered[name]) if name in recovered else None for name in references]
         rows.append(row)
     of = {label: f"{label}, " if len(judged) > 1 else "" for label in judged}
-    columns = ["L", "k", *labels, *(f"{of[label]}vs {name}" for label in judged for name in references)]
+    columns = [*pair_columns(pairs), *labels, *(f"{of[label]}vs {name}" for label in judged for name in references)]
     caption = f"Change of log-perplexity over the affected predictions. {_caption(evaluation)}"
     if judged and references:
         caption += f" Recovered shares are those of {' and '.join(judged)}."
@@ -106,10 +110,10 @@ def _together(evaluation: CausalEvaluation) -> list[TrialResult]:
 
 def proof_table(evaluation: CausalEvaluation) -> Table:
     """One row per trial: evidence that its edits happened, and changed nothing before them."""
+    pairs = list(dict.fromkeys(result.trial.pair for result in evaluation.results))
     rows: list[list[Cell]] = [
         [
-            result.trial.pair.L,
-            result.trial.pair.k,
+            *pair_cells(result.trial.pair, pairs),
             result.trial.label,
             result.trial.positions,
             result.proof.tokens,
@@ -123,7 +127,7 @@ def proof_table(evaluation: CausalEvaluation) -> Table:
         "edit happened. change before: largest relative change of the last block's output before the first edited "
         "token; rounding alone."
     )
-    columns = ["L", "k", "intervention", "positions", "tokens edited", "deviation", "change before"]
+    columns = [*pair_columns(pairs), "intervention", "positions", "tokens edited", "deviation", "change before"]
     return Table("Proof of the edits", columns, rows, caption)
 
 
@@ -176,13 +180,15 @@ def causal_figures(evaluation: CausalEvaluation) -> list[NamedChart]:
             + left_out,
         ),
     ]
-    return [*figures, *(_heatmaps(together) if len(pairs) > 1 else [])]
+    return [*figures, *(figures_by_offset(pairs, lambda chosen: _heatmaps(together, chosen)) if len(pairs) > 1 else [])]
 
 
-def _heatmaps(together: Sequence[TrialResult]) -> Iterator[NamedChart]:
+def _heatmaps(together: Sequence[TrialResult], pairs: Sequence[LayerPair]) -> list[NamedChart]:
     """Recovered share over (L, k) of every transport (or of the identity), against each reference."""
-    judged = [result for result in together if result.trial.intervention == "transport"]
-    judged = judged or [result for result in together if result.trial.intervention == "identity"]
+    of_pairs = [result for result in together if result.trial.pair in pairs]
+    judged = [result for result in of_pairs if result.trial.intervention == "transport"]
+    judged = judged or [result for result in of_pairs if result.trial.intervention == "identity"]
+    figures = []
     for label in dict.fromkeys(result.trial.label for result in judged):
         of_label = [result for result in judged if result.trial.label == label]
         for reference in REFERENCES:
@@ -198,12 +204,14 @@ def _heatmaps(together: Sequence[TrialResult]) -> Iterator[NamedChart]:
             if cells:
                 title = f"Share recovered by {label}, against {reference} ablation"
                 stem = "_".join("".join(c if c.isalnum() else " " for c in f"recovered {label} vs {reference}").split())
-                yield NamedChart(
+                chart = NamedChart(
                     stem,
                     title,
                     pair_heatmap(cells, "share", title, label="share", diverging=True),
                     f"1: predictions as if nothing had been edited; 0: as bad as {reference} ablation; below: worse.",
                 )
+                figures.append(chart)
+    return figures
 
 
 def _bins(distances: Sequence[int]) -> list[tuple[int, int | None]]:
@@ -213,7 +221,9 @@ def _bins(distances: Sequence[int]) -> list[tuple[int, int | None]]:
 
 
 def _place(result: TrialResult) -> dict[str, Any]:
-    return {"layer": result.trial.pair.L, "leap": result.trial.pair.k, "intervention": result.trial.label}
+    pair = result.trial.pair
+    name = f"L = {pair.L}, k = {pair.k}{f', {offset_text(pair.offset)}' if pair.offset else ''}"
+    return {"pair": name, "intervention": result.trial.label}
 
 
 def _fields(name: str, estimate: Estimate) -> dict[str, float]:
@@ -231,6 +241,7 @@ def condition_records(evaluation: CausalEvaluation, operators: Mapping[tuple, st
         record: dict[str, Any] = {
             "L": trial.pair.L,
             "k": trial.pair.k,
+            "offset": trial.pair.offset,
             "intervention": trial.intervention,
             "operator": trial.operator or None,
             "operators": operators.get((trial.pair, trial.operator)),
@@ -261,6 +272,7 @@ def distance_records(evaluation: CausalEvaluation) -> list[dict[str, Any]]:
         {
             "L": result.trial.pair.L,
             "k": result.trial.pair.k,
+            "offset": result.trial.pair.offset,
             "intervention": result.trial.intervention,
             "operator": result.trial.operator or None,
             "positions": result.trial.positions,

@@ -16,9 +16,11 @@ _SPARSE = ("lasso", "elasticnet")
 
 
 def fit_tables(fits: Sequence[PairFit]) -> list[Table]:
-    """The table of pairs, and for sparse methods that of their coefficients."""
+    """The table of pairs, for sparse methods that of their coefficients, for Jacobians that of their sample."""
     sparse = [fit for fit in fits if fit.operator.method in _SPARSE]
-    return [pair_table(fits), *([sparsity_table(sparse)] if sparse else [])]
+    averaged = [fit for fit in fits if fit.operator.method == "jacobian"]
+    details = [*([sparsity_table(sparse)] if sparse else []), *([jacobian_table(averaged)] if averaged else [])]
+    return [pair_table(fits), *details]
 
 
 def pair_table(fits: Sequence[PairFit]) -> Table:
@@ -44,7 +46,7 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
     scores = [cv, "val R²", "val R² vw", "shift vw", "identity vw"]
     columns = [*pair_columns(pairs), alpha, "relative", "optimum", *scores]
     caption = (
-        "R² is the mean over dimensions, vw weighs them by variance. val: documents that no fit and no choice saw. "
+        f"R² is the mean over dimensions, vw weighs them by variance. val: {_val_documents(fits)}. "
         "shift: y = x + mean(y - x); identity: y = x."
     )
     if any(fit.path is not None for fit in fits):
@@ -52,6 +54,12 @@ def pair_table(fits: Sequence[PairFit]) -> Table:
     if any(pair.offset for pair in pairs):
         caption += " offset: the target is so many tokens after the source; all offsets are fitted on the same tokens."
     return Table("Transport operators", columns, rows, caption + _unit(fits))
+
+
+def _val_documents(fits: Sequence[PairFit]) -> str:
+    if fits[0].operator.method == "jacobian":
+        return "documents that no regression saw; the tokens whose Jacobians were averaged are among theirs"
+    return "documents that no fit and no choice saw"
 
 
 def _optimum(fit: PairFit) -> str:
@@ -102,6 +110,22 @@ def sparsity_table(fits: Sequence[PairFit]) -> Table:
         "min, median, max: coefficients other than 0 per output. unconverged: outputs that max_iter stopped before tol."
     )
     return Table("Sparsity", columns, rows, caption)
+
+
+def jacobian_table(fits: Sequence[PairFit]) -> Table:
+    """One row per pair: how many tokens were averaged, and how far they decide the mean."""
+    rows: list[list[Cell]] = []
+    for fit in fits:
+        told = fit.operator.metadata
+        sample = [told["n_tokens"], told["n_documents"]]
+        rows.append([fit.pair.L, fit.pair.k, *sample, told["relative_standard_error"], told["half_split_cosine"]])
+    columns = ["L", "k", "tokens", "documents", "relative SE", "halves"]
+    caption = (
+        "relative SE: standard error of the mean Jacobian, between documents, as a share of its Frobenius norm; four "
+        "times the tokens (jacobian.tokens) halve it. halves: cosine of the mean Jacobians of two halves of the "
+        "documents, less the identity at hooks of the residual stream."
+    )
+    return Table("Mean Jacobians", columns, rows, caption)
 
 
 def _cv_score(fits: Sequence[PairFit]) -> str:
@@ -169,8 +193,7 @@ def _figures(fits: Sequence[PairFit], relative: bool) -> list[NamedChart]:
             "val_r2",
             "Held-out R² (val)",
             pair_heatmap(values, "r2", "R² on the val documents", label="R²"),
-            "Mean over dimensions, on documents that no fit and no choice of alpha saw. The test documents are left to "
-            "eval.py.",
+            f"Mean over dimensions, on {_val_documents(fits)}. The test documents are left to eval.py.",
         )
     ]
     if records:

@@ -50,7 +50,7 @@ class CausalWork:
         config = self.config
         return {
             "model": self.model.identity(),
-            "pairs": [[pair.L, pair.k] for pair in self.subjects.saved],
+            "pairs": [pair.identity() for pair in self.subjects.saved],
             "hook": self.subjects.hook,
             "interventions": list(config.wanted),
             "positions": [None if js is None else list(js) for js in self.text.positions],

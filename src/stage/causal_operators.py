@@ -10,14 +10,15 @@ from src.activations.store import ActivationStore
 from src.artifacts import Artifact, Parent, choose_artifact, list_artifacts, refuse_damaged
 from src.artifacts.meta import flat
 from src.causal.design import PairSubject
-from src.config.causal import CausalEvalConfig
+from src.config.causal import CausalEvalConfig, InterventionsConfig
 from src.config.stages import SplitConfig
 from src.errors import StrataError
 from src.models import LanguageModel
 from src.stage.context import Stage
+from src.stage.operators import wanted_pairs
 from src.stage.stores import Split, is_of_model, split_store
 from src.transport.pairs import LayerPair, layer_pairs
-from src.transport.saved import SavedOperator, choose_operators, fit_settings
+from src.transport.saved import SavedOperator, choose_operators, fit_settings, saved_pairs
 
 _KEYS = "causal_eval.L, causal_eval.k"
 _FIT = "fit some with train_transport_operators.py"
@@ -57,11 +58,14 @@ class Subjects:
     def _subject(self, pair: LayerPair, saved: Mapping[str, SavedOperator], device: torch.device) -> PairSubject:
         operators = {name: each.load().to(device) for name, each in saved.items()}
         means = {point: mean for each in reversed(list(saved.values())) for point, mean in each.means().items()}
-        points = {(operator.source, operator.target) for operator in operators.values()}
-        if len(points) > 1:
-            raise StrataError(f"the operators of {pair} read or predict different points: choose with operators=[...]")
-        source, target = points.pop() if points else (pair.source(self.hook), pair.target(self.hook))
-        return PairSubject(source, target, operators if self.tried else {}, means)
+        source, target = pair.source(self.hook), pair.target(self.hook)
+        return PairSubject(
+            source.at(-pair.offset),
+            target.at(0),
+            operators if self.tried else {},
+            means.get(source),
+            means.get(target),
+        )
 
 
 def find_subjects(config: CausalEvalConfig, stage: Stage, n_layers: Callable[[], int]) -> Subjects:
@@ -76,21 +80,20 @@ def find_subjects(config: CausalEvalConfig, stage: Stage, n_layers: Callable[[],
     tried = config.eval_mode == "pretrained"
     keys = config.causal_eval
     if not tried and "mean" not in config.wanted:
-        pairs = layer_pairs(keys.L, keys.k, n_layers(), _KEYS)
+        offsets = 0 if isinstance(keys.position_offsets, str) else keys.position_offsets
+        pairs = layer_pairs(keys.L, keys.k, n_layers(), _KEYS, offsets)
         return Subjects({pair: {} for pair in pairs}, tried, config.hook or "resid_post", None, ())
     candidates = _candidates(config, stage)
     store = _store(config, stage, candidates)
     candidates = [artifact for artifact in candidates if _store_parent(artifact) == store.artifact.parent]
-    everything = keys.L == "all" and keys.k == "all"
-    wanted = None if everything else layer_pairs(keys.L, keys.k, store.layout.n_layers, _KEYS)
-    saved = _side_by_side(_pools(config, candidates), wanted)
+    saved = _side_by_side(_pools(config, candidates), config.causal_eval, store.layout.n_layers)
     artifacts = _artifacts(saved)
+    if len(hooks := {fit_settings(artifact)["hook"] for artifact in artifacts}) > 1:
+        raise StrataError(f"the operators are of several hooks ({', '.join(sorted(hooks))}): choose one with hook=...")
     for artifact in artifacts:
         refuse_damaged(artifact, "run its train_transport_operators.py command again, and it is made anew")
     splits = {json.dumps([fit_settings(it)[key] for key in ("split", "cv_folds", "seed")]): it for it in artifacts}
-    return Subjects(
-        saved, tried, fit_settings(artifacts[0])["hook"], store, tuple(_split(store, it) for it in splits.values())
-    )
+    return Subjects(saved, tried, hooks.pop(), store, tuple(_split(store, it) for it in splits.values()))
 
 
 def refuse_other_model(model: LanguageModel, store: ActivationStore) -> None:
@@ -188,8 +191,12 @@ def _pools(config: CausalEvalConfig, candidates: Sequence[Artifact]) -> list[lis
     return list(by_method.values()) if isinstance(config.method, list) else [list(candidates)]
 
 
-def _side_by_side(pools: Sequence[Sequence[Artifact]], wanted: Sequence[LayerPair] | None) -> Saved:
-    chosen = [choose_operators(pool, wanted) for pool in pools]
+def _side_by_side(pools: Sequence[Sequence[Artifact]], keys: InterventionsConfig, n_layers: int) -> Saved:
+    chosen = []
+    for pool in pools:
+        there = {pair for artifact in pool for pair in saved_pairs(artifact)}
+        wanted = wanted_pairs(keys.L, keys.k, keys.position_offsets, there, n_layers, _KEYS)
+        chosen.append(choose_operators(pool, wanted))
     names = _names([next(iter(operators.values())).settings for operators in chosen])
     pairs = sorted({pair for operators in chosen for pair in operators})
     return {

@@ -1,5 +1,6 @@
 """The sequences that causal_eval.py evaluates: long enough, and none that anything was fitted on."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from src.activations.splits import document_hashes
 from src.activations.store import ActivationStore
 from src.artifacts import Artifact
 from src.causal.evaluate import may_be_edited
-from src.causal.positions import Positions, position_text, reached_positions
+from src.causal.positions import Positions, position_text, reached_positions, with_sources
 from src.config.causal import CausalEvalConfig
 from src.errors import StrataError
 from src.stage.causal_operators import Subjects
@@ -64,7 +65,8 @@ def prepare_text(config: CausalEvalConfig, stage: Stage, subjects: Subjects) -> 
         content_hashes((it.token_ids for it in sequences), config.seed), np.array([it.document for it in sequences])
     )
     documents = np.unique(hashes, return_inverse=True)[1]
-    positions = _reached(stage, config, wanted, sequences)
+    offsets = {pair.offset for pair in subjects.saved}
+    positions = _reached(stage, config, wanted, sequences, offsets)
     text = EvaluatedText(artifact, table, sequences, documents, positions)
     if text.n_documents < FEW_DOCUMENTS:
         stage.warn(
@@ -76,7 +78,7 @@ def prepare_text(config: CausalEvalConfig, stage: Stage, subjects: Subjects) -> 
 
 def _seen(store: ActivationStore, split: Split, max_length: int) -> SeenText:
     """The train and val share of a store. Sequences of other lengths are compared as far as both go."""
-    fitted_on = split.groups != split.test
+    fitted_on = split.groups <= split.val
     sequences = (
         ids
         for part in store
@@ -102,13 +104,19 @@ def _tell(stage: Stage, artifact: Artifact, subjects: Subjects, config: CausalEv
 
 
 def _reached(
-    stage: Stage, config: CausalEvalConfig, wanted: list[Positions], sequences: list[TokenSequence]
+    stage: Stage,
+    config: CausalEvalConfig,
+    wanted: list[Positions],
+    sequences: list[TokenSequence],
+    offsets: Collection[int],
 ) -> list[Positions]:
-    positions, unreached = reached_positions(wanted, [may_be_edited(it, config.edit_bos) for it in sequences])
+    editable = [with_sources(may_be_edited(it, config.edit_bos), offsets) for it in sequences]
+    positions, unreached = reached_positions(wanted, editable)
     longest = max(len(it.token_ids) for it in sequences)
+    also = ", and whose source may be" if any(offsets) else ""
     why = (
-        f"no token there is before the last one of a sequence (the longest has {longest} tokens) and may be edited "
-        "(BOS and special tokens may with edit_bos=true)"
+        f"no sequence has a token there that may be edited{also}, and another one after it (the longest has {longest} "
+        "tokens; BOS and special tokens may be edited with edit_bos=true)"
     )
     if not positions:
         named = position_text(tuple(unreached)) if unreached else "all"

@@ -42,7 +42,7 @@ def prepare_moments(
     names = sorted([str(a), str(b)] for a, b in products)
     identity = {**settings, "with_test": with_test, "products": names}
     plan = stage.plan("moments", label(store.model_name), identity, [store.artifact.parent])
-    n_groups = (split.test if with_test else split.val) + 1
+    n_groups = split.n_groups if with_test else split.val + 1
     if offsets != [0]:
         _require_rows(store, split, n_groups, offsets)
     with stage.progress("moments", store.layout.n_tokens, "tokens") as advance:
@@ -50,7 +50,7 @@ def prepare_moments(
     with stage.create(plan) as draft:
         moments.save(draft.path)
         rows = {"train": int(moments.count[: split.n_folds].sum()), "val": int(moments.count[split.val])}
-        draft.summary = {"rows": rows | ({"test": int(moments.count[split.test])} if with_test else {})}
+        draft.summary = {"rows": rows | ({"test": int(moments.count[split.test :].sum())} if with_test else {})}
     return moments
 
 
@@ -68,8 +68,8 @@ def _require_rows(store: ActivationStore, split: Split, n_groups: int, offsets: 
     if count.all():
         return
     longest = max(int(np.diff(part.sequence_start).max()) for part in store)
-    names = [*(f"fold {fold}" for fold in split.train), "val", "test"]
-    empty = ", ".join(names[group] for group in np.flatnonzero(count == 0))
+    names = [*(f"fold {fold}" for fold in split.train), "val", *("test" for _ in split.test_groups)]
+    empty = ", ".join(dict.fromkeys(names[group] for group in np.flatnonzero(count == 0)))
     told = ", ".join(f"{offset:+d}" for offset in offsets if offset)
     raise StrataError(
         f"position offsets {told} leave no rows in {empty}: the longest sequence has {longest:,} tokens, and a row "

@@ -45,7 +45,7 @@ def is_of_model(artifact: Artifact, model: ModelConfig) -> bool:
 
 @dataclass(frozen=True)
 class Split:
-    """The group of every sequence of a store: groups 0..n_folds-1 are the folds of train, then val, then test.
+    """The group of every sequence of a store: groups 0..n_folds-1 are the folds of train, then val, then those of test.
 
     documents: the document of every sequence, from 0; documents that share text count as one. wanted: the shares that
     were asked for. seed: of the hashes that decide it.
@@ -56,10 +56,12 @@ class Split:
     n_folds: int
     wanted: SplitConfig
     seed: int
+    n_test_groups: int = 1
 
     def identity(self) -> dict[str, Any]:
         """What decides the split of a store, for fingerprints."""
-        return {"split": self.wanted.model_dump(), "n_folds": self.n_folds, "seed": self.seed}
+        groups = {"n_folds": self.n_folds, "n_test_groups": self.n_test_groups}
+        return {"split": self.wanted.model_dump(), **groups, "seed": self.seed}
 
     @property
     def train(self) -> list[int]:
@@ -73,25 +75,43 @@ class Split:
 
     @property
     def test(self) -> int:
-        """The group of test."""
+        """The group of test; the first one, where there are several."""
         return self.n_folds + 1
+
+    @property
+    def test_groups(self) -> list[int]:
+        """The groups of test."""
+        return list(range(self.test, self.n_groups))
+
+    @property
+    def n_groups(self) -> int:
+        """The number of all groups."""
+        return self.test + self.n_test_groups
 
     @property
     def n_test_documents(self) -> int:
         """Number of different documents in test."""
-        return len(np.unique(self.documents[self.groups == self.test]))
+        return int(self.documents_per_group()[self.test :].sum())
+
+    def documents_per_group(self) -> Int[np.ndarray, " group"]:
+        """Number of different documents in each group."""
+        first = np.unique(self.documents, return_index=True)[1]
+        return np.bincount(self.groups[first], minlength=self.n_groups)
 
     def shares(self) -> tuple[float, float, float]:
         """Shares of the sequences in train, val and test, which lopsided documents keep from being what was asked."""
-        counts = np.bincount(self.groups, minlength=self.n_folds + 2) / len(self.groups)
-        return float(counts[: self.n_folds].sum()), float(counts[self.val]), float(counts[self.test])
+        counts = np.bincount(self.groups, minlength=self.n_groups) / len(self.groups)
+        return float(counts[: self.n_folds].sum()), float(counts[self.val]), float(counts[self.test :].sum())
 
 
-def split_store(store: ActivationStore, shares: SplitConfig, n_folds: int, seed: int) -> Split:
-    """Split a store by document: by contents and seed alone, so that every stage finds the same split again."""
+def split_store(store: ActivationStore, shares: SplitConfig, n_folds: int, seed: int, n_test_groups: int = 1) -> Split:
+    """Split a store by document: by contents and seed alone, so that every stage finds the same split again.
+
+    n_folds, n_test_groups: groups that train and test are dealt to; they do not change what is train, val and test.
+    """
     hashes = store_hashes(store, seed)
-    groups = split_groups(hashes, (shares.train, shares.val, shares.test), n_folds)
-    return Split(groups, np.unique(hashes, return_inverse=True)[1], n_folds, shares, seed)
+    groups = split_groups(hashes, (shares.train, shares.val, shares.test), n_folds, n_test_groups)
+    return Split(groups, np.unique(hashes, return_inverse=True)[1], n_folds, shares, seed, n_test_groups)
 
 
 def warn_if_lopsided(stage: Stage, split: Split) -> None:

@@ -48,7 +48,9 @@ def fit_pairs(
     settings: FitSettings,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[PairFit]:
-    """Fit all pairs on the groups of train. advance: is told the number of pairs done.
+    """Fit all pairs on the groups of train, by a method that needs moments alone (any but jacobian).
+
+    advance: is told the number of pairs done.
 
     Raises StrataError when the moments lack a pair, or a group has no rows.
     """
@@ -61,7 +63,7 @@ def fit_pairs(
             found = fitted[target]
             path = found if isinstance(found, RegularizationPath) else None
             fit = found.fit if isinstance(found, RegularizationPath) else found
-            fits.append(_pair_fit(moments, pair, hook, train, val, fit, path, settings.method))
+            fits.append(pair_fit(moments, pair, hook, train, val, fit, path, settings.method))
         advance(len(targets))
     return fits
 
@@ -117,7 +119,7 @@ _FITTERS: Mapping[Method, _Fitter] = {
 }
 
 
-def _pair_fit(
+def pair_fit(
     moments: Moments,
     pair: LayerPair,
     hook: str,
@@ -127,6 +129,10 @@ def _pair_fit(
     path: RegularizationPath | None,
     method: Method,
 ) -> PairFit:
+    """The operator of a fit, however it was found, with its scores on the val group and those of the baselines.
+
+    Raises StrataError when the moments lack the pair, or a group has no rows.
+    """
     source, target = pair.source(hook), pair.target(hook)
     training, held_out = moments.subset(train), moments.subset([val])
     mean_source, mean_target = training.mean(source), training.mean(target)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from src.config.stages import AlphaUnit, Method, TransportConfig
+from src.config.stages import AlphaUnit, JacobianConfig, Method, TransportConfig
 from src.transport.affine import Scoring
 from src.transport.preprocessing import Preprocessing, Target
 
@@ -18,6 +18,10 @@ DEFAULT_ALPHAS: Mapping[tuple[Method, AlphaUnit], tuple[float, ...]] = {
     ("elasticnet", "relative"): _SPARSE_GRID,
     ("elasticnet", "absolute"): (0.1, 1.0, 10.0, 100.0),
 }
+
+# The tokens of jacobian.tokens=null.
+DEFAULT_JACOBIAN_TOKENS = 256
+_DEFAULTS = JacobianConfig(tokens=None, batch_size=None)
 
 _PENALISED = ("normalize", "target", "alpha_unit", "auto_tune")
 # What decides a fit besides the rows: always, when the penalty is tuned, and when it is given. Least squares does not
@@ -33,6 +37,7 @@ _USED: Mapping[Method, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
     ),
     "procrustes": ((), (), ()),
     "procrustes_scaled": ((), (), ()),
+    "jacobian": (("jacobian",), (), ()),
     "identity": ((), (), ()),
     "identity_shift": ((), (), ()),
     "mean": ((), (), ()),
@@ -59,6 +64,7 @@ class FitSettings:
     scoring: Scoring
     max_iter: int
     tol: float
+    jacobian: JacobianConfig = _DEFAULTS
 
     @classmethod
     def of(cls, config: TransportConfig) -> Self:
@@ -88,10 +94,17 @@ class FitSettings:
         """What is fitted in place of x and y."""
         return Preprocessing(self.normalize, self.target)
 
+    @property
+    def jacobian_tokens(self) -> int:
+        """How many tokens' Jacobians to average."""
+        return self.jacobian.tokens or DEFAULT_JACOBIAN_TOKENS
+
     def identity(self) -> dict[str, Any]:
         """What decides the fit, for the fingerprint of an artifact: no setting that is not used."""
         always, tuned, given = _USED[self.method]
         used = {name: getattr(self, name) for name in (*always, *(tuned if self.auto_tune else given))}
         if "alphas" in used:
             used["alphas"] = self.grid
+        if "jacobian" in used:
+            used["jacobian"] = {"tokens": self.jacobian_tokens}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in used.items()}

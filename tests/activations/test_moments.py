@@ -265,3 +265,21 @@ def test_mps_has_no_float64_so_the_cpu_stands_in(tmp_path):
     assert Moments.load(tmp_path, "mps").device.type == "cpu"
     assert default_precision("cpu") == default_precision("mps") == "float64"
     assert Moments.empty([(A, A)], {A: 2}, 1, device="mps").device.type == "cpu"
+
+
+def test_merged_groups_are_the_moments_of_their_rows():
+    rows = outlier_rows(300, 6)
+    group = torch.randint(0, 5, (300,), generator=torch.Generator().manual_seed(2))
+    moments = moments_of(rows, group, n_groups=5)
+    place = torch.tensor([1, 0, 1, 1, 2])  # 0, 2 and 3 become group 1
+    merged = moments.merged([[1], [3, 0, 2], [4]], PAIRS)
+    expected = moments_of(rows, place[group], shift=moments.shift)
+    assert merged.count.tolist() == expected.count.tolist()
+    for pair in PAIRS:
+        torch.testing.assert_close(merged.products[pair], expected.products[pair], rtol=1e-12, atol=1e-6)
+    torch.testing.assert_close(merged.sums[B], expected.sums[B], rtol=1e-10, atol=1e-6)
+    torch.testing.assert_close(merged.square_sums[B], expected.square_sums[B], rtol=1e-12, atol=0)
+    alone = moments.merged([[0, 1]], [(A, A)])
+    assert (alone.pairs, alone.hook_points, alone.precision) == (((A, A),), (A,), moments.precision)
+    with pytest.raises(StrataError, match=r"products of resid_post\.3 and resid_post\.3 were not accumulated"):
+        moments.merged([[0]], [(B, B)])

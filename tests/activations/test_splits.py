@@ -35,6 +35,33 @@ def test_groups_are_exact_and_part_no_duplicates(hashes, weights, n_folds):
     assert np.all(np.abs(cut - n * np.array(fractions)) < 1)
 
 
+@given(n=st.integers(60, 150), n_folds=st.integers(1, 8), n_test_groups=st.integers(1, 8))
+def test_test_is_dealt_to_groups_and_train_val_and_test_stay_what_they_are(n, n_folds, n_test_groups):
+    hashes = np.arange(n, dtype=np.uint64) * 7919
+    plain = split_groups(hashes, (0.5, 0.2, 0.3), 1)
+    groups = split_groups(hashes, (0.5, 0.2, 0.3), n_folds, n_test_groups)
+    assert np.digitize(groups, [n_folds, n_folds + 1]).tolist() == plain.tolist()
+    sizes = np.bincount(groups, minlength=n_folds + 1 + n_test_groups)
+    assert len(sizes) == n_folds + 1 + n_test_groups
+    assert np.ptp(sizes[n_folds + 1 :]) <= 1
+
+
+def test_folds_of_a_multiple_are_parts_of_folds():
+    hashes = np.arange(200, dtype=np.uint64) * 7919
+    few, many = (split_groups(hashes, (0.6, 0.2, 0.2), n_folds) for n_folds in (5, 20))
+    train = few < 5
+    assert (many[train] % 5).tolist() == few[train].tolist()
+
+
+def test_groups_of_test_have_limits():
+    hashes = np.arange(100, dtype=np.uint64)
+    with pytest.raises(StrataError, match=r"n_test_groups=8 is not within 1 to 7"):
+        split_groups(hashes, (0.6, 0.2, 0.2), 120, 8)
+    with pytest.raises(StrataError, match=r"3 folds of train, val and 21 groups of test .*: 105 are enough; .*groups"):
+        split_groups(hashes, (0.6, 0.2, 0.2), 3, 21)
+    assert split_groups(np.arange(105, dtype=np.uint64), (0.6, 0.2, 0.2), 3, 21).max() == 24
+
+
 def test_round_numbers_are_split_to_the_sequence():
     groups = split_groups(np.arange(1000, dtype=np.uint64), (0.7, 0.2, 0.1), 5)
     assert np.bincount(groups).tolist() == [140] * 5 + [200, 100]

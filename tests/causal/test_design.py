@@ -20,7 +20,7 @@ def subject(layer: int, leap: int, *methods: str) -> PairSubject:
         method: TransportOperator((index + 1) * torch.eye(D), torch.full((D,), index + 1.0), source, target, method)
         for index, method in enumerate(methods)
     }
-    return PairSubject(source, target, operators, {source: torch.zeros(D), target: torch.ones(D)})
+    return PairSubject(source, target, operators, torch.zeros(D), torch.ones(D))
 
 
 def test_what_does_not_depend_on_the_source_is_one_condition_of_its_target() -> None:
@@ -72,8 +72,25 @@ def test_with_directions_every_edit_is_along_them() -> None:
 
 def test_without_operators_and_means_there_are_fewer() -> None:
     source, target = HookPoint("mlp_out", 0), HookPoint("mlp_out", 1)
-    bare = {LayerPair(0, 1): PairSubject(source, target, {}, {})}
+    bare = {LayerPair(0, 1): PairSubject(source, target, {}, None, None)}
     design = design_conditions(bare, NAMES, [None], D, seed=0)
     assert [trial.intervention for trial in design.trials] == ["identity", "resample", "zero"]
     with pytest.raises(StrataError, match="none of the interventions mean, null can be made"):
         design_conditions(bare, ("mean", "null"), [None], D, seed=0)
+
+
+def test_with_an_offset_all_edit_the_tokens_whose_source_is_there() -> None:
+    source, target = HookPoint("resid_post", 0), HookPoint("resid_post", 1)
+    operator = TransportOperator(torch.eye(D), torch.zeros(D), source, target.at(1), "ridge")
+    pairs = {
+        LayerPair(0, 1): subject(0, 1, "ridge"),
+        LayerPair(0, 1, 1): PairSubject(source.at(-1), target, {"ridge": operator}, torch.zeros(D), torch.ones(D)),
+    }
+    design = design_conditions(pairs, NAMES, [None], D, seed=0)
+    assert len(design.conditions) == 14
+    editable = torch.ones(1, 4, dtype=torch.bool)
+    edited = {trial.conditions[0]: trial.pair.offset for trial in design.trials}
+    for condition in design.conditions:
+        offset = edited[condition.name]
+        assert condition.edited(editable).tolist() == [[not offset, True, True, True]]
+    assert "zero resid_post.1@+1 at all" in edited

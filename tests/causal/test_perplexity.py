@@ -19,8 +19,8 @@ from src.causal.interventions import (
 )
 from src.causal.perplexity import Condition, ConditionScorer
 from src.causal.scores import EditProof, TokenScores
-from src.causal.suffix import Write
 from src.causal.standard import standard_interventions
+from src.causal.suffix import Write
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import attach, capture, wrap_model

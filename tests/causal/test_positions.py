@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.causal.positions import position_text, reached_positions
+from src.causal.positions import position_text, reached_positions, with_sources
 
 # sequences of 6, 3 and 1 tokens whose first token may not be edited
 EDITABLE = [np.arange(length) > 0 for length in (6, 3, 1)]
@@ -18,3 +18,11 @@ def test_a_position_counts_where_an_edit_can_change_a_prediction():
     """Position 5 is the last of the longest sequence, and position 0 may not be edited."""
     assert reached_positions([(0, 1), (4,), (5,), (1, 5), None, (9,)], EDITABLE) == ([(1,), (4,), None], [0, 5, 9])
     assert reached_positions([None], EDITABLE[2:]) == ([], [])
+
+
+def test_a_token_counts_where_its_source_does_too():
+    flags = np.array([False, True, True, False, True])
+    assert with_sources(flags, {0}).tolist() == flags.tolist()
+    assert with_sources(flags, {1}).tolist() == [False, False, True, False, False]
+    assert with_sources(flags, {0, -1}).tolist() == [False, True, False, False, False]
+    assert with_sources(flags[:1], {3}).tolist() == [False]

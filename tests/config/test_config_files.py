@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config.causal import CausalEvalConfig
+from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.errors import StrataError
@@ -12,6 +13,7 @@ from src.stage.entry import CONFIGS, compose
 STAGES = {
     "collect_activations": CollectConfig,
     "train_transport_operators": TransportConfig,
+    "scaling_study": ScalingConfig,
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
 }
@@ -138,6 +140,38 @@ def test_the_order_of_positions_and_interventions_does_not_matter():
 def test_keys_that_a_method_can_t_heed_are_refused(overrides, message):
     with pytest.raises(StrataError, match=message):
         checked("train_transport_operators", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "fractions=[0.05,1.0]",
+            r"^fractions: 0\.05 of 20 blocks is 1 block, and .* needs 2: .* set blocks=40 or more$",
+        ),
+        ("fractions=[0.02,1.0]", r"^fractions: 0\.02 of 20 blocks is 0 blocks"),
+        ("fractions=[0.5,0.51]", r"^fractions: 0\.5 and 0\.51 are both 10 blocks of 20: leave one out"),
+        ("fractions=[0.5,0.5]", r"^fractions: a curve needs 2 different fractions"),
+        ("fractions=[0.5]", r"^fractions: \[0\.5\] is not allowed; expected .*with length >= 2"),
+        ("fractions=[0.5,1.5]", r"^fractions: 1\.5 is not allowed: .*less than or equal to 1"),
+        ("cv_folds=21", r"^cv_folds=21 needs as many blocks, and there are 20"),
+        ("test_blocks=108", r"^blocks and test_blocks must be at most 127 together"),
+        ("test_blocks=1", r"^test_blocks: 1 is not allowed: .*greater than or equal to 2"),
+        ("plateau=0.0", r"^plateau: 0\.0 is not allowed: .*greater than 0"),
+        ("split.test=0.4", r"^split: .*must be 1"),
+    ],
+)
+def test_scaling_studies_that_have_no_curve_are_refused(override, message):
+    with pytest.raises(StrataError, match=message) as error:
+        checked("scaling_study", override)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_scaling_study_fits_as_operators_are_fitted_by_default():
+    fit, study = checked("train_transport_operators").model_dump(), checked("scaling_study").model_dump()
+    assert {key: study[key] for key in fit} == fit
+    assert checked("scaling_study", "fractions=[1,0.5]").fractions == [0.5, 1.0]
+    assert checked("scaling_study", "test_blocks=107").test_blocks == 107
 
 
 def test_limits_themselves_are_allowed():

@@ -93,3 +93,12 @@ def test_the_path_of_an_elastic_net_is_drawn_at_the_chosen_l1_ratio():
     scores = path.scores["uniform"].mean(0)
     assert [row["score"] for row in rows] == pytest.approx([float(scores[2]), float(scores[3])])
     assert [row["choice"] is not None for row in rows] == [True, False]
+
+
+def test_mean_jacobians_have_a_table_of_their_sample():
+    told = {"n_tokens": 90, "n_documents": 30, "relative_standard_error": 0.02, "half_split_cosine": 0.9}
+    pairs, averaged = fit_tables([pair_fit("jacobian", None, None, **told)])
+    (row,) = cells(averaged)
+    assert (row["tokens"], row["documents"], row["relative SE"], row["halves"]) == (90, 30, 0.02, 0.9)
+    assert "no regression saw" in pairs.caption
+    assert "no fit" not in pairs.caption

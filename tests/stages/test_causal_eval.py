@@ -85,6 +85,15 @@ def project(folder, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def fresh(project, tmp_path) -> str:
+    """An artifacts folder of a test's own, with the store and the operators that are named `ridge`."""
+    (tmp_path / "artifacts" / "operators").mkdir(parents=True)
+    (tmp_path / "artifacts" / "activations").symlink_to(project / "artifacts" / "activations")
+    (tmp_path / "artifacts" / "operators" / "ridge").symlink_to(project / "artifacts" / "operators" / "ridge")
+    return str(tmp_path / "artifacts")
+
+
 def records(made, stem: str = "conditions") -> list[dict]:
     return json.loads((made.path / f"{stem}.json").read_text())
 
@@ -127,7 +136,7 @@ def test_what_adds_nothing_is_transported_without_loss(project, planted):
 def test_positions_that_no_sequence_reaches_are_named(project, planted, capsys):
     run("causal_eval", "operators=ridge", "causal_eval.L=0", "causal_eval.k=[1,2]", "causal_eval.js=[[3],[2,6],[5,40]]")
     caught = capsys.readouterr()
-    assert "positions 40 are not edited: no token there is before the last one of a sequence" in caught.err
+    assert "positions 40 are not edited: no sequence has a token there that may be edited, and another" in caught.err
     assert "the longest has 21 tokens" in caught.err
     with pytest.raises(
         StrataError, match=r"no sequence of 'heldout.jsonl' is left to evaluate: 0 are in .*, and 24 have "
@@ -146,10 +155,10 @@ def test_token_scores_are_those_of_the_model_and_give_the_numbers_of_the_table(p
     model = AutoModelForCausalLM.from_pretrained("model").eval()
     for _, rows in clean.groupby("sequence"):
         rows = rows.sort_values("position")
-        ids = torch.from_numpy(rows.token_id.to_numpy()).long()
+        ids = torch.tensor(rows.token_id.tolist())
         with torch.no_grad():
             expected = cross_entropy(model(ids[None]).logits[0, :-1], ids[1:], reduction="none")
-        torch.testing.assert_close(torch.from_numpy(rows.clean_nll.to_numpy()[:-1]), expected, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(torch.tensor(rows.clean_nll.tolist()[:-1]), expected, atol=2e-5, rtol=1e-4)
         assert math.isnan(rows.clean_nll.iloc[-1])
     assert (clean[clean.position == 0].keep == 1).all()
     record = by_name(planted)[0, 2, "resample", None, "2,6"]
@@ -203,15 +212,25 @@ def test_several_methods_stand_side_by_side_when_they_are_asked_for(project):
     assert {it["intervention"] for it in records(named)} == {"transport", "zero"}
     with pytest.raises(StrataError, match=r"turned was fitted with method=procrustes .*leave out method"):
         run("causal_eval", *words, "operators=turned", "method=ridge")
-    other = run(
-        "train_transport_operators", "experiment.L=0", "experiment.k=1", "normalize=true", *RIDGE, "name=scaled",
-        dataset="text.jsonl", artifacts="artifacts",
-    )  # fmt: skip
-    alike = run("causal_eval", *words, "operators=[ridge,scaled]", "interventions=[transport]")
-    names = {it["operator"] for it in records(alike)}
-    assert names == {"ridge, fit.normalize=false", "ridge, fit.normalize=true"}
-    assert all(it.get("recovered_vs_zero") is None for it in records(alike))
-    (other.path / "meta.json").unlink()  # lest other tests find it
+
+
+def test_operators_of_one_method_are_told_apart_by_what_differs(fresh):
+    pair = ("experiment.L=0", "experiment.k=1")
+    run(
+        "train_transport_operators",
+        *pair,
+        "normalize=true",
+        *RIDGE,
+        "name=scaled",
+        dataset="text.jsonl",
+        artifacts=fresh,
+    )
+    words = ("causal_eval.L=0", "causal_eval.k=1", "causal_eval.js=[[3]]", "interventions=[transport]")
+    with pytest.raises(StrataError, match=r"operators of different settings .*"):
+        run("causal_eval", *words, "method=[ridge]", artifacts=fresh)
+    made = run("causal_eval", *words, "operators=[ridge,scaled]", artifacts=fresh)
+    assert {it["operator"] for it in records(made)} == {"ridge, fit.normalize=false", "ridge, fit.normalize=true"}
+    assert all(it.get("recovered_vs_zero") is None for it in records(made))
 
 
 def test_baselines_need_no_operator(project, tmp_path):
@@ -343,3 +362,32 @@ def test_a_model_that_predicts_no_tokens_is_told_apart(project, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotApplicableError, match="has no vocabulary head, so it predicts no tokens"):
         run("causal_eval", "eval_mode=baselines", "causal_eval.L=0", "interventions=[zero]")
+
+
+def test_predictions_from_another_token_are_written_where_both_may_be(fresh):
+    pair = ("experiment.L=0", "experiment.k=1")
+    run(
+        "train_transport_operators",
+        *pair,
+        "experiment.position_offset=[0,1]",
+        *RIDGE,
+        "name=shift",
+        dataset="text.jsonl",
+        artifacts=fresh,
+    )
+    words = ("operators=shift", "causal_eval.L=all", "causal_eval.k=all", "interventions=[transport,identity,zero]")
+    made = run("causal_eval", *words, "causal_eval.position_offsets=all", artifacts=fresh)
+    found = {(it["offset"], it["intervention"]): it for it in records(made)}
+    assert set(found) == {(offset, name) for offset in (0, 1) for name in ("transport", "identity", "zero")}
+    n_tokens = pq.read_metadata(made.path / "clean_tokens.parquet").num_rows
+    assert found[0, "zero"]["tokens_edited"] == n_tokens - 24
+    assert found[1, "zero"]["tokens_edited"] == found[0, "zero"]["tokens_edited"] - 24
+    assert found[0, "transport"]["kl_affected"] < 1e-5 < found[1, "transport"]["kl_affected"]
+    assert found[1, "identity"]["kl_affected"] > 1e-3
+    assert {it["offset"] for it in records(run("causal_eval", *words, artifacts=fresh))} == {0}
+    with pytest.raises(
+        StrataError, match=r"causal_eval.js: of positions 1 none is left: .*and whose source may be"
+    ):
+        run("causal_eval", *words, "causal_eval.position_offsets=1", "causal_eval.js=[[1]]", artifacts=fresh)
+    with pytest.raises(StrataError, match=r"causal_eval.position_offsets: no operator has offset 3 \(there: 0, 1\)"):
+        run("causal_eval", *words, "causal_eval.position_offsets=3", artifacts=fresh)

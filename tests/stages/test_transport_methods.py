@@ -25,6 +25,7 @@ PAIRS = ("experiment.L=0", "experiment.k=[1,2]", "cv_folds=3")
 # each method once, and each key that changes what a method fits
 RUNS = {
     **{str(method): () for method in get_args(Method)},
+    "jacobian": ("method=jacobian", "jacobian.tokens=16"),
     "ridge_per_output": ("method=ridge", "alpha_per_output=true"),
     "ridge_delta": ("method=ridge", "normalize=true", "target=delta"),
     "lasso_delta": ("method=lasso", "normalize=true", "target=delta", "auto_tune=false", "regularization=0.05"),

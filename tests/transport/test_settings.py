@@ -3,6 +3,7 @@ from omegaconf import OmegaConf
 
 from src.config.schema import parse_config
 from src.config.stages import TransportConfig
+from src.errors import StrataError
 from src.stage.entry import compose
 from src.transport.settings import FitSettings
 
@@ -28,6 +29,7 @@ ALWAYS = {"normalize", "target", "alpha_unit", "auto_tune"}
             ["method=elasticnet", "auto_tune=false", "regularization=0.5"],
             {*ALWAYS, "regularization", "l1_ratio", "max_iter", "tol"},
         ),
+        (["method=jacobian", "jacobian.batch_size=7"], {"jacobian"}),
         *(([f"method={name}"], set()) for name in ("procrustes", "procrustes_scaled", "identity", "mean")),
     ],
 )
@@ -48,3 +50,21 @@ def test_a_grid_of_one_s_own_wins_and_null_is_the_method_s(method):
 
 def test_least_squares_has_one_identity_for_raw_and_standardised_variables():
     assert settings("method=linear", "normalize=true").identity() == settings("method=linear").identity()
+
+
+def test_the_tokens_of_jacobians_decide_and_their_batches_do_not():
+    default = settings("method=jacobian").identity()
+    assert default == settings("method=jacobian", "jacobian.tokens=256", "jacobian.batch_size=3").identity()
+    assert settings("method=jacobian", "jacobian.tokens=5").identity() != default
+
+
+@pytest.mark.parametrize("key", ["tokens", "batch_size"])
+def test_keys_of_jacobians_are_refused_elsewhere(key):
+    with pytest.raises(StrataError, match=rf"jacobian\.{key}=5 would be ignored: it needs method=jacobian"):
+        settings("method=ridge", f"jacobian.{key}=5")
+
+
+@pytest.mark.parametrize("offset", ["1", "[0,1]", "[-1]"])
+def test_jacobians_are_those_at_the_same_token(offset):
+    with pytest.raises(StrataError, match=r"position_offset=.* and method=jacobian"):
+        settings("method=jacobian", f"experiment.position_offset={offset}")

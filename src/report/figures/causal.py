@@ -1,6 +1,6 @@
 """Figures of interventions: what edits of the residual stream do to next-token predictions.
 
-A *record* is a mapping with at least `layer` (L), `leap` (k) and `intervention`.
+A *record* is a mapping with at least `pair` (a text, as `L = 2, k = 1`) and `intervention`.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,11 @@ def change_bars(records: Sequence[Record], title: str = "What each intervention 
     """The change of log-perplexity of every intervention with its interval, one panel per pair of layers.
 
     Args:
-        records: one per pair, intervention and set of positions: `layer`, `leap`, `intervention`, `positions` (text),
+        records: one per pair, intervention and set of positions: `pair`, `intervention`, `positions` (text),
             `change`, `change_low`, `change_high`. Interventions and positions keep the order of the records.
         title: what the figure shows.
     """
     interventions, positions = ordered(records, "intervention"), ordered(records, "positions")
-    rows = [{**record, "pair": _pair(record)} for record in records]
     several = len(positions) > 1
     base = alt.Chart().encode(
         y=alt.Y("intervention:N", title=None, sort=interventions, scale=alt.Scale(paddingInner=0.25)),
@@ -44,11 +43,11 @@ def change_bars(records: Sequence[Record], title: str = "What each intervention 
     layered = alt.layer(
         base.mark_rule(strokeWidth=1.6).encode(x=low, x2="change_high:Q", color=colour),
         base.mark_point(filled=True, size=42, opacity=1).encode(x=x, color=colour),
-        data=data(rows),
+        data=data(records),
     )
     step = max(22, 11 * len(positions))
     return themed(
-        _faceted(layered.properties(width=300, height=step * len(interventions)), rows, 340), title, _SUBTITLE
+        _faceted(layered.properties(width=300, height=step * len(interventions)), records, 340), title, _SUBTITLE
     )
 
 
@@ -56,12 +55,12 @@ def change_lines(records: Sequence[Record], title: str = "How far an edit reache
     """The change of log-perplexity by distance from the first edited token, a line per intervention, a panel per pair.
 
     Args:
-        records: one per pair, intervention and bin of distance: `layer`, `leap`, `intervention`, `from`, `to` (None =
+        records: one per pair, intervention and bin of distance: `pair`, `intervention`, `from`, `to` (None =
             no end), `change`, `change_low`, `change_high`.
         title: what the figure shows.
     """
     interventions = ordered(records, "intervention")
-    rows = [{**record, "pair": _pair(record), "distance": _bin(record)} for record in records]
+    rows = [{**record, "distance": _bin(record)} for record in records]
     bins = ordered(rows, "distance")
     base = alt.Chart().encode(
         x=alt.X("distance:O", title="tokens after the first edited one", sort=bins),
@@ -92,10 +91,6 @@ def _faceted(chart: Any, rows: Sequence[Record], width: int) -> alt.FacetChart:
         columns=min(len(pairs), max(1, 1100 // width)),
         spacing=22,
     ).resolve_axis(x="independent")
-
-
-def _pair(record: Record) -> str:
-    return f"L = {record['layer']}, k = {record['leap']}"
 
 
 def _bin(record: Record) -> str:
