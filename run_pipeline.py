@@ -8,9 +8,11 @@ Each override goes to every stage that has its key. A stage whose artifact is th
 
 import sys
 
+import causal_eval
 import collect_activations
 import eval
 import train_transport_operators
+from src.config.causal import CausalEvalConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.errors import StrataError
 from src.stage.entry import interrupts
@@ -25,6 +27,12 @@ STAGES = (
         ("experiment.L=all", "experiment.k=all"),
     ),
     PipelineStage("eval", eval.run, EvalConfig),
+    PipelineStage(
+        "causal_eval",
+        causal_eval.run,
+        CausalEvalConfig,
+        ("causal_eval.L=all", "causal_eval.k=all", "causal_eval.max_samples=32"),
+    ),
 )
 
 

@@ -6,3 +6,7 @@ class StrataError(Exception):
 
     Stages print the message alone (no traceback) and exit with status 1.
     """
+
+
+class NotApplicableError(StrataError):
+    """What a stage does means nothing for this model: a pipeline goes on without it."""

@@ -19,7 +19,15 @@ PLAN = "plan.json"
 _LABEL_WORD = 40
 
 # One home for the format of each kind: raise the number when a reader of the old format would read it wrongly.
-FORMAT_VERSIONS = {"sequences": 1, "activations": 1, "moments": 1, "operators": 1, "scaling": 1, "evaluation": 1}
+FORMAT_VERSIONS = {
+    "sequences": 1,
+    "activations": 1,
+    "moments": 1,
+    "operators": 1,
+    "scaling": 1,
+    "evaluation": 1,
+    "causal_evaluation": 1,
+}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.errors import StrataError
+from src.errors import NotApplicableError
 from src.hook_points import HookPoint
 from src.models import BlockSkipper, LanguageModel, attach, capture, forward_pass
 from src.models.inner import probe_tokens, rounding_units
@@ -26,14 +26,16 @@ class VocabularyHead:
         """Checks on a few tokens that the model is causal, and that its logits are those of its blocks' output.
 
         Raises:
-            StrataError: the model has no vocabulary head, later tokens change what is predicted at earlier ones, or
-                its logits need more than the output of the last block.
+            NotApplicableError: the model has no vocabulary head, later tokens change what is predicted at earlier ones,
+                or its logits need more than the output of the last block.
         """
         self._model, self._skipper = model, skipper
         self._whole = replace(model.inner, module=model.module)
         self._name = f"{type(model.module).__name__} ({model.config.name})"
         if model.module.get_output_embeddings() is None:
-            raise StrataError(f"{self._name} has no vocabulary head, so it predicts no tokens: choose a causal LM")
+            raise NotApplicableError(
+                f"{self._name} has no vocabulary head, so it predicts no tokens: choose a causal LM"
+            )
         self._refuse_non_causal()
         self._check_logits()
 
@@ -52,7 +54,7 @@ class VocabularyHead:
         one, other = capture(self._model, ids, torch.ones_like(ids), [point])[point][:, :-1].float()
         scale = one.abs() + one.abs().mean(-1, keepdim=True)
         if rounding_units(one - other, scale, self._model.dtype) > _LIMIT:
-            raise StrataError(
+            raise NotApplicableError(
                 f"{self._name} is not causal: a later token changes the hidden states of earlier ones, so the "
                 "prediction of the next token means nothing. Choose a causal LM"
             )
@@ -71,7 +73,7 @@ class VocabularyHead:
         found = self(seen[0].flatten(0, 1)).float()
         limit = _HEAD_LIMIT * torch.finfo(self._model.dtype).eps
         if not bool(((found - expected).norm(dim=1) <= limit * expected.norm(dim=1)).all()):
-            raise StrataError(
+            raise NotApplicableError(
                 f"the logits of {self._name} can't be computed from the output of its last block alone, token by "
                 "token: causal evaluation is not offered for this architecture"
             )

@@ -5,7 +5,7 @@ order of `clean.edited.nonzero()`. Each is a small frozen class; anything with `
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -269,60 +269,3 @@ def orthonormal_basis(directions: Float[Tensor, "direction d_model"]) -> Float[T
             f"the {columns.shape[1]} directions are linearly dependent: leave out those that are combinations of others"
         )
     return basis.to(directions)
-
-
-def rotated_operator(operator: TransportOperator, source_mean: Float[Tensor, "d_in"], seed: int) -> TransportOperator:
-    """A control with the spectrum of an operator and none of its directions: weight U W V', U and V random rotations.
-
-    U and V are Haar-distributed orthogonal matrices. The bias is chosen so that the prediction at `source_mean` (the
-    mean of the source over the training tokens) stays what it was.
-    """
-    weight = operator.weight.cpu().double()
-    generator = torch.Generator().manual_seed(seed)
-    left, right = (_random_orthogonal(size, generator) for size in weight.shape)
-    rotated = left @ weight @ right.T
-    bias = operator.bias.cpu().double() + source_mean.cpu().double() @ (weight - rotated)
-    return replace(
-        operator,
-        weight=rotated.to(operator.weight),
-        bias=bias.to(operator.bias),
-        method=f"{operator.method}, rotated",
-        metadata={**operator.metadata, "rotation_seed": seed},
-    )
-
-
-def _random_orthogonal(size: int, generator: torch.Generator) -> Float[Tensor, "size size"]:
-    """Haar measure: QR of a normal matrix with the signs of R's diagonal (Mezzadri 2007, section 5)."""
-    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return q * r.diagonal().sign()
-
-
-def standard_interventions(
-    operator: TransportOperator,
-    source_mean: Float[Tensor, "d_in"],
-    target_mean: Float[Tensor, "d_out"],
-    seed: int,
-) -> dict[str, Intervention]:
-    """The operator and what it is compared with, by name: for writing at the place of `operator.target`.
-
-    transport, null (the operator of zero: its bias), zero, mean (`target_mean`), identity (the source copied; left out
-    if the widths differ), resample, rotated. The means are those over the training tokens. Of an operator with an
-    offset, all edit the tokens whose source is there.
-    """
-    source = source_seen_from_target(operator)
-    interventions: dict[str, Intervention] = {
-        "transport": Transport(operator),
-        "null": Constant(operator.bias),
-        "zero": Constant(torch.zeros_like(operator.bias)),
-        "mean": Constant(target_mean),
-        "identity": CopySource(source),
-        "resample": Resample(seed),
-        "rotated": Transport(rotated_operator(operator, source_mean, seed)),
-    }
-    if operator.weight.shape[0] != operator.weight.shape[1]:
-        del interventions["identity"]
-    if source.offset:
-        interventions = {
-            name: it if source in it.sources else OnTokensWith(source, it) for name, it in interventions.items()
-        }
-    return interventions

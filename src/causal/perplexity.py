@@ -1,6 +1,6 @@
 """What interventions do to next-token predictions: scores per token, from one clean pass and stacked replays."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -107,10 +107,12 @@ class ConditionScorer:
         input_ids: Int[Tensor, "batch pos"],
         attention_mask: Int[Tensor, "batch pos"],
         editable: Bool[Tensor, "batch pos"] | None = None,
+        advance: Callable[[int], None] = lambda _: None,
     ) -> TokenScores:
         """Scores of one batch, padded on the right.
 
         editable: tokens that may be edited (to leave out BOS, on which operators were not fitted); all if None.
+        advance: is told the number of sequences times conditions done.
 
         Raises:
             StrataError: padding or tokens that the model can't have, an intervention that fails, or a failing pass.
@@ -122,6 +124,7 @@ class ConditionScorer:
             batch = _Batch(self, clean, is_token, may_edit)
             for group in self._groups(clean.input_ids):
                 batch.take(group)
+                advance(len(group) * len(is_token))
             return batch.finished()
 
     def _groups(self, input_ids: Int[Tensor, "batch pos"]) -> Iterator[list[int]]:

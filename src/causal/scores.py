@@ -1,14 +1,10 @@
 """Scores per token and condition, and the evidence that the edits behind them happened."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import pad
-
-from src.errors import StrataError
 
 
 @dataclass(frozen=True)
@@ -29,12 +25,14 @@ class EditProof:
         """Whether what was captured is what was written, bit for bit."""
         return self.max_deviation == 0
 
-    def joined(self, other: "EditProof") -> "EditProof":
-        """The evidence of two batches together."""
-        return EditProof(
-            self.tokens + other.tokens,
-            max(self.max_deviation, other.max_deviation),
-            max(self.max_change_before, other.max_change_before),
+    @classmethod
+    def together(cls, proofs: Iterable["EditProof"]) -> "EditProof":
+        """The evidence of several batches, or of several conditions."""
+        parts = list(proofs)
+        return cls(
+            sum(part.tokens for part in parts),
+            max((part.max_deviation for part in parts), default=0.0),
+            max((part.max_change_before for part in parts), default=0.0),
         )
 
 
@@ -59,27 +57,3 @@ class TokenScores:
     agrees: Bool[Tensor, "condition sequence position"]
     affected: Bool[Tensor, "condition sequence position"]
     proofs: Mapping[str, EditProof]
-
-    @classmethod
-    def join(cls, batches: Sequence["TokenScores"]) -> "TokenScores":
-        """The scores of several batches of the same conditions, in order. Raises StrataError if there are none."""
-        if not batches:
-            raise StrataError("no sequences to evaluate: the dataset, or the selection from it, is empty")
-        longest = max(batch.predicted.shape[1] for batch in batches)
-
-        def joined(tensors: list[Tensor], axis: int) -> Tensor:
-            return torch.cat([pad(tensor, (0, longest - tensor.shape[-1])) for tensor in tensors], axis)
-
-        proofs = dict(batches[0].proofs)
-        for batch in batches[1:]:
-            proofs = {name: proof.joined(batch.proofs[name]) for name, proof in proofs.items()}
-        return cls(
-            conditions=batches[0].conditions,
-            predicted=joined([batch.predicted for batch in batches], 0),
-            clean_nll=joined([batch.clean_nll for batch in batches], 0),
-            nll=joined([batch.nll for batch in batches], 1),
-            kl=joined([batch.kl for batch in batches], 1),
-            agrees=joined([batch.agrees for batch in batches], 1),
-            affected=joined([batch.affected for batch in batches], 1),
-            proofs=proofs,
-        )

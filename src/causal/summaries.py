@@ -8,23 +8,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from src.causal.scores import TokenScores
+from src.causal.sums import SequenceSums
 from src.errors import StrataError
 from src.transport.bootstrap import DocumentBootstrap, Estimate
+
+_TAIL = 0.025  # on either side of a 95 % interval
 
 
 @dataclass(frozen=True)
 class ConditionSummary:
     """What a condition (or several, pooled: predictions of all are counted) does, in nats per predicted token.
 
-    nll_clean, nll_change: log-perplexity of the clean run, and its change, over all predictions. The fields `_affected`
-    are over those that the condition can change: from the first edit of a sequence on. kl: from the clean distribution.
+    n_sequences: those in which it can change a prediction (of pooled conditions, each one's are counted). nll_clean,
+    nll_change: log-perplexity of the clean run, and its change, over all predictions. The fields `_affected` are over
+    those that the condition can change: from the first edit of a sequence on. kl: from the clean distribution.
     agreement: share of predictions whose most likely token is the clean one.
     """
 
+    n_sequences: int
     n_predictions: int
     n_affected: int
     nll_clean: Estimate
@@ -38,22 +42,24 @@ class ConditionSummary:
 class ScoreSums:
     """Sums of token scores over documents, weighted by the replicates of a bootstrap, for each condition."""
 
-    def __init__(self, scores: TokenScores, document: Int[Tensor, "sequence"], bootstrap: DocumentBootstrap) -> None:
-        """document: which document each sequence belongs to; draws depend on it and the bootstrap's seed alone."""
-        self._place = {name: index for index, name in enumerate(scores.conditions)}
-        self._scores = scores
-        documents, self._of_sequence = document.unique(return_inverse=True)
+    def __init__(self, sums: SequenceSums, bootstrap: DocumentBootstrap) -> None:
+        """Draws depend on the documents of the sequences and the bootstrap's seed alone."""
+        self._place = {name: index for index, name in enumerate(sums.conditions)}
+        self._sums = sums
+        documents, self._of_sequence = sums.document.unique(return_inverse=True)
         self._weights = bootstrap.weights(documents)
-        affected = scores.affected
-        change = scores.nll.double() - scores.clean_nll.double()
-        clean = scores.clean_nll.double()
-        self._n_all = self._summed(scores.predicted.double())
-        self._clean_all = self._summed(clean)
-        self._n = self._summed(affected.double())
-        self._clean = self._summed(clean * affected)
-        self._change = self._summed(change * affected)
-        self._kl = self._summed(scores.kl.double() * affected)
-        self._agreement = self._summed((scores.agrees & affected).double())
+        self._n_all = self._weighted(sums.n_all)
+        self._clean_all = self._weighted(sums.clean_all)
+        self._n = self._weighted(sums.n)
+        self._clean = self._weighted(sums.clean)
+        self._change = self._weighted(sums.change)
+        self._kl = self._weighted(sums.kl)
+        self._agreement = self._weighted(sums.agreement)
+
+    @property
+    def clean_nll(self) -> Estimate:
+        """Log-perplexity of the clean run over all predictions."""
+        return Estimate.of(self._clean_all / self._n_all)
 
     def summary(self, *conditions: str) -> ConditionSummary:
         """Of one condition, or of several pooled (the same intervention at several sets of positions, say).
@@ -70,6 +76,7 @@ class ScoreSums:
             )
         change = self._change[:, places].sum(1)
         return ConditionSummary(
+            n_sequences=int((self._sums.n[places] > 0).sum()),
             n_predictions=round(float(n_all[0])),
             n_affected=round(float(n[0])),
             nll_clean=Estimate.of(len(places) * self._clean_all / n_all),
@@ -84,40 +91,35 @@ class ScoreSums:
         """(NLL_reference - NLL_condition) / (NLL_reference - NLL_clean): 1 as the clean run, 0 as the ablation.
 
         reference: zero or mean ablation of the same tokens; several conditions are pooled with several references.
-        Predictions that no edit can change cancel. NaN where the reference does no harm: nothing is there to recover.
+        Predictions that no edit can change cancel. NaN where the reference does no harm, for then nothing is there to
+        recover; the interval is NaN where it does none in more than 2.5 % of the replicates, for then it has no end.
 
         Raises:
             StrataError: an unknown condition, or conditions and references that change different predictions.
         """
         ours, theirs = (self._places([names] if isinstance(names, str) else names) for names in (conditions, reference))
-        affected = self._scores.affected
+        # the affected predictions are the last ones of a sequence, so their number tells which they are
+        affected = self._sums.n
         if len(ours) != len(theirs) or not torch.equal(affected[ours], affected[theirs]):
             raise StrataError(
                 f"the recovered share of {conditions} against {reference} compares edits that begin at different "
                 "tokens: give both the same positions"
             )
         harm = self._change[:, theirs].sum(1)
-        share = (harm - self._change[:, ours].sum(1)) / harm
-        return Estimate.of(share.masked_fill(harm <= 0, torch.nan))
+        share = Estimate.of((harm - self._change[:, ours].sum(1)) / harm)
+        if harm[0] <= 0:
+            return Estimate(torch.nan, torch.nan, torch.nan)
+        endless = float((harm[1:] <= 0).double().mean()) > _TAIL
+        return Estimate(share.value, torch.nan, torch.nan) if endless else share
 
-    def change_by_distance(self, condition: str, longest: int) -> list[Estimate]:
-        """Mean change of the NLL at 0, 1, ..., `longest` tokens after the first edit of a sequence.
+    def change_by_distance(self, *conditions: str) -> list[Estimate]:
+        """Mean change of the NLL in each bin of distance from the first edit of a sequence, of conditions pooled.
 
-        NaN at distances that no prediction has. Raises StrataError if the condition is unknown.
+        NaN in bins that no prediction lies in. Raises StrataError if a condition is unknown.
         """
-        (place,) = self._places([condition])
-        affected = self._scores.affected[place]
-        distance = affected.cumsum(1) - 1
-        kept = affected & (distance <= longest)
-        change = (self._scores.nll[place] - self._scores.clean_nll).double()[kept]
-        document = self._of_sequence[:, None].expand_as(kept)[kept]
-        cell = document * (longest + 1) + distance[kept]
-        n_documents = self._weights.shape[1]
-        totals = torch.zeros(2, n_documents * (longest + 1), dtype=torch.float64)
-        totals[0].index_add_(0, cell, change)
-        totals[1].index_add_(0, cell, torch.ones_like(change))
-        weighted = self._weights @ totals.view(2, n_documents, longest + 1)
-        return [Estimate.of(column) for column in (weighted[0] / weighted[1]).T]
+        places = self._places(conditions)
+        n, change = (self._weighted(values[places].sum(0).T) for values in (self._sums.n_at, self._sums.change_at))
+        return [Estimate.of(column) for column in (change / n).T]
 
     def _places(self, conditions: Sequence[str]) -> list[int]:
         unknown = [name for name in conditions if name not in self._place]
@@ -127,9 +129,8 @@ class ScoreSums:
             )
         return [self._place[name] for name in conditions]
 
-    def _summed(self, values: Float[Tensor, "*condition sequence position"]) -> Float[Tensor, "replicate *condition"]:
-        """Sum over the positions and sequences of each document, and of those with the replicates' weights."""
-        per_sequence = values.sum(-1)
-        per_document = per_sequence.new_zeros(*per_sequence.shape[:-1], self._weights.shape[1])
-        per_document.index_add_(-1, self._of_sequence, per_sequence)
+    def _weighted(self, values: Float[Tensor, "*condition sequence"]) -> Float[Tensor, "replicate *condition"]:
+        """Sum over the sequences of each document, and over documents with the replicates' weights."""
+        per_document = values.new_zeros(*values.shape[:-1], self._weights.shape[1])
+        per_document.index_add_(-1, self._of_sequence, values)
         return torch.einsum("rd,...d->r...", self._weights, per_document)

@@ -1,13 +1,14 @@
 """Find the operators that were fitted on a store, and judge them on the share of it that they were not fitted on."""
 
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 
 from src.activations.passes import rows_by_part
 from src.activations.store import ActivationStore
 from src.artifacts import Artifact, choose_artifact, list_artifacts, refuse_damaged
-from src.config.stages import EvalConfig, EvalPairsConfig, SplitConfig
+from src.config.stages import EvalConfig, Layers, Leaps, Offsets, SplitConfig
 from src.errors import StrataError
 from src.stage.context import Stage
 from src.stage.stores import Split, split_store
@@ -36,31 +37,39 @@ def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> 
             _refuse_other_store(chosen, store)
             _refuse_other_method(chosen, config.method)
     there = {pair for artifact in candidates for pair in saved_pairs(artifact)}
-    found = choose_operators(candidates, _wanted_pairs(config.eval, there, store.layout.n_layers))
+    wanted = config.eval.Ls, config.eval.ks, config.eval.position_offsets
+    found = choose_operators(candidates, wanted_pairs(*wanted, there, store.layout.n_layers, "eval.Ls, eval.ks"))
     for artifact in {saved.artifact.path: saved.artifact for saved in found.values()}.values():
         refuse_damaged(artifact, "run its train_transport_operators.py command again, and it is made anew")
     return found
 
 
-def _wanted_pairs(config: EvalPairsConfig, there: Collection[LayerPair], n_layers: int) -> list[LayerPair] | None:
+def wanted_pairs(
+    layers: Layers,
+    leaps: Leaps,
+    offsets: Offsets | Literal["all"],
+    there: Collection[LayerPair],
+    n_layers: int,
+    key: str,
+) -> list[LayerPair] | None:
     """The pairs that a config asks for, given those that there are operators of; None = all of these.
 
-    Raises StrataError for layers that the model does not have, and for an offset that no operator has.
+    key: the config keys of layers and leaps, for messages, in the section that has `position_offsets` too. Raises
+    StrataError for layers that the model does not have, and for an offset that no operator has.
     """
-    every_layer, offsets = config.Ls == "all" and config.ks == "all", config.position_offsets
-    keys = "eval.Ls, eval.ks"
+    every_layer = layers == "all" and leaps == "all"
     if isinstance(offsets, str):
         if every_layer:
             return None
-        named = layer_pairs(config.Ls, config.ks, n_layers, keys)
+        named = layer_pairs(layers, leaps, n_layers, key)
         of_named = [[pair for pair in sorted(there) if (pair.L, pair.k) == (name.L, name.k)] for name in named]
         return [pair for name, found in zip(named, of_named, strict=True) for pair in found or [name]]
     if not every_layer:
-        return layer_pairs(config.Ls, config.ks, n_layers, keys, offsets)
+        return layer_pairs(layers, leaps, n_layers, key, offsets)
     chosen, held = {offsets} if isinstance(offsets, int) else set(offsets), {pair.offset for pair in there}
     if lacking := sorted(chosen - held):
         raise StrataError(
-            f"eval.position_offsets: no operator has offset {', '.join(map(str, lacking))} (there: "
+            f"{key.partition('.')[0]}.position_offsets: no operator has offset {', '.join(map(str, lacking))} (there: "
             f"{', '.join(map(str, sorted(held)))}); fit it with experiment.position_offset={lacking[0]}"
         )
     return [pair for pair in sorted(there) if pair.offset in chosen]

@@ -1,6 +1,7 @@
 """Run several stages one after the other, with the overrides of one command line."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 
 from src.config.schema import flat_keys, unknown_key_message
 from src.config.shared import StageConfig
-from src.errors import StrataError
+from src.errors import NotApplicableError, StrataError
 from src.stage.context import Stage
 from src.stage.entry import check_overrides, checked_config, compose, override_key, run_stage
 
@@ -31,7 +32,8 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
 
     A stage works on what the stages before it returned: an artifact of a kind is handed on under the config key of that
     name (activations=..., operators=...), unless the user has set it. All configs are composed and checked before the
-    first stage runs. Raises StrataError for a key that no stage has, and for an artifact that is not finished.
+    first stage runs. A stage that means nothing for the model is passed over, and the user told. Raises StrataError for
+    a key that no stage has, and for an artifact that is not finished.
     """
     for argument in arguments:
         if argument.startswith("-"):
@@ -53,7 +55,11 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
         for kind, name in made.items():
             if kind in stage.schema.model_fields and kind not in chosen:
                 OmegaConf.update(config, kind, name)
-        artifact = run_stage(stage.run, stage.schema, stage.config_name, config, overrides)
+        try:
+            artifact = run_stage(stage.run, stage.schema, stage.config_name, config, overrides)
+        except NotApplicableError as error:
+            print(f"run_pipeline goes on without {stage.config_name}: {error}", file=sys.stderr, flush=True)
+            continue
         if artifact is None:
             raise StrataError(
                 f"{stage.config_name} is not finished: other workers have parts to do; run this again after them"

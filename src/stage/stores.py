@@ -23,13 +23,10 @@ def find_store(stage: Stage, chosen: str | None, model: ModelConfig, dataset: Da
 
     Raises StrataError if there is none, or more than one; the message says what to do.
     """
-    wanted_model = model.model_dump(mode="json", exclude={"trust_remote_code"})
     wanted_dataset = dataset.model_dump(mode="json")
 
     def fits(artifact: Artifact) -> bool:
-        config = artifact.meta.config
-        same_model = {key: config["model"].get(key) for key in wanted_model} == wanted_model
-        return same_model and config["dataset"] == wanted_dataset
+        return is_of_model(artifact, model) and artifact.meta.config["dataset"] == wanted_dataset
 
     candidates = [artifact for artifact in list_artifacts(stage.root, "activations") if fits(artifact)]
     remedy = (
@@ -38,6 +35,12 @@ def find_store(stage: Stage, chosen: str | None, model: ModelConfig, dataset: Da
     )
     artifact = choose_artifact(stage.root, "activations", chosen, candidates, key="activations", remedy=remedy)
     return ActivationStore(artifact)
+
+
+def is_of_model(artifact: Artifact, model: ModelConfig) -> bool:
+    """Whether an artifact was made with this model config."""
+    wanted = model.model_dump(mode="json", exclude={"trust_remote_code"})
+    return {key: artifact.meta.config["model"].get(key) for key in wanted} == wanted
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from src.text.documents import Document, read_documents
 from src.text.files import local_files
 from src.text.hub import pin_revision
 from src.text.keep import Keep
+from src.text.selection import SeenText, Selection
 from src.text.table import SequenceTable, TableSummary, content_hashes, write_sequence_table
 from src.text.tokenization import DocumentCounts, TokenSequence, tokenize_documents, tokenizer_identity
 
@@ -15,6 +16,8 @@ __all__ = [
     "Document",
     "DocumentCounts",
     "Keep",
+    "SeenText",
+    "Selection",
     "SequenceTable",
     "TableSummary",
     "TokenSequence",

@@ -89,7 +89,7 @@ def _why_empty(dataset: str, counts: DocumentCounts) -> str:
     if counts.skipped:
         return (
             f"dataset {dataset!r} gives no sequence: it has only {counts.skipped} documents and all of them were "
-            "skipped; lower skip_documents"
+            "skipped; skip fewer of them"
         )
     return f"dataset {dataset!r} gives no sequence: it has no documents"
 

@@ -20,9 +20,8 @@ from src.causal.interventions import (
     Transport,
     orthonormal_basis,
     place_of_operator,
-    rotated_operator,
-    standard_interventions,
 )
+from src.causal.standard import rotated_operator, standard_interventions
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport.operator import TransportOperator
@@ -102,7 +101,7 @@ def test_the_standard_set() -> None:
     written = {
         name: it(clean) for name, it in standard_interventions(operator, source_mean, target_mean, seed=0).items()
     }
-    assert list(written) == ["transport", "null", "zero", "mean", "identity", "resample", "rotated"]
+    assert list(written) == ["transport", "null", "rotated", "identity", "mean", "resample", "zero"]
     zeros = clean.rows(SOURCE) * 0
     torch.testing.assert_close(written["null"].float(), operator(zeros))
     assert written["zero"].abs().max() == 0

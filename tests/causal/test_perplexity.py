@@ -16,10 +16,10 @@ from src.causal.interventions import (
     KeepClean,
     Resample,
     Transport,
-    standard_interventions,
 )
 from src.causal.perplexity import Condition, ConditionScorer
-from src.causal.scores import TokenScores
+from src.causal.scores import EditProof, TokenScores
+from src.causal.standard import standard_interventions
 from src.causal.suffix import Write
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -206,21 +206,23 @@ def test_tokens_that_must_not_be_edited_are_not() -> None:
     assert (everywhere.nll[0] - scores.nll[0])[scores.affected[0]].abs().max() > 1e-3
 
 
-def test_batches_are_joined() -> None:
+def test_batches_of_a_sequence_s_own_give_the_scores_of_the_whole() -> None:
     model = wrap_model(tiny_model("llama"), model_config())
     ids, mask = ragged_batch(LENGTHS)
     conditions = [it for it in standard_conditions() if not it.name.startswith("resample")]
     scorer = ConditionScorer(model, conditions)
-    expected = scorer.score(ids, mask)
-    joined = TokenScores.join([scorer.score(ids[1:2, :4], mask[1:2, :4]), scorer.score(ids[2:], mask[2:])])
+    done: list[int] = []
+    expected = scorer.score(ids, mask, advance=done.append)
+    assert sum(done) == len(conditions) * len(LENGTHS)
+    first, rest = scorer.score(ids[1:2, :4], mask[1:2, :4]), scorer.score(ids[2:], mask[2:])
     for name in ("clean_nll", "nll", "kl", "agrees", "affected", "predicted"):
-        found, whole = getattr(joined, name), getattr(expected, name)[..., 1:, :]
-        torch.testing.assert_close(found.float(), whole.float(), atol=1e-5, rtol=1e-5)
-    tokens = {name: proof.tokens for name, proof in expected.proofs.items()}
-    first = scorer.score(ids[:1], mask[:1]).proofs
-    assert {name: proof.tokens + first[name].tokens for name, proof in joined.proofs.items()} == tokens
-    with pytest.raises(StrataError, match="no sequences to evaluate"):
-        TokenScores.join([])
+        whole = getattr(expected, name).float()
+        torch.testing.assert_close(getattr(first, name).float(), whole[..., 1:2, :3], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(getattr(rest, name).float(), whole[..., 2:, :], atol=1e-5, rtol=1e-5)
+    leftover = scorer.score(ids[:1], mask[:1]).proofs
+    for name, proof in expected.proofs.items():
+        together = EditProof.together([first.proofs[name], rest.proofs[name], leftover[name]])
+        assert (together.tokens, together.max_deviation) == (proof.tokens, 0)
 
 
 def test_batches_of_single_tokens_and_of_sequences_out_of_reach() -> None:

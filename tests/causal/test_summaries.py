@@ -8,6 +8,7 @@ import torch
 
 from src.causal.scores import EditProof, TokenScores
 from src.causal.summaries import ScoreSums
+from src.causal.sums import SequenceSums
 from src.errors import StrataError
 from src.transport.bootstrap import DocumentBootstrap, Estimate
 
@@ -40,6 +41,10 @@ def random_scores(first: dict[str, int], harm: dict[str, float]) -> TokenScores:
 SCORES = random_scores({"zero": 2, "transport": 2, "late": 4}, {"zero": 2.0, "transport": 0.5, "late": 1.0})
 
 
+def score_sums(scores: TokenScores, distances: tuple[int, ...] = (0,)) -> ScoreSums:
+    return ScoreSums(SequenceSums.of(scores, DOCUMENTS, distances), BOOTSTRAP)
+
+
 def by_hand(values: torch.Tensor, where: torch.Tensor) -> np.ndarray:
     """Weighted mean of values at `where`, for each replicate: one loop over sequences."""
     weights = dict(zip([2, 5, 8, 11, 12, 13], BOOTSTRAP.weights(torch.tensor([2, 5, 8, 11, 12, 13])).T, strict=True))
@@ -63,7 +68,7 @@ def test_summaries_are_weighted_means_of_token_scores(condition: str) -> None:
     place = SCORES.conditions.index(condition)
     affected, predicted = SCORES.affected[place], SCORES.predicted
     change = SCORES.nll[place].double() - SCORES.clean_nll.double()
-    summary = ScoreSums(SCORES, DOCUMENTS, BOOTSTRAP).summary(condition)
+    summary = score_sums(SCORES).summary(condition)
     assert (summary.n_predictions, summary.n_affected) == (int(predicted.sum()), int(affected.sum()))
     assert_estimate(summary.nll_clean, by_hand(SCORES.clean_nll, predicted))
     assert_estimate(summary.nll_change, by_hand(change, predicted))
@@ -75,7 +80,7 @@ def test_summaries_are_weighted_means_of_token_scores(condition: str) -> None:
 
 
 def test_pooled_conditions_are_means_over_all_their_predictions() -> None:
-    sums = ScoreSums(SCORES, DOCUMENTS, BOOTSTRAP)
+    sums = score_sums(SCORES)
     pooled, zero, late = sums.summary("zero", "late"), sums.summary("zero"), sums.summary("late")
     n = zero.n_affected + late.n_affected
     assert (pooled.n_affected, pooled.n_predictions) == (n, 2 * zero.n_predictions)
@@ -86,7 +91,7 @@ def test_pooled_conditions_are_means_over_all_their_predictions() -> None:
 
 
 def test_recovered_share_is_a_paired_ratio() -> None:
-    sums = ScoreSums(SCORES, DOCUMENTS, BOOTSTRAP)
+    sums = score_sums(SCORES)
     predicted = SCORES.predicted
     zero, transport = (by_hand(SCORES.nll[place], predicted) for place in (0, 1))
     clean = by_hand(SCORES.clean_nll, predicted)
@@ -104,19 +109,63 @@ def test_recovered_share_is_a_paired_ratio() -> None:
 
 def test_nothing_is_recovered_where_the_reference_does_no_harm() -> None:
     scores = random_scores({"zero": 0, "transport": 0}, {"zero": -1.0, "transport": 0.1})
-    assert math.isnan(ScoreSums(scores, DOCUMENTS, BOOTSTRAP).recovered_share("transport", "zero").value)
+    share = score_sums(scores).recovered_share("transport", "zero")
+    assert all(math.isnan(number) for number in (share.value, share.low, share.high))
+
+
+def test_a_share_of_hardly_any_harm_has_no_interval() -> None:
+    """Harm of 1 nat in one document of six: a third of the replicates are without it, and nothing is to recover."""
+    scores = random_scores({"zero": 0, "transport": 0}, {"zero": 0.0, "transport": 0.0})
+    scores.nll[0, 3, 0] += 1
+    scores.nll[1, 3, 0] += 0.25
+    share = score_sums(scores).recovered_share("transport", "zero")
+    assert share.value == pytest.approx(0.75)
+    assert math.isnan(share.low)
+    assert math.isnan(share.high)
 
 
 def test_change_by_distance_from_the_first_edit() -> None:
-    sums = ScoreSums(SCORES, DOCUMENTS, BOOTSTRAP)
-    found = sums.change_by_distance("late", 5)
+    sums = score_sums(SCORES, (0, 1, 3, 5))
+    found = sums.change_by_distance("late")
     change = (SCORES.nll[2] - SCORES.clean_nll).double()
-    for distance in range(3):
+    for estimate, distances in zip(found, ([0], [1, 2]), strict=False):
         at = torch.zeros_like(SCORES.predicted)
-        at[:, 4 + distance] = SCORES.affected[2][:, 4 + distance]
-        assert_estimate(found[distance], by_hand(change, at))
-    assert all(math.isnan(estimate.value) for estimate in found[3:])
-    assert len(found) == 6
+        for distance in distances:
+            at[:, 4 + distance] = SCORES.affected[2][:, 4 + distance]
+        assert_estimate(estimate, by_hand(change, at))
+    assert all(math.isnan(estimate.value) for estimate in found[2:])
+    assert len(found) == 4
+    # pooled: the sums of both over the number of both
+    pooled, zero = sums.change_by_distance("zero", "late")[0], sums.change_by_distance("zero")[0]
+    n_zero, n_late = (int(SCORES.affected[place].any(1).sum()) for place in (0, 2))
+    mean = (zero.value * n_zero + found[0].value * n_late) / (n_zero + n_late)
+    assert pooled.value == pytest.approx(mean)
+    with pytest.raises(StrataError, match="bins of distance must ascend from 0"):
+        score_sums(SCORES, (1, 3))
+
+
+def test_batches_that_are_joined_give_the_sums_of_the_whole() -> None:
+    """Documents 5 and 2 have sequences in both batches; the second batch is narrower."""
+    whole = SequenceSums.of(SCORES, DOCUMENTS, (0, 2))
+    batches = []
+    for rows in (slice(0, 5), slice(5, None)):
+        width = int(SCORES.predicted[rows].sum(1).max())
+        at = rows, slice(0, width)
+        batch = TokenScores(
+            SCORES.conditions,
+            SCORES.predicted[at],
+            SCORES.clean_nll[at],
+            *(tensor[:, rows, :width] for tensor in (SCORES.nll, SCORES.kl, SCORES.agrees, SCORES.affected)),
+            SCORES.proofs,
+        )
+        batches.append(SequenceSums.of(batch, DOCUMENTS[rows], (0, 2)))
+    joined = SequenceSums.join(batches)
+    for name in ("document", "n_all", "clean_all", "n", "clean", "change", "kl", "agreement", "n_at", "change_at"):
+        torch.testing.assert_close(getattr(joined, name), getattr(whole, name))
+    assert whole.n_at.sum(2).equal(whole.n)
+    torch.testing.assert_close(whole.change_at.sum(2), whole.change)
+    with pytest.raises(StrataError, match="no sequences to evaluate"):
+        SequenceSums.join([])
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_claim() -> None:
@@ -127,13 +176,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_claim() -> None:
     for run in range(200):
         change = 1 + torch.randn(40, 1, generator=draws)
         scores = TokenScores(("x",), ones, change * 0, change[None], change[None] * 0, ones[None], ones[None], {})
-        estimate = ScoreSums(scores, torch.arange(40), DocumentBootstrap(200, run)).summary("x").nll_change
+        sums = SequenceSums.of(scores, torch.arange(40))
+        estimate = ScoreSums(sums, DocumentBootstrap(200, run)).summary("x").nll_change
         covered += estimate.low <= 1 <= estimate.high
     assert 0.88 <= covered / 200 <= 0.98
 
 
 def test_conditions_that_are_unknown_or_change_nothing_are_refused() -> None:
-    sums = ScoreSums(random_scores({"far": 20}, {"far": 1.0}), DOCUMENTS, BOOTSTRAP)
+    sums = score_sums(random_scores({"far": 20}, {"far": 1.0}))
     with pytest.raises(StrataError, match="condition far changes no prediction: no sequence reaches its positions"):
         sums.summary("far")
     for names in (("near",), ()):

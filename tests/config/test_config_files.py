@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
+from src.config.causal import CausalEvalConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
@@ -14,6 +15,7 @@ STAGES = {
     "train_transport_operators": TransportConfig,
     "scaling_study": ScalingConfig,
     "eval": EvalConfig,
+    "causal_eval": CausalEvalConfig,
 }
 
 
@@ -45,6 +47,12 @@ def test_every_option_of_every_group_passes(group, option):
     # options whose user must name something
     more = {"text_files": ["dataset.dataset_name=some/path"], "hub": ["model.name=org/name"]}.get(option, [])
     checked("collect_activations", f"{group}={option}", *more)
+
+
+@pytest.mark.parametrize("option", options("causal_eval"))
+def test_every_option_of_causal_eval_passes(option):
+    config = checked("causal_eval", f"causal_eval={option}", "causal_eval.L=[0,1]")
+    assert (config.causal_eval.L, config.causal_eval.k) == ([0, 1], 1)
 
 
 def test_the_issue_s_models_and_datasets_are_there():
@@ -82,6 +90,40 @@ def test_what_no_stage_could_use_is_refused_with_the_config(stage, override, mes
     with pytest.raises(StrataError, match=message) as error:
         checked(stage, override)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["causal_eval.js=[[3,-1]]"], r"^causal_eval\.js: -1 is not allowed: .*greater than or equal to 0$"),
+        (
+            ["causal_eval.js=[3]"],
+            r"^causal_eval\.js: 3 is not allowed; expected list of list of int .*experiment of its",
+        ),
+        (["causal_eval.js=[[]]"], r"^causal_eval\.js: \[\] is not allowed"),
+        (["causal_eval.js=[[7,256]]"], r"^causal_eval: .*position 256 is beyond max_length=256, .* 0\.\.255"),
+        (["causal_eval.min_length=300"], r"^causal_eval: .*min_length=300 exceeds max_length=256"),
+        (
+            ["eval_mode=baselines", "interventions=[zero,transport]"],
+            r"^interventions: transport need a fitted operator",
+        ),
+        (["causal_eval.max_samples=1"], r"^resampling takes activations from another sequence .*without resample"),
+        (["batch_size=1"], r"^resampling takes activations from another sequence"),
+        (["interventions=[zap]"], r"^interventions: 'zap' is not allowed; expected .*transport"),
+    ],
+)
+def test_interventions_that_can_t_be_made_are_refused(overrides, message):
+    with pytest.raises(StrataError, match=message) as error:
+        checked("causal_eval", *overrides)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_order_of_positions_and_interventions_does_not_matter():
+    words = ("causal_eval.js=[[6,2,6],[3],[2,6]]", "interventions=[zero,transport]")
+    config = checked("causal_eval", *words, "batch_size=1")
+    assert config.causal_eval.js == [[2, 6], [3]]
+    assert config.wanted == ("transport", "zero")
+    assert checked("causal_eval", "eval_mode=baselines").wanted == ("identity", "mean", "resample", "zero")
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import collect_activations
 import run_pipeline
 from src.artifacts import list_artifacts
-from src.errors import StrataError
-from src.stage.pipeline import run_stages
+from src.config.stages import CollectConfig, EvalConfig
+from src.errors import NotApplicableError, StrataError
+from src.stage.pipeline import PipelineStage, run_stages
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("num_tokens=6000", "threads=1", "experiment.L=[0,1]", "experiment.k=1", "cv_folds=2", "bootstrap=100")
@@ -89,3 +91,24 @@ def test_help_and_ctrl_c(tmp_path, monkeypatch, capsys):
         run_pipeline.main()
     assert exit_status.value.code == 130
     assert capsys.readouterr().err == "run_pipeline: interrupted; run the same command again to go on\n"
+
+
+def test_a_stage_that_means_nothing_for_the_model_is_passed_over(tmp_path, monkeypatch, capsys):
+    """As causal_eval.py is of an encoder, which predicts no next token."""
+    monkeypatch.chdir(tmp_path)
+    done = []
+
+    def not_applicable(*_):
+        raise NotApplicableError("it predicts no tokens")
+
+    def collect(config, stage):
+        done.append(config.num_tokens)
+        return collect_activations.run(config, stage)
+
+    stages = [
+        PipelineStage("eval", not_applicable, EvalConfig),
+        PipelineStage("collect_activations", collect, CollectConfig),
+    ]
+    run_stages(stages, ["num_tokens=300", "threads=1"])
+    assert done == [300]
+    assert "run_pipeline goes on without eval: it predicts no tokens" in capsys.readouterr().err

@@ -1,0 +1,295 @@
+"""What causal_eval.py shows and writes: what each intervention does to the model's predictions, with intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from src.causal.evaluate import REFERENCES, CausalEvaluation, TrialResult
+from src.causal.positions import POOLED
+from src.report.artifact_report import NamedChart
+from src.report.by_offset import figures_by_offset, offset_text, pair_cells, pair_columns
+from src.report.evaluation import interval
+from src.report.figures.causal import change_bars, change_lines
+from src.report.figures.heatmap import pair_heatmap
+from src.report.tables import Cell, Table
+from src.transport.bootstrap import Estimate
+from src.transport.pairs import LayerPair
+
+# longer tables are left to the report page
+LONGEST_SHOWN = 40
+_MOST_PANELS = 16
+
+
+def result_tables(evaluation: CausalEvaluation) -> tuple[list[Table], list[Table]]:
+    """The tables for the terminal, and those for the report page alone."""
+    every, proof = condition_table(evaluation, full=True), proof_table(evaluation)
+    if len({result.trial.pair for result in evaluation.results}) > 1:
+        return [pair_table(evaluation)], [every, proof]
+    short = condition_table(evaluation, full=False)
+    return ([short], [every, proof]) if len(short.rows) <= LONGEST_SHOWN else ([_pooled(short)], [every, proof])
+
+
+def condition_table(evaluation: CausalEvaluation, *, full: bool) -> Table:
+    """One row per trial. full: every number with its interval, and the number of sequences and predictions."""
+    pairs = list(dict.fromkeys(result.trial.pair for result in evaluation.results))
+    several = len(pairs) > 1
+    references = [name for name in REFERENCES if any(name in result.recovered for result in evaluation.results)]
+    rows: list[list[Cell]] = []
+    for result in evaluation.results:
+        summary = result.summary
+        row: list[Cell] = pair_cells(result.trial.pair, pairs) if full or several else []
+        row += [result.trial.label, result.trial.positions, summary.n_sequences]
+        row += [summary.n_affected, _shown(summary.nll_change, full)] if full else [summary.nll_change.value]
+        row += [interval(summary.nll_change_affected)]
+        row += [_shown(summary.kl_affected, full), _shown(summary.agreement_affected, full)]
+        row += [
+            _shown(result.recovered[name], full or name == references[0]) if name in result.recovered else None
+            for name in references
+        ]
+        rows.append(row)
+    columns = pair_columns(pairs) if full or several else []
+    columns += ["intervention", "positions", "sequences", *(["predictions"] if full else [])]
+    columns += ["Δ all", "Δ affected", "KL", "agreement", *(f"vs {name}" for name in references)]
+    title = "Every condition" if full else "What interventions do to predictions"
+    return Table(title, columns, rows, _caption(evaluation))
+
+
+def _shown(estimate: Estimate, full: bool) -> Cell:
+    return interval(estimate) if full else estimate.value
+
+
+def _pooled(table: Table) -> Table:
+    place = list(table.columns).index("positions")
+    rows = [row for row in table.rows if row[place] == POOLED]
+    return Table(table.title, table.columns, rows or table.rows, table.caption)
+
+
+def _caption(evaluation: CausalEvaluation) -> str:
+    return (
+        f"Clean log-perplexity {evaluation.clean_nll.value:.4f} [{evaluation.clean_nll.low:.4f}, "
+        f"{evaluation.clean_nll.high:.4f}] nats per token, {evaluation.n_sequences:,} sequences. Δ: change of log-"
+        "perplexity; all: over all predictions; affected: over those that the edit can change, from the first edited "
+        "token on, as are KL from the clean distribution and top-1 agreement with it. vs zero, vs mean: recovered "
+        "share (Δ ablation - Δ) / Δ ablation: 1 as the clean run, 0 as the ablation of the same tokens. 95 % intervals "
+        "from a paired bootstrap over documents."
+    )
+
+
+def pair_table(evaluation: CausalEvaluation) -> Table:
+    """One row per pair: the change of each intervention, all positions pooled, and what transport recovers."""
+    results = {(result.trial.pair, result.trial.label): result for result in _together(evaluation)}
+    labels = list(dict.fromkeys(label for _, label in results))
+    judged = [label for label in labels if label.startswith("transport")] or [
+        label for label in labels if label == "identity"
+    ]
+    references = [name for name in REFERENCES if any(name in result.recovered for result in results.values())]
+    rows: list[list[Cell]] = []
+    pairs = list(dict.fromkeys(pair for pair, _ in results))
+    for pair in pairs:
+        row = pair_cells(pair, pairs)
+        for label in labels:
+            result = results.get((pair, label))
+            change = None if result is None else result.summary.nll_change_affected
+            row.append(None if change is None else interval(change) if label in judged else change.value)
+        for label in judged:
+            recovered: Mapping[str, Estimate] = results[pair, label].recovered if (pair, label) in results else {}
+            row += [interval(recovered[name]) if name in recovered else None for name in references]
+        rows.append(row)
+    of = {label: f"{label}, " if len(judged) > 1 else "" for label in judged}
+    columns = [*pair_columns(pairs), *labels, *(f"{of[label]}vs {name}" for label in judged for name in references)]
+    caption = f"Change of log-perplexity over the affected predictions. {_caption(evaluation)}"
+    if judged and references:
+        caption += f" Recovered shares are those of {' and '.join(judged)}."
+    return Table("What interventions do to predictions", columns, rows, caption)
+
+
+def _together(evaluation: CausalEvaluation) -> list[TrialResult]:
+    """Of each pair and intervention the trial that counts all sets of positions."""
+    pooled = [result for result in evaluation.results if result.trial.positions == POOLED]
+    return pooled or list(evaluation.results)
+
+
+def proof_table(evaluation: CausalEvaluation) -> Table:
+    """One row per trial: evidence that its edits happened, and changed nothing before them."""
+    pairs = list(dict.fromkeys(result.trial.pair for result in evaluation.results))
+    rows: list[list[Cell]] = [
+        [
+            *pair_cells(result.trial.pair, pairs),
+            result.trial.label,
+            result.trial.positions,
+            result.proof.tokens,
+            result.proof.max_deviation,
+            result.proof.max_change_before,
+        ]
+        for result in evaluation.results
+    ]
+    caption = (
+        "deviation: largest difference between what was written and what was then captured at the hook point; 0: the "
+        "edit happened. change before: largest relative change of the last block's output before the first edited "
+        "token; rounding alone."
+    )
+    columns = [*pair_columns(pairs), "intervention", "positions", "tokens edited", "deviation", "change before"]
+    return Table("Proof of the edits", columns, rows, caption)
+
+
+def result_text(evaluation: CausalEvaluation, methods: str, hook: str, dataset: str, n_directions: int | None) -> str:
+    """What was done. methods: of the operators, if any. n_directions: None = whole activations were replaced."""
+    what = (
+        f"Operators ({methods}) and what they are compared with" if methods else "Interventions that need no operator"
+    )
+    where = hook if n_directions is None else f"the component of {hook} along {n_directions} directions"
+    return (
+        f"{what}, written in place of {where}, in {evaluation.n_sequences:,} sequences of {dataset} that nothing was "
+        f"fitted on. Every edit happened: at all {evaluation.tokens_edited:,} edited tokens, what was captured at the "
+        "hook point is what was written."
+    )
+
+
+def causal_figures(evaluation: CausalEvaluation) -> list[NamedChart]:
+    """Change by condition, change by distance from the edit, and recovered shares over (L, k)."""
+    together = _together(evaluation)
+    pairs = list(dict.fromkeys(result.trial.pair for result in together))
+    drawn = set(pairs[:_MOST_PANELS])
+    left_out = (
+        f" The first {len(drawn)} of {len(pairs)} pairs; the others are in the tables."
+        if len(pairs) > len(drawn)
+        else ""
+    )
+    bars = [
+        {**_place(result), "positions": result.trial.positions, **_fields("change", result.summary.nll_change_affected)}
+        for result in evaluation.results
+        if result.trial.pair in drawn
+    ]
+    lines = [
+        {**_place(result), "from": first, "to": last, **_fields("change", estimate)}
+        for result in together
+        if result.trial.pair in drawn
+        for (first, last), estimate in zip(_bins(evaluation.distances), result.by_distance, strict=True)
+    ]
+    figures = [
+        NamedChart(
+            "change",
+            "Change of log-perplexity",
+            change_bars(bars),
+            "Over the predictions that an edit can change; lines are 95 % intervals over documents." + left_out,
+        ),
+        NamedChart(
+            "distance",
+            "Change by distance from the edit",
+            change_lines(lines),
+            "0: the prediction made at the first edited token itself. Bands are 95 % intervals over documents."
+            + left_out,
+        ),
+    ]
+    return [*figures, *(figures_by_offset(pairs, lambda chosen: _heatmaps(together, chosen)) if len(pairs) > 1 else [])]
+
+
+def _heatmaps(together: Sequence[TrialResult], pairs: Sequence[LayerPair]) -> list[NamedChart]:
+    """Recovered share over (L, k) of every transport (or of the identity), against each reference."""
+    of_pairs = [result for result in together if result.trial.pair in pairs]
+    judged = [result for result in of_pairs if result.trial.intervention == "transport"]
+    judged = judged or [result for result in of_pairs if result.trial.intervention == "identity"]
+    figures = []
+    for label in dict.fromkeys(result.trial.label for result in judged):
+        of_label = [result for result in judged if result.trial.label == label]
+        for reference in REFERENCES:
+            cells = [
+                {
+                    "layer": result.trial.pair.L,
+                    "leap": result.trial.pair.k,
+                    **_fields("share", result.recovered[reference]),
+                }
+                for result in of_label
+                if reference in result.recovered
+            ]
+            if cells:
+                title = f"Share recovered by {label}, against {reference} ablation"
+                stem = "_".join("".join(c if c.isalnum() else " " for c in f"recovered {label} vs {reference}").split())
+                chart = NamedChart(
+                    stem,
+                    title,
+                    pair_heatmap(cells, "share", title, label="share", diverging=True),
+                    f"1: predictions as if nothing had been edited; 0: as bad as {reference} ablation; below: worse.",
+                )
+                figures.append(chart)
+    return figures
+
+
+def _bins(distances: Sequence[int]) -> list[tuple[int, int | None]]:
+    """First and last distance of each bin; the last bin has no end."""
+    ends: list[int | None] = [after - 1 for after in distances[1:]]
+    return list(zip(distances, [*ends, None], strict=True))
+
+
+def _place(result: TrialResult) -> dict[str, Any]:
+    pair = result.trial.pair
+    name = f"L = {pair.L}, k = {pair.k}{f', {offset_text(pair.offset)}' if pair.offset else ''}"
+    return {"pair": name, "intervention": result.trial.label}
+
+
+def _fields(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def condition_records(evaluation: CausalEvaluation, operators: Mapping[tuple, str]) -> list[dict[str, Any]]:
+    """One flat record per trial with every number and its interval: what the parquet and JSON hold.
+
+    operators: the artifact of each operator, by (pair, name of the operator).
+    """
+    records = []
+    for result in evaluation.results:
+        trial, summary = result.trial, result.summary
+        record: dict[str, Any] = {
+            "L": trial.pair.L,
+            "k": trial.pair.k,
+            "offset": trial.pair.offset,
+            "intervention": trial.intervention,
+            "operator": trial.operator or None,
+            "operators": operators.get((trial.pair, trial.operator)),
+            "positions": trial.positions,
+            "conditions": list(trial.conditions),
+            "n_sequences": summary.n_sequences,
+            "n_predictions": summary.n_predictions,
+            "n_affected": summary.n_affected,
+        }
+        for name in (
+            "nll_clean", "nll_change", "nll_clean_affected", "nll_change_affected", "kl_affected", "agreement_affected",
+        ):  # fmt: skip
+            record |= _fields(name, getattr(summary, name))
+        for name, estimate in result.recovered.items():
+            record |= _fields(f"recovered_vs_{name}", estimate)
+        record |= {
+            "tokens_edited": result.proof.tokens,
+            "max_deviation": result.proof.max_deviation,
+            "max_change_before": result.proof.max_change_before,
+        }
+        records.append(record)
+    return records
+
+
+def distance_records(evaluation: CausalEvaluation) -> list[dict[str, Any]]:
+    """One record per trial and bin of distance from the first edit."""
+    return [
+        {
+            "L": result.trial.pair.L,
+            "k": result.trial.pair.k,
+            "offset": result.trial.pair.offset,
+            "intervention": result.trial.intervention,
+            "operator": result.trial.operator or None,
+            "positions": result.trial.positions,
+            "distance_from": first,
+            "distance_to": last,
+            **_fields("nll_change", estimate),
+        }
+        for result in evaluation.results
+        for (first, last), estimate in zip(_bins(evaluation.distances), result.by_distance, strict=True)
+    ]
+
+
+def causal_metrics(evaluation: CausalEvaluation) -> dict[str, float]:
+    """Change of log-perplexity and recovered shares of every intervention, by name, for experiment trackers."""
+    metrics = {"clean_nll": evaluation.clean_nll.value}
+    for result in _together(evaluation):
+        name = f"{result.trial.pair}/{result.trial.label}"
+        metrics[f"{name}/nll_change"] = result.summary.nll_change_affected.value
+        metrics |= {f"{name}/recovered_vs_{key}": share.value for key, share in result.recovered.items()}
+    return metrics
