@@ -385,9 +385,7 @@ def test_predictions_from_another_token_are_written_where_both_may_be(fresh):
     assert found[0, "transport"]["kl_affected"] < 1e-5 < found[1, "transport"]["kl_affected"]
     assert found[1, "identity"]["kl_affected"] > 1e-3
     assert {it["offset"] for it in records(run("causal_eval", *words, artifacts=fresh))} == {0}
-    with pytest.raises(
-        StrataError, match=r"causal_eval.js: of positions 1 none is left: .*and whose source may be"
-    ):
+    with pytest.raises(StrataError, match=r"causal_eval.js: of positions 1 none is left: .*and whose source may be"):
         run("causal_eval", *words, "causal_eval.position_offsets=1", "causal_eval.js=[[1]]", artifacts=fresh)
     with pytest.raises(StrataError, match=r"causal_eval.position_offsets: no operator has offset 3 \(there: 0, 1\)"):
         run("causal_eval", *words, "causal_eval.position_offsets=3", artifacts=fresh)
