@@ -41,7 +41,7 @@ def run(config: CausalEvalConfig, stage: Stage) -> Artifact:
         write_records(draft.path / "conditions", show.condition_records(evaluation, artifacts))
         write_records(draft.path / "by_distance", show.distance_records(evaluation))
         methods, dataset = work.subjects.methods, config.dataset.dataset_name
-        n_directions = None if work.basis is None else work.basis.shape[1]
+        n_directions = None if work.directions is None else work.directions.count(work.subjects.targets)
         text = show.result_text(evaluation, methods, work.subjects.hook, dataset, n_directions)
         tables, details = show.result_tables(evaluation)
         figures, metrics = show.causal_figures(evaluation), show.causal_metrics(evaluation)

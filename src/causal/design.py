@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from src.causal.directions import Directions
 from src.causal.interventions import AlongDirections, Intervention
 from src.causal.perplexity import Condition
 from src.causal.positions import POOLED, Positions, position_text
@@ -63,12 +64,12 @@ def design_conditions(
     positions: Sequence[Positions],
     d_model: int,
     seed: int,
-    basis: Float[Tensor, "d_model direction"] | None = None,
+    directions: Directions | None = None,
 ) -> Design:
     """All trials, those of a pair and an intervention side by side, with one that pools them if there are several sets.
 
-    interventions: names, of which each pair is given those that it can have. basis: orthonormal columns; only the
-    component along them is replaced. What does not depend on the source is one condition for all pairs of a target.
+    interventions: names, of which each pair is given those that it can have. directions: only the component along those
+    of the target is replaced. What does not depend on the source is one condition for all pairs of a target.
     """
     trials: list[Trial] = []
     conditions: dict[str, Condition] = {}
@@ -80,7 +81,9 @@ def design_conditions(
                 if name != wanted:
                     continue
                 label = f"{name} ({operator})" if operator and several else name
-                edit = intervention if basis is None else AlongDirections(basis, intervention)
+                edit = intervention
+                if directions is not None:
+                    edit = AlongDirections(directions.at(subject.target), intervention)
                 names = {js: f"{label} {place} at {position_text(js)}" for js in positions}
                 for js, condition in names.items():
                     conditions.setdefault(condition, Condition(condition, edit, subject.target, js))

@@ -76,8 +76,8 @@ class CausalEvalConfig(StageConfig):
     )
     directions: str | None = Field(
         min_length=1,
-        description="safetensors file with a tensor `directions` [n, d_model]: only the component along them is "
-        "replaced; null = the whole activation",
+        description="safetensors file with a tensor `directions` [n, d_model], or tensors named after the hook points "
+        "that are edited (resid_post.5): only the component along them is replaced; null = the whole activation",
     )
     edit_bos: bool = Field(description="edit BOS and other tokens that statistics leave out, too")
     activations: str | None = Field(

@@ -131,7 +131,7 @@ def proof_table(evaluation: CausalEvaluation) -> Table:
     return Table("Proof of the edits", columns, rows, caption)
 
 
-def result_text(evaluation: CausalEvaluation, methods: str, hook: str, dataset: str, n_directions: int | None) -> str:
+def result_text(evaluation: CausalEvaluation, methods: str, hook: str, dataset: str, n_directions: str | None) -> str:
     """What was done. methods: of the operators, if any. n_directions: None = whole activations were replaced."""
     what = (
         f"Operators ({methods}) and what they are compared with" if methods else "Interventions that need no operator"

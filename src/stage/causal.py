@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from src.activations.job import refuse_long_sequences
 from src.artifacts import Parent, content_digest
 from src.causal.design import design_conditions
-from src.causal.directions import load_directions, require_width
+from src.causal.directions import Directions
 from src.causal.evaluate import CausalEvaluation, changed_before, judge, score_sequences
 from src.causal.perplexity import ConditionScorer
 from src.causal.saved import TokenScoreFiles
@@ -26,13 +24,13 @@ from src.transport.bootstrap import DocumentBootstrap
 
 @dataclass(frozen=True, eq=False)
 class CausalWork:
-    """All that an evaluation needs. basis: of the directions along which components are replaced, if any."""
+    """All that an evaluation needs. directions: along which components are replaced, if any."""
 
     config: CausalEvalConfig
     subjects: Subjects
     text: EvaluatedText
     model: LanguageModel
-    basis: Float[Tensor, "d_model direction"] | None
+    directions: Directions | None
 
     @property
     def parents(self) -> list[Parent]:
@@ -67,19 +65,19 @@ def prepare(config: CausalEvalConfig, stage: Stage) -> CausalWork:
 
     Raises:
         StrataError: as `find_subjects` and `prepare_text` do; a model that the operators were not fitted on; sequences
-            beyond its positions; directions that can't be read, or are of another width.
+            beyond its positions; directions that can't be read, are of another width, or not of what is edited.
     """
     loaded = cache(lambda: load_model(config.model, stage.device))
-    basis = None if config.directions is None else load_directions(Path(config.directions))
+    directions = None if config.directions is None else Directions.load(Path(config.directions))
     subjects = find_subjects(config, stage, lambda: loaded().n_layers)
     text = prepare_text(config, stage, subjects)
     model = loaded()
     refuse_long_sequences(model, text.table)
     if subjects.store is not None:
         refuse_other_model(model, subjects.store)
-    if basis is not None:
-        require_width(basis, model.d_model)
-    return CausalWork(config, subjects, text, model, basis)
+    if directions is not None:
+        directions.require(subjects.targets, model.d_model)
+    return CausalWork(config, subjects, text, model, directions)
 
 
 def evaluate(work: CausalWork, stage: Stage, folder: Path) -> CausalEvaluation:
@@ -90,7 +88,7 @@ def evaluate(work: CausalWork, stage: Stage, folder: Path) -> CausalEvaluation:
     """
     config, text, model = work.config, work.text, work.model
     design = design_conditions(
-        work.subjects.load(model.device), config.wanted, text.positions, model.d_model, config.seed, work.basis
+        work.subjects.load(model.device), config.wanted, text.positions, model.d_model, config.seed, work.directions
     )
     scorer = ConditionScorer(model, design.conditions, config.rows_per_pass)
     names = [condition.name for condition in design.conditions]

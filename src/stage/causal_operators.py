@@ -13,6 +13,7 @@ from src.causal.design import PairSubject
 from src.config.causal import CausalEvalConfig, InterventionsConfig
 from src.config.stages import SplitConfig
 from src.errors import StrataError
+from src.hook_points import HookPoint
 from src.models import LanguageModel
 from src.stage.context import Stage
 from src.stage.operators import wanted_pairs
@@ -45,6 +46,11 @@ class Subjects:
     def parents(self) -> list[Parent]:
         """The artifacts that the evaluation is made from."""
         return [artifact.parent for artifact in _artifacts(self.saved)]
+
+    @property
+    def targets(self) -> list[HookPoint]:
+        """The hook points that are edited."""
+        return list(dict.fromkeys(pair.target(self.hook).at(0) for pair in self.saved))
 
     @property
     def methods(self) -> str:

@@ -1,9 +1,12 @@
 """Which conditions a set of trials needs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from src.causal.design import PairSubject, design_conditions
+from src.causal.directions import Directions
 from src.causal.interventions import AlongDirections, Constant, CopySource, Transport
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -65,9 +68,13 @@ def test_operators_of_several_names_are_told_apart() -> None:
 
 
 def test_with_directions_every_edit_is_along_them() -> None:
-    basis = torch.eye(D)[:, :1]
-    design = design_conditions({LayerPair(0, 1): subject(0, 1, "ridge")}, NAMES, [None], D, seed=0, basis=basis)
-    assert all(isinstance(condition.intervention, AlongDirections) for condition in design.conditions)
+    bases = {"directions": torch.eye(D)[:, :1], "resid_post.2": torch.eye(D)[:, 1:3]}
+    pairs = {LayerPair(0, k): subject(0, k, "ridge") for k in (1, 2)}
+    design = design_conditions(pairs, NAMES, [None], D, seed=0, directions=Directions(bases, Path("file")))
+    for condition in design.conditions:
+        assert isinstance(condition.intervention, AlongDirections)
+        own = "resid_post.2" if condition.target.layer == 2 else "directions"
+        assert torch.equal(condition.intervention.basis, bases[own])
 
 
 def test_without_operators_and_means_there_are_fewer() -> None:

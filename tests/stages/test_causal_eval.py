@@ -322,7 +322,11 @@ def test_only_the_component_along_directions_is_replaced(project, tmp_path):
     for key, record in whole.items():
         assert along_all[key]["nll_change"] == pytest.approx(record["nll_change"], abs=1e-4)
         assert abs(along_one[key]["nll_change"] - record["nll_change"]) > 1e-3
+    save_file({"resid_post.1": everything[:1]}, tmp_path / "own.safetensors")
+    save_file({"resid_post.2": everything[:1]}, tmp_path / "other.safetensors")
+    assert by_name(run("causal_eval", *words, f"directions={tmp_path}/own.safetensors")) == along_one
     for name, message in (
+        ("other", r"other.safetensors holds resid_post.2, and resid_post.1 is edited: give .* for each hook point"),
         ("wide", r"directions are 17 wide, and the model's residual stream 16"),
         ("zero", r"a direction is zero"),
         ("none", r"none.safetensors can't be read .*give a safetensors file with a tensor `directions`"),
