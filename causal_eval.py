@@ -19,6 +19,7 @@ from src.stage import Stage, entry_point
 def run(config: CausalEvalConfig, stage: Stage) -> Artifact:
     """Score every condition, or show what an earlier run found."""
     from src.report import causal as show
+    from src.report.causal_records import causal_metrics, condition_records, distance_records
     from src.report.records import write_records
     from src.stage.causal import evaluate, prepare
 
@@ -38,13 +39,13 @@ def run(config: CausalEvalConfig, stage: Stage) -> Artifact:
             for pair, operators in work.subjects.saved.items()
             for name, saved in operators.items()
         }
-        write_records(draft.path / "conditions", show.condition_records(evaluation, artifacts))
-        write_records(draft.path / "by_distance", show.distance_records(evaluation))
+        write_records(draft.path / "conditions", condition_records(evaluation, artifacts))
+        write_records(draft.path / "by_distance", distance_records(evaluation))
         methods, dataset = work.subjects.methods, config.dataset.dataset_name
         n_directions = None if work.directions is None else work.directions.count(work.subjects.targets)
         text = show.result_text(evaluation, methods, work.subjects.hook, dataset, n_directions)
         tables, details = show.result_tables(evaluation)
-        figures, metrics = show.causal_figures(evaluation), show.causal_metrics(evaluation)
+        figures, metrics = show.causal_figures(evaluation), causal_metrics(evaluation)
         stage.report(draft, "Causal evaluation", text, tables, figures, details, metrics)
     return stage.finished(plan)
 

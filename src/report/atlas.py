@@ -8,6 +8,7 @@ from src.report.by_offset import figures_by_offset
 from src.report.evaluation import Evaluations, fitted_as
 from src.report.figures.decay import decay_with_leap
 from src.report.figures.heatmap import pair_heatmap
+from src.report.records import estimate_fields
 from src.transport.evaluate import OPERATOR
 from src.transport.pairs import LayerPair
 from src.transport.saved import SavedOperator
@@ -54,7 +55,7 @@ def _decay(evaluations: Evaluations) -> list[NamedChart]:
         operator = evaluation.predictors[OPERATOR]
         record = {"layer": pair.L, "leap": pair.k}
         for name, estimate in (("r2", operator.metrics.r2_uniform), ("skill", operator.skill)):
-            record |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            record |= estimate_fields(name, estimate)
         records.append(record)
     bands = f"{fitted_as(evaluations)}. Bands are 95 % intervals over documents."
     return [

@@ -1,15 +1,19 @@
 """What causal_eval.py shows and writes: what each intervention does to the model's predictions, with intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from src.causal.evaluate import REFERENCES, CausalEvaluation, TrialResult
 from src.causal.positions import POOLED
 from src.report.artifact_report import NamedChart
 from src.report.by_offset import figures_by_offset, offset_text, pair_cells, pair_columns
+from src.report.causal_records import bins, together
 from src.report.evaluation import interval
 from src.report.figures.causal import change_bars, change_lines
 from src.report.figures.heatmap import pair_heatmap
+from src.report.records import estimate_fields
 from src.report.tables import Cell, Table
 from src.transport.bootstrap import Estimate
 from src.transport.pairs import LayerPair
@@ -17,10 +21,13 @@ from src.transport.pairs import LayerPair
 # longer tables are left to the report page
 LONGEST_SHOWN = 40
 _MOST_PANELS = 16
+# nats per affected prediction: where an ablation costs less there is nothing to recover a share of
+_TRIFLE = 0.01
 
 
 def result_tables(evaluation: CausalEvaluation) -> tuple[list[Table], list[Table]]:
     """The tables for the terminal, and those for the report page alone."""
+    evaluation = _without_trifles(evaluation)
     every, proof = condition_table(evaluation, full=True), proof_table(evaluation)
     if len({result.trial.pair for result in evaluation.results}) > 1:
         return [pair_table(evaluation)], [every, proof]
@@ -69,14 +76,14 @@ def _caption(evaluation: CausalEvaluation) -> str:
         f"{evaluation.clean_nll.high:.4f}] nats per token, {evaluation.n_sequences:,} sequences. Δ: change of log-"
         "perplexity; all: over all predictions; affected: over those that the edit can change, from the first edited "
         "token on, as are KL from the clean distribution and top-1 agreement with it. vs zero, vs mean: recovered "
-        "share (Δ ablation - Δ) / Δ ablation: 1 as the clean run, 0 as the ablation of the same tokens. 95 % intervals "
-        "from a paired bootstrap over documents."
+        "share (Δ ablation - Δ) / Δ ablation: 1 as the clean run, 0 as the ablation of the same tokens, left out where "
+        f"that costs less than {_TRIFLE:g} nats. 95 % intervals from a paired bootstrap over documents."
     )
 
 
 def pair_table(evaluation: CausalEvaluation) -> Table:
     """One row per pair: the change of each intervention, all positions pooled, and what transport recovers."""
-    results = {(result.trial.pair, result.trial.label): result for result in _together(evaluation)}
+    results = {(result.trial.pair, result.trial.label): result for result in together(evaluation)}
     labels = list(dict.fromkeys(label for _, label in results))
     judged = [label for label in labels if label.startswith("transport")] or [
         label for label in labels if label == "identity"
@@ -100,12 +107,6 @@ def pair_table(evaluation: CausalEvaluation) -> Table:
     if judged and references:
         caption += f" Recovered shares are those of {' and '.join(judged)}."
     return Table("What interventions do to predictions", columns, rows, caption)
-
-
-def _together(evaluation: CausalEvaluation) -> list[TrialResult]:
-    """Of each pair and intervention the trial that counts all sets of positions."""
-    pooled = [result for result in evaluation.results if result.trial.positions == POOLED]
-    return pooled or list(evaluation.results)
 
 
 def proof_table(evaluation: CausalEvaluation) -> Table:
@@ -146,8 +147,8 @@ def result_text(evaluation: CausalEvaluation, methods: str, hook: str, dataset: 
 
 def causal_figures(evaluation: CausalEvaluation) -> list[NamedChart]:
     """Change by condition, change by distance from the edit, and recovered shares over (L, k)."""
-    together = _together(evaluation)
-    pairs = list(dict.fromkeys(result.trial.pair for result in together))
+    pooled = together(_without_trifles(evaluation))
+    pairs = list(dict.fromkeys(result.trial.pair for result in pooled))
     drawn = set(pairs[:_MOST_PANELS])
     left_out = (
         f" The first {len(drawn)} of {len(pairs)} pairs; the others are in the tables."
@@ -155,15 +156,20 @@ def causal_figures(evaluation: CausalEvaluation) -> list[NamedChart]:
         else ""
     )
     bars = [
-        {**_place(result), "positions": result.trial.positions, **_fields("change", result.summary.nll_change_affected)}
+        {
+            **_place(result),
+            "positions": result.trial.positions,
+            **estimate_fields("change", result.summary.nll_change_affected),
+        }
         for result in evaluation.results
         if result.trial.pair in drawn
     ]
     lines = [
-        {**_place(result), "from": first, "to": last, **_fields("change", estimate)}
-        for result in together
+        {**_place(result), "from": first, "to": last, **estimate_fields("change", estimate)}
+        for result in pooled
         if result.trial.pair in drawn
-        for (first, last), estimate in zip(_bins(evaluation.distances), result.by_distance, strict=True)
+        for (first, last), estimate in zip(bins(evaluation.distances), result.by_distance, strict=True)
+        if math.isfinite(estimate.value)
     ]
     figures = [
         NamedChart(
@@ -172,20 +178,33 @@ def causal_figures(evaluation: CausalEvaluation) -> list[NamedChart]:
             change_bars(bars),
             "Over the predictions that an edit can change; lines are 95 % intervals over documents." + left_out,
         ),
-        NamedChart(
-            "distance",
-            "Change by distance from the edit",
-            change_lines(lines),
-            "0: the prediction made at the first edited token itself. Bands are 95 % intervals over documents."
-            + left_out,
-        ),
     ]
-    return [*figures, *(figures_by_offset(pairs, lambda chosen: _heatmaps(together, chosen)) if len(pairs) > 1 else [])]
+    if len({line["from"] for line in lines}) > 1:
+        caption = "0: the prediction made at the first edited token itself. Bands are 95 % intervals over documents."
+        figures.append(
+            NamedChart("distance", "Change by distance from the edit", change_lines(lines), caption + left_out)
+        )
+    return [*figures, *(figures_by_offset(pairs, lambda chosen: _heatmaps(pooled, chosen)) if len(pairs) > 1 else [])]
 
 
-def _heatmaps(together: Sequence[TrialResult], pairs: Sequence[LayerPair]) -> list[NamedChart]:
+def _without_trifles(evaluation: CausalEvaluation) -> CausalEvaluation:
+    """The evaluation without the shares of ablations that do next to no harm, which tables and figures leave empty."""
+    harm = {
+        (result.trial.pair, result.trial.positions, result.trial.intervention): result.summary.nll_change_affected.value
+        for result in evaluation.results
+    }
+
+    def worth_showing(result: TrialResult) -> TrialResult:
+        place = result.trial.pair, result.trial.positions
+        shares = {name: share for name, share in result.recovered.items() if harm[*place, name] >= _TRIFLE}
+        return replace(result, recovered=shares)
+
+    return replace(evaluation, results=[worth_showing(result) for result in evaluation.results])
+
+
+def _heatmaps(pooled: Sequence[TrialResult], pairs: Sequence[LayerPair]) -> list[NamedChart]:
     """Recovered share over (L, k) of every transport (or of the identity), against each reference."""
-    of_pairs = [result for result in together if result.trial.pair in pairs]
+    of_pairs = [result for result in pooled if result.trial.pair in pairs]
     judged = [result for result in of_pairs if result.trial.intervention == "transport"]
     judged = judged or [result for result in of_pairs if result.trial.intervention == "identity"]
     figures = []
@@ -196,7 +215,7 @@ def _heatmaps(together: Sequence[TrialResult], pairs: Sequence[LayerPair]) -> li
                 {
                     "layer": result.trial.pair.L,
                     "leap": result.trial.pair.k,
-                    **_fields("share", result.recovered[reference]),
+                    **estimate_fields("share", result.recovered[reference]),
                 }
                 for result in of_label
                 if reference in result.recovered
@@ -208,88 +227,14 @@ def _heatmaps(together: Sequence[TrialResult], pairs: Sequence[LayerPair]) -> li
                     stem,
                     title,
                     pair_heatmap(cells, "share", title, label="share", diverging=True),
-                    f"1: predictions as if nothing had been edited; 0: as bad as {reference} ablation; below: worse.",
+                    f"1: predictions as if nothing had been edited; 0: as bad as {reference} ablation; below: worse. "
+                    f"Empty where that ablation costs less than {_TRIFLE:g} nats: nothing is there to recover.",
                 )
                 figures.append(chart)
     return figures
-
-
-def _bins(distances: Sequence[int]) -> list[tuple[int, int | None]]:
-    """First and last distance of each bin; the last bin has no end."""
-    ends: list[int | None] = [after - 1 for after in distances[1:]]
-    return list(zip(distances, [*ends, None], strict=True))
 
 
 def _place(result: TrialResult) -> dict[str, Any]:
     pair = result.trial.pair
     name = f"L = {pair.L}, k = {pair.k}{f', {offset_text(pair.offset)}' if pair.offset else ''}"
     return {"pair": name, "intervention": result.trial.label}
-
-
-def _fields(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
-def condition_records(evaluation: CausalEvaluation, operators: Mapping[tuple, str]) -> list[dict[str, Any]]:
-    """One flat record per trial with every number and its interval: what the parquet and JSON hold.
-
-    operators: the artifact of each operator, by (pair, name of the operator).
-    """
-    records = []
-    for result in evaluation.results:
-        trial, summary = result.trial, result.summary
-        record: dict[str, Any] = {
-            "L": trial.pair.L,
-            "k": trial.pair.k,
-            "offset": trial.pair.offset,
-            "intervention": trial.intervention,
-            "operator": trial.operator or None,
-            "operators": operators.get((trial.pair, trial.operator)),
-            "positions": trial.positions,
-            "conditions": list(trial.conditions),
-            "n_sequences": summary.n_sequences,
-            "n_predictions": summary.n_predictions,
-            "n_affected": summary.n_affected,
-        }
-        for name in (
-            "nll_clean", "nll_change", "nll_clean_affected", "nll_change_affected", "kl_affected", "agreement_affected",
-        ):  # fmt: skip
-            record |= _fields(name, getattr(summary, name))
-        for name, estimate in result.recovered.items():
-            record |= _fields(f"recovered_vs_{name}", estimate)
-        record |= {
-            "tokens_edited": result.proof.tokens,
-            "max_deviation": result.proof.max_deviation,
-            "max_change_before": result.proof.max_change_before,
-        }
-        records.append(record)
-    return records
-
-
-def distance_records(evaluation: CausalEvaluation) -> list[dict[str, Any]]:
-    """One record per trial and bin of distance from the first edit."""
-    return [
-        {
-            "L": result.trial.pair.L,
-            "k": result.trial.pair.k,
-            "offset": result.trial.pair.offset,
-            "intervention": result.trial.intervention,
-            "operator": result.trial.operator or None,
-            "positions": result.trial.positions,
-            "distance_from": first,
-            "distance_to": last,
-            **_fields("nll_change", estimate),
-        }
-        for result in evaluation.results
-        for (first, last), estimate in zip(_bins(evaluation.distances), result.by_distance, strict=True)
-    ]
-
-
-def causal_metrics(evaluation: CausalEvaluation) -> dict[str, float]:
-    """Change of log-perplexity and recovered shares of every intervention, by name, for experiment trackers."""
-    metrics = {"clean_nll": evaluation.clean_nll.value}
-    for result in _together(evaluation):
-        name = f"{result.trial.pair}/{result.trial.label}"
-        metrics[f"{name}/nll_change"] = result.summary.nll_change_affected.value
-        metrics |= {f"{name}/recovered_vs_{key}": share.value for key, share in result.recovered.items()}
-    return metrics

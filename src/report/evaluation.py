@@ -8,6 +8,7 @@ from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.figures.heatmap import pair_heatmap
 from src.report.figures.offset_curves import offset_curves
 from src.report.figures.transport import baseline_bars, bos_effect, dimension_quantiles
+from src.report.records import estimate_fields
 from src.report.tables import Interval, Table
 from src.transport.bootstrap import Estimate
 from src.transport.evaluate import IDENTITY, MEAN, OPERATOR, SHIFT, Judgement, PairEvaluation
@@ -126,7 +127,11 @@ def residual_figures(evaluations: Evaluations) -> list[NamedChart]:
     figures = figures_by_offset(pairs, lambda chosen: _figures({pair: evaluations[pair] for pair in chosen}))
     if len({pair.offset for pair in pairs}) > 1:
         records = [
-            {**_place(pair), "offset": pair.offset, **_fields("r2", evaluation.predictors[OPERATOR].metrics.r2_uniform)}
+            {
+                **_place(pair),
+                "offset": pair.offset,
+                **estimate_fields("r2", evaluation.predictors[OPERATOR].metrics.r2_uniform),
+            }
             for pair, evaluation in evaluations.items()
         ]
         caption = "Mean over dimensions, test documents; every offset on the same tokens. Lines: 95 % intervals."
@@ -137,11 +142,11 @@ def residual_figures(evaluations: Evaluations) -> list[NamedChart]:
 def _figures(evaluations: Evaluations) -> list[NamedChart]:
     operators = [(pair, evaluation.predictors[OPERATOR]) for pair, evaluation in evaluations.items()]
     cells = [
-        {**_place(pair), **_fields("r2", item.metrics.r2_uniform), **_fields("skill", item.skill)}
+        {**_place(pair), **estimate_fields("r2", item.metrics.r2_uniform), **estimate_fields("skill", item.skill)}
         for pair, item in operators
     ]
     bars = [
-        {**_place(pair), "predictor": name, **_fields("r2", item.metrics.r2_variance_weighted)}
+        {**_place(pair), "predictor": name, **estimate_fields("r2", item.metrics.r2_variance_weighted)}
         for pair, name, item in _each(evaluations)
     ]
     quantiles = [
@@ -176,7 +181,7 @@ def _figures(evaluations: Evaluations) -> list[NamedChart]:
         ),
     ]
     bos = [
-        {**_place(pair), "rows": label, **_fields("r2", metrics.r2_variance_weighted)}
+        {**_place(pair), "rows": label, **estimate_fields("r2", metrics.r2_variance_weighted)}
         for pair, name, item in _each(evaluations)
         if name == IDENTITY and item.with_bos is not None
         for label, metrics in (("without BOS", item.metrics), ("with BOS", item.with_bos))
@@ -212,7 +217,7 @@ def residual_records(evaluations: Evaluations, artifacts: Mapping[LayerPair, str
         record = {"L": pair.L, "k": pair.k, "offset": pair.offset, "predictor": name}
         record |= {"hook": evaluation.hook, "operators": artifacts[pair]}
         record |= {"method": evaluation.method, "alpha": evaluation.alpha}
-        record |= _metric_fields("", judgement.metrics) | _fields("skill", judgement.skill)
+        record |= _metric_fields("", judgement.metrics) | estimate_fields("skill", judgement.skill)
         if judgement.with_bos is not None:
             record |= _metric_fields("with_bos_", judgement.with_bos)
         records.append(record)
@@ -223,14 +228,10 @@ def _place(pair: LayerPair) -> dict[str, int]:
     return {"layer": pair.L, "leap": pair.k}
 
 
-def _fields(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
 def _metric_fields(prefix: str, metrics: ResidualMetrics) -> dict[str, float]:
     fields: dict[str, float] = {f"{prefix}n_rows": metrics.n_rows}
     for name in ("r2_uniform", "r2_variance_weighted", "mse", "cosine"):
-        fields |= _fields(f"{prefix}{name}", getattr(metrics, name))
+        fields |= estimate_fields(f"{prefix}{name}", getattr(metrics, name))
     for quantile, estimate in metrics.r2_quantiles.items():
-        fields |= _fields(f"{prefix}r2_q{round(100 * quantile):02d}", estimate)
+        fields |= estimate_fields(f"{prefix}r2_q{round(100 * quantile):02d}", estimate)
     return fields

@@ -8,8 +8,9 @@ from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.evaluation import interval
 from src.report.figures.heatmap import pair_heatmap
 from src.report.figures.rank import correlation_spectrum, efficiency_curves, rank_curves, shown_ranks
+from src.report.records import estimate_fields
 from src.report.tables import Cell, Table
-from src.transport.bootstrap import Band, Estimate
+from src.transport.bootstrap import Band
 from src.transport.matched_rank import PairRanks
 from src.transport.pairs import LayerPair
 from src.transport.rank import METRICS, OPTIMAL, Family, Metric
@@ -203,8 +204,3 @@ def rank_metrics(ranks: Ranks) -> dict[str, float]:
         values[f"{pair}/efficiency"] = each.bands.efficiency[OPERATOR]["whitened"].at(-1).value
         values[f"{pair}/explained_dimensions"] = each.explained_dimensions.value
     return values
-
-
-def estimate_fields(name: str, estimate: Estimate) -> dict[str, float]:
-    """An estimate as fields of a record: its value, `<name>_low` and `<name>_high`."""
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from src.report.matched_rank import CEILING, CURVES, OPERATOR, Ranks, estimate_fields
+from src.report.matched_rank import CEILING, CURVES, OPERATOR, Ranks
+from src.report.records import estimate_fields
 from src.transport.bootstrap import Band
 from src.transport.matched_rank import PairRanks
 from src.transport.pairs import LayerPair

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from src.artifacts import disk_errors, write_json
+from src.transport.bootstrap import Estimate
 
 
 def write_records(stem: Path, records: list[dict[str, Any]]) -> None:
@@ -30,6 +31,11 @@ def write_csv(path: Path, records: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, keys, lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _plain(value) for key, value in record.items()} for record in records)
+
+
+def estimate_fields(name: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate and the ends of its interval: `name`, `name_low`, `name_high`."""
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def _plain(value: Any) -> Any:

@@ -114,7 +114,7 @@ def _zero_axis() -> alt.Axis:
     zero = alt.when("datum.value === 0")
     return alt.Axis(
         values=_TICKS,
-        format="~g",
+        labelExpr="replace(toString(datum.value), '-', '\N{MINUS SIGN}')",
         gridColor=zero.then(alt.value(FAINT_INK)).otherwise(alt.value(GRID)),  # type: ignore[arg-type]
     )
 
