@@ -32,7 +32,7 @@ from src.hook_points import HookPoint
 from src.transport.working_sets import solve_elastic_nets
 
 ZEROS = (0.999, 0.98, 0.9, 0.5, 0.1)
-TOL, MAX_ITER = 1e-7, 20_000
+TOL, MAX_ITER = 1e-7, 500_000
 X, Y = HookPoint("resid_post", 0), HookPoint("resid_post", 1)
 
 Weights = list[np.ndarray]
