@@ -99,7 +99,10 @@ def test_operators_and_scores_are_scikit_learn_s_on_the_rows_of_the_loop(collect
 
 
 def test_tables_and_figures_tell_the_offsets_apart(operators, evaluation, artifacts):
-    for artifact, maps in ((operators, {"val_r2"}), (evaluation, {"r2", "skill", "baselines", "dimensions", "bos"})):
+    for artifact, maps in (
+        (operators, {"val_r2"}),
+        (evaluation, {"r2", "skill", "alpha", "baselines", "dimensions", "bos"}),
+    ):
         report = json.loads((artifact.path / "report.json").read_text())
         assert all(table["columns"][:3] == ["L", "k", "offset"] for table in report["tables"])
         names = {path.name.split(".")[0] for path in (artifact.path / "figures").glob("*.png")}
