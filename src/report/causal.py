@@ -99,7 +99,10 @@ def pair_table(evaluation: CausalEvaluation) -> Table:
             row.append(None if change is None else interval(change) if label in judged else change.value)
         for label in judged:
             recovered: Mapping[str, Estimate] = results[pair, label].recovered if (pair, label) in results else {}
-            row += [interval(recovered[name]) if name in recovered else None for name in references]
+            # of several, the intervals are left to the table of every condition: the terminal has no room
+            row += [
+                _shown(recovered[name], full=len(judged) == 1) if name in recovered else None for name in references
+            ]
         rows.append(row)
     of = {label: f"{label}, " if len(judged) > 1 else "" for label in judged}
     columns = [*pair_columns(pairs), *labels, *(f"{of[label]}vs {name}" for label in judged for name in references)]

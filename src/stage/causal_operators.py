@@ -194,7 +194,11 @@ def _pools(config: CausalEvalConfig, candidates: Sequence[Artifact]) -> list[lis
         return [max(by_settings.values(), key=lambda pool: sum(len(it.meta.identity["pairs"]) for it in pool))]
     if config.operators is not None:
         return list(by_settings.values())
-    return list(by_method.values()) if isinstance(config.method, list) else [list(candidates)]
+    if isinstance(config.method, list):
+        if missing := [method for method in config.method if method not in by_method]:
+            raise StrataError(f"no operators of method {', '.join(missing)} were fitted on this store: {_FIT}")
+        return [by_method[method] for method in dict.fromkeys(config.method)]
+    return [list(candidates)]
 
 
 def _side_by_side(pools: Sequence[Sequence[Artifact]], keys: InterventionsConfig, n_layers: int) -> Saved:

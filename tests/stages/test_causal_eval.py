@@ -202,6 +202,8 @@ def test_several_methods_stand_side_by_side_when_they_are_asked_for(project):
     words = ("causal_eval.L=0", "causal_eval.k=1", "causal_eval.js=[[3]]")
     with pytest.raises(StrataError, match=r"operators of different settings .*"):
         run("causal_eval", *words)
+    with pytest.raises(StrataError, match=r"no operators of method lasso were fitted on this store"):
+        run("causal_eval", *words, "method=[ridge,lasso]")
     made = run("causal_eval", *words, "method=[ridge,procrustes]")
     found = by_name(made)
     assert (0, 1, "transport", "ridge", "3") in found
