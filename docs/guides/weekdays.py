@@ -4,7 +4,8 @@
 
 writes into the folder weekdays: prompts.jsonl, questions about weekdays of equally many words, each up to its answer;
 operand.safetensors and answer.safetensors, for each stored layer the directions that tell the seven weekdays apart at
-tokens that are a weekday (the operand), and at tokens that a weekday follows (the answer).
+tokens that are a weekday (the operand), and at tokens that a weekday follows (the answer); random.safetensors, as many
+random directions, for control.
 """
 
 import json
@@ -38,6 +39,9 @@ def main() -> None:
         means = weekday_means(store, weekdays, shift)
         bases = {str(point): directions(of_point) for point, of_point in means.items()}
         save_file(bases, folder / f"{name}.safetensors")
+    draws = torch.Generator().manual_seed(0)
+    random = torch.randn(len(weekdays) - 1, store.layout.d_model, generator=draws)
+    save_file({"directions": random}, folder / "random.safetensors")
 
 
 def prompts() -> list[str]:
