@@ -1,8 +1,8 @@
 """Edit the residual stream of a running model, and measure what that does to its predictions.
 
-  python causal_eval.py                                                  operators of L=2, k=1, at every position
+  python causal_eval.py                                                  every operator there is, at every position
   python causal_eval.py causal_eval=single_js causal_eval.L=[0,1,2] causal_eval.k=[1,2]
-  python causal_eval.py causal_eval.L=all causal_eval.k=all              every pair there is an operator for
+  python causal_eval.py causal_eval.L=2 causal_eval.k=1 interventions=[transport,zero]
   python causal_eval.py method=[ridge,procrustes]                        several methods side by side
   python causal_eval.py eval_mode=baselines interventions=[zero,resample]
 

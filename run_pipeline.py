@@ -31,7 +31,7 @@ STAGES = (
         "causal_eval",
         causal_eval.run,
         CausalEvalConfig,
-        ("causal_eval.L=all", "causal_eval.k=all", "causal_eval.max_samples=32"),
+        ("causal_eval.max_samples=32",),
     ),
 )
 

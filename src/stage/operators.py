@@ -54,25 +54,38 @@ def wanted_pairs(
 ) -> list[LayerPair] | None:
     """The pairs that a config asks for, given those that there are operators of; None = all of these.
 
-    key: the config keys of layers and leaps, for messages, in the section that has `position_offsets` too. Raises
-    StrataError for layers that the model does not have, and for an offset that no operator has.
+    Where a key is `all`, it stands for whatever operators there are. key: the config keys of layers and leaps, for
+    messages, in the section that has `position_offsets` too. Raises StrataError for layers that the model does not
+    have, and where no operator is of the layers, leaps or offsets that are named.
     """
-    every_layer = layers == "all" and leaps == "all"
-    if isinstance(offsets, str):
-        if every_layer:
-            return None
-        named = layer_pairs(layers, leaps, n_layers, key)
-        of_named = [[pair for pair in sorted(there) if (pair.L, pair.k) == (name.L, name.k)] for name in named]
-        return [pair for name, found in zip(named, of_named, strict=True) for pair in found or [name]]
-    if not every_layer:
+    if not isinstance(offsets, str) and "all" not in (layers, leaps):
         return layer_pairs(layers, leaps, n_layers, key, offsets)
-    chosen, held = {offsets} if isinstance(offsets, int) else set(offsets), {pair.offset for pair in there}
+    if (layers, leaps, offsets) == ("all", "all", "all"):
+        return None
+    room = {(pair.L, pair.k) for pair in layer_pairs(layers, leaps, n_layers, key)}
+    in_place = [pair for pair in sorted(there) if (pair.L, pair.k) in room]
+    if "all" not in (layers, leaps):  # of every pair that is named something is wanted
+        lacking = room - {(pair.L, pair.k) for pair in in_place}
+        in_place += [LayerPair(*numbers) for numbers in sorted(lacking)]
+    section, layer_key, leap_key = key.partition(".")[0], *key.split(", ")
+    if not in_place:
+        held = ", ".join(map(str, sorted(there))) or "none"
+        raise StrataError(
+            f"no operator is of {layer_key}={_told(layers)} and {leap_key}={_told(leaps)} (there: {held})"
+        )
+    if isinstance(offsets, str):
+        return in_place
+    chosen, held = {offsets} if isinstance(offsets, int) else set(offsets), {pair.offset for pair in in_place}
     if lacking := sorted(chosen - held):
         raise StrataError(
-            f"{key.partition('.')[0]}.position_offsets: no operator has offset {', '.join(map(str, lacking))} (there: "
+            f"{section}.position_offsets: no operator has offset {', '.join(map(str, lacking))} (there: "
             f"{', '.join(map(str, sorted(held)))}); fit it with experiment.position_offset={lacking[0]}"
         )
-    return [pair for pair in sorted(there) if pair.offset in chosen]
+    return [pair for pair in in_place if pair.offset in chosen]
+
+
+def _told(values: Layers | Leaps) -> str:
+    return str(values).replace(" ", "")
 
 
 def _refuse_other_store(operators: Artifact, store: ActivationStore) -> None:

@@ -52,7 +52,7 @@ def test_every_option_of_every_group_passes(group, option):
 @pytest.mark.parametrize("option", options("causal_eval"))
 def test_every_option_of_causal_eval_passes(option):
     config = checked("causal_eval", f"causal_eval={option}", "causal_eval.L=[0,1]")
-    assert (config.causal_eval.L, config.causal_eval.k) == ([0, 1], 1)
+    assert (config.causal_eval.L, config.causal_eval.k) == ([0, 1], "all")
 
 
 def test_the_issue_s_models_and_datasets_are_there():

@@ -238,18 +238,17 @@ def test_operators_of_one_method_are_told_apart_by_what_differs(fresh):
 def test_baselines_need_no_operator(project, tmp_path):
     words = ("eval_mode=baselines", "causal_eval.js=[[3]]")
     bare = str(tmp_path / "artifacts")
-    made = run(
-        "causal_eval", *words, "causal_eval.L=all", "causal_eval.k=all", "interventions=[zero,identity]", artifacts=bare
-    )
+    made = run("causal_eval", *words, "interventions=[zero,identity]", artifacts=bare)
     assert {(it["L"], it["k"]) for it in records(made)} == {(0, 1), (0, 2), (1, 1)}
     assert all(abs(it["nll_change"]) < 1e-5 for it in records(made) if it["intervention"] == "identity")
     with pytest.raises(StrataError, match=r"no operators that fit .*interventions=\[identity,resample,zero\]"):
         run("causal_eval", *words, artifacts=bare)
     with pytest.raises(StrataError, match=r"layer 2 is out of range|leads to layer 3"):
-        run("causal_eval", *words, "interventions=[zero]", artifacts=bare)
+        run("causal_eval", *words, "causal_eval.L=2", "causal_eval.k=1", "interventions=[zero]", artifacts=bare)
     known = run("causal_eval", *words, "causal_eval.L=0")
     assert {it["intervention"] for it in records(known)} == {"identity", "mean", "resample", "zero"}
-    mlp = run("causal_eval", *words, "causal_eval.L=0", "hook=mlp_out", "interventions=[zero]", artifacts=bare)
+    one = ("causal_eval.L=0", "causal_eval.k=1", "hook=mlp_out")
+    mlp = run("causal_eval", *words, *one, "interventions=[zero]", artifacts=bare)
     (record,) = records(mlp)
     assert record["conditions"] == ["zero mlp_out.1 at 3"]
     assert abs(record["nll_change"]) < 1e-5  # its MLP adds nothing anyway
@@ -316,7 +315,8 @@ def test_only_the_component_along_directions_is_replaced(project, tmp_path):
     files = {"all": everything, "one": everything[:1], "wide": torch.eye(D_MODEL + 1), "zero": everything[:2] * 0}
     for name, directions in files.items():
         save_file({"directions": directions}, tmp_path / f"{name}.safetensors")
-    words = ("operators=ridge", "causal_eval.L=0", "causal_eval.js=[[3]]", "interventions=[zero,resample]")
+    pair = ("causal_eval.L=0", "causal_eval.k=1")
+    words = ("operators=ridge", *pair, "causal_eval.js=[[3]]", "interventions=[zero,resample]")
     whole, along_all, along_one = (
         by_name(run("causal_eval", *words, *more))
         for more in ((), *((f"directions={tmp_path}/{name}.safetensors",) for name in ("all", "one")))
@@ -356,7 +356,7 @@ def test_what_is_missing_comes_with_the_command_that_makes_it(project, tmp_path)
     ):
         run("causal_eval", "method=lasso")
     with pytest.raises(StrataError, match=r"L=2, k=1 leads to layer 3, and the last one is 2"):
-        run("causal_eval", "method=ridge")
+        run("causal_eval", "method=ridge", "causal_eval.L=2", "causal_eval.k=1")
     with pytest.raises(StrataError, match=r"no sequence.*only 24 documents and all of them were skipped"):
         run("causal_eval", "method=ridge", "causal_eval.L=0", "causal_eval.skip_initial_n_samples_from_dataset=100")
 
