@@ -21,6 +21,7 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench_fit
 	$(BIN)/python -m benchmarks.bench_lasso
+	$(BIN)/python -m benchmarks.bench_rank
 	$(BIN)/python -m benchmarks.bench_memory
 	$(BIN)/python -m benchmarks.bench_collect
 	$(BIN)/python -m benchmarks.bench_causal
