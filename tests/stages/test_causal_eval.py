@@ -23,7 +23,7 @@ from src.errors import NotApplicableError, StrataError
 from src.report.artifact_report import read_report
 from src.stage.entry import compose, run_stage
 from tests.fixtures.tiny_models import D_MODEL, tiny_model
-from tests.fixtures.tiny_project import SPECIALS, make_project, tiny_tokenizer
+from tests.fixtures.tiny_project import SPECIALS, make_project, tiny_tokenizer, write_text
 
 STAGES = {
     "collect_activations": (collect_activations.run, CollectConfig),
@@ -215,6 +215,24 @@ def test_several_methods_stand_side_by_side_when_they_are_asked_for(project):
     assert {it["intervention"] for it in records(named)} == {"transport", "zero"}
     with pytest.raises(StrataError, match=r"turned was fitted with method=procrustes .*leave out method"):
         run("causal_eval", *words, "operators=turned", "method=ridge")
+
+
+def test_named_operators_of_another_store_are_not_dropped_in_silence(fresh, tmp_path):
+    write_text(tmp_path / "other.jsonl", 30, 20, seed=1)
+    other = str(tmp_path / "other.jsonl")
+    # `fresh` shares its store's folder with other tests: a second store goes into a folder of its own
+    stores = Path(fresh) / "activations"
+    shared = stores.resolve()
+    stores.unlink()
+    stores.mkdir()
+    for store in shared.iterdir():
+        (stores / store.name).symlink_to(store)
+    run("collect_activations", "num_tokens=null", dataset=other, artifacts=fresh)
+    pair = ("experiment.L=0", "experiment.k=1", *RIDGE, "method=procrustes", "name=elsewhere")
+    run("train_transport_operators", *pair, dataset=other, artifacts=fresh)
+    words = ("causal_eval.L=0", "causal_eval.k=1", "operators=[ridge,elsewhere]", "interventions=[transport]")
+    with pytest.raises(StrataError, match=r"elsewhere was fitted on .*other.jsonl.*, not on tiny-text.jsonl"):
+        run("causal_eval", *words, dataset="text.jsonl", artifacts=fresh)
 
 
 def test_operators_of_one_method_are_told_apart_by_what_differs(fresh):
