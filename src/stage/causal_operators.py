@@ -91,7 +91,7 @@ def find_subjects(config: CausalEvalConfig, stage: Stage, n_layers: Callable[[],
         return Subjects({pair: {} for pair in pairs}, tried, config.hook or "resid_post", None, ())
     candidates = _candidates(config, stage)
     store = _store(config, stage, candidates)
-    candidates = [artifact for artifact in candidates if _store_parent(artifact) == store.artifact.parent]
+    candidates = _of_store(config, candidates, store)
     saved = _side_by_side(_pools(config, candidates), config.causal_eval, store.layout.n_layers)
     artifacts = _artifacts(saved)
     if len(hooks := {fit_settings(artifact)["hook"] for artifact in artifacts}) > 1:
@@ -173,6 +173,18 @@ def _store(config: CausalEvalConfig, stage: Stage, candidates: Sequence[Artifact
     of_dataset = [artifact for artifact in stores if artifact.meta.config["dataset"] == dataset]
     fitting = of_dataset if len(of_dataset) == 1 else stores
     return ActivationStore(choose_artifact(stage.root, "activations", None, fitting, key="activations", remedy=""))
+
+
+def _of_store(config: CausalEvalConfig, candidates: Sequence[Artifact], store: ActivationStore) -> list[Artifact]:
+    """The operators of a store; StrataError if the user has named one of another, whose text is not known here."""
+    fitting = [artifact for artifact in candidates if _store_parent(artifact) == store.artifact.parent]
+    others = [artifact for artifact in candidates if artifact not in fitting]
+    if config.operators is not None and others:
+        raise StrataError(
+            f"{others[0].path} was fitted on {_store_parent(others[0]).name}, not on {store.path.name}: name operators "
+            "of one store"
+        )
+    return fitting
 
 
 def _store_parent(operators: Artifact) -> Parent:
