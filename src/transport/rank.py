@@ -8,7 +8,7 @@ canonical correlations); *raw*, errors as they are, so directions count by their
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -207,9 +207,9 @@ class MatchedRank:
 
     canonical: correlations of the training rows, with their in-sample ceiling. correlations: of the same directions on
     the held-out rows. r2: on the held-out rows about the training means, by family and metric. ceiling: by metric, on
-    the same rows: the directions of the reduced-rank regression that is optimal in it, each scaled at its best for
-    those rows; in the whitened metric sum_{i<=r} rho_i |rho_i| w_i / sum w, rho the held-out correlations (for alpha
-    = 0) and w the held-out variances in units of training.
+    the same rows: the directions of the least-squares reduced-rank regression that is optimal in it, each scaled at its
+    best for those rows; in the whitened metric sum_{i<=r} rho_i |rho_i| w_i / sum w, rho the held-out correlations and
+    w the held-out variances in units of training. A map of other directions can reach more where rows are few.
     """
 
     canonical: CanonicalCorrelations
@@ -218,6 +218,12 @@ class MatchedRank:
     ceiling: Mapping[Metric, Float[Tensor, "d"]]
     alpha: float
     n_held_out: int
+
+    def without_directions(self) -> "MatchedRank":
+        """The same with empty directions, which of many wide pairs would fill the memory."""
+        found = self.canonical
+        empty = (found.source_directions[:, :0].clone(), found.target_directions[:, :0].clone())
+        return replace(self, canonical=replace(found, source_directions=empty[0], target_directions=empty[1]))
 
     def efficiency(self, family: Family, metric: Metric) -> Float[Tensor, "d"]:
         """R2 over the ceiling, same rows and metric; NaN where the ceiling is not above 0."""
@@ -229,7 +235,8 @@ class MatchedRank:
 class RankFamilies:
     """Maps of every rank that some training rows decide; `match` scores them on others, by families and metrics.
 
-    whitening: of the target. alpha: penalty of the reduced-rank regressions.
+    whitening: of the target. alpha: penalty of the reduced-rank regressions. ceiling_factors: by metric, the directions
+    of the ceiling, which has no penalty, so that it is one and the same for all operators of a pair.
     """
 
     source: HookPoint
@@ -238,6 +245,7 @@ class RankFamilies:
     canonical: CanonicalCorrelations
     whitening: Whitening
     factors: Mapping[Family, RankFactors]
+    ceiling_factors: Mapping[Metric, RankFactors]
     alpha: float
 
     @property
@@ -252,11 +260,15 @@ class RankFamilies:
             scores: dict[Family, dict[Metric, Expansion]] = {
                 family: rows.scores(factors, self.whitening) for family, factors in self.factors.items()
             }
+            ceiling: dict[Metric, Tensor] = {
+                metric: rows.scores(factors, self.whitening)[metric].ceiling(self.d)
+                for metric, factors in self.ceiling_factors.items()
+            }
         return MatchedRank(
             canonical=self.canonical,
             correlations=held_out_correlations(self.canonical, self.train, held_out, self.source, self.target),
             r2={family: {metric: score.r2(self.d) for metric, score in scores[family].items()} for family in scores},
-            ceiling={metric: scores[family][metric].ceiling(self.d) for metric, family in OPTIMAL.items()},
+            ceiling=ceiling,
             alpha=self.alpha,
             n_held_out=held_out.n,
         )
@@ -279,17 +291,20 @@ def rank_families(
     with exact_products():
         of_source, of_target = (Whitening.of(train, h, floor) for h in (source, target))
         canonical = correlate(train, source, target, of_source, of_target)
-        root = _source_root(train, source, alpha, floor, of_source)
-        crossed = root.T @ train.scatter(source, target)
+        sxy = train.scatter(source, target)
         # without a penalty the canonical directions are the factors: one decomposition less
-        whitened = _reduced_rank(crossed, root, of_target) if alpha else _of_canonical(canonical, train, target)
-        factors: dict[Family, RankFactors] = {
-            "reduced_rank_whitened": whitened,
-            "reduced_rank_raw": _reduced_rank(crossed, root, None),
+        unpenalised: dict[Metric, RankFactors] = {
+            "whitened": _of_canonical(canonical, train, target),
+            "raw": _reduced_rank(of_source.into.T @ sxy, of_source.into, None),
         }
+        factors: dict[Family, RankFactors] = {OPTIMAL[metric]: unpenalised[metric] for metric in METRICS}
+        if alpha:
+            root = _source_root(train, source, alpha, floor)
+            factors["reduced_rank_whitened"] = _reduced_rank(root.T @ sxy, root, of_target)
+            factors["reduced_rank_raw"] = _reduced_rank(root.T @ sxy, root, None)
         if weight is not None:
-            factors["truncated_svd"] = truncated_svd_factors(weight.to(root))
-    return RankFamilies(source, target, train, canonical, of_target, factors, alpha)
+            factors["truncated_svd"] = truncated_svd_factors(weight.to(sxy))
+    return RankFamilies(source, target, train, canonical, of_target, factors, unpenalised, alpha)
 
 
 def match_ranks(
