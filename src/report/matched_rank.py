@@ -16,7 +16,8 @@ from src.report.tables import Cell, Table
 from src.transport.bootstrap import Band
 from src.transport.matched_rank import PairRanks
 from src.transport.pairs import LayerPair
-from src.transport.rank import METRICS, OPTIMAL, Family, Metric
+from src.transport.rank import OPTIMAL, Family
+from src.transport.rank_factors import METRICS, Metric
 
 Ranks = Mapping[LayerPair, PairRanks]
 

@@ -18,7 +18,8 @@ from src.errors import StrataError
 from src.transport.bootstrap import Band, DocumentBootstrap
 from src.transport.canonical import Whitening, padded
 from src.transport.pairs import LayerPair
-from src.transport.rank import METRICS, OPTIMAL, Family, Metric, RankFactors, RankFamilies
+from src.transport.rank import OPTIMAL, Family, RankFamilies
+from src.transport.rank_factors import METRICS, Metric, RankFactors
 
 # In these metrics the factors of a family are orthogonal: G is diagonal.
 _ORTHOGONAL = {*((family, metric) for metric, family in OPTIMAL.items()), ("truncated_svd", "raw")}

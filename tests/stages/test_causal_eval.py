@@ -259,6 +259,8 @@ def test_baselines_need_no_operator(project, tmp_path):
     made = run("causal_eval", *words, "interventions=[zero,identity]", artifacts=bare)
     assert {(it["L"], it["k"]) for it in records(made)} == {(0, 1), (0, 2), (1, 1)}
     assert all(abs(it["nll_change"]) < 1e-5 for it in records(made) if it["intervention"] == "identity")
+    with pytest.raises(StrataError, match=r"position_offsets=all means those of the operators"):
+        run("causal_eval", *words, "causal_eval.position_offsets=all", "interventions=[zero]", artifacts=bare)
     with pytest.raises(StrataError, match=r"no operators that fit .*interventions=\[identity,resample,zero\]"):
         run("causal_eval", *words, artifacts=bare)
     with pytest.raises(StrataError, match=r"layer 2 is out of range|leads to layer 3"):
@@ -437,3 +439,11 @@ def test_predictions_from_another_token_are_written_where_both_may_be(fresh):
         run("causal_eval", *words, "causal_eval.position_offsets=1", "causal_eval.js=[[1]]", artifacts=fresh)
     with pytest.raises(StrataError, match=r"causal_eval.position_offsets: no operator has offset 3 \(there: 0, 1\)"):
         run("causal_eval", *words, "causal_eval.position_offsets=3", artifacts=fresh)
+
+
+def test_operators_of_other_rows_have_no_mean_in_common(fresh):
+    pair = ("experiment.L=0", "experiment.k=1", *RIDGE, "seed=7", "name=other_split")
+    run("train_transport_operators", *pair, dataset="text.jsonl", artifacts=fresh)
+    words = ("causal_eval.L=0", "causal_eval.k=1", "causal_eval.js=[[3]]", "operators=[ridge,other_split]")
+    with pytest.raises(StrataError, match=r"other_split, ridge were fitted on other rows .*a run of its own"):
+        run("causal_eval", *words, artifacts=fresh)

@@ -7,7 +7,8 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from src.errors import StrataError
 from src.transport.canonical import Whitening
-from src.transport.rank import METRICS, match_ranks, reduced_rank_factors, truncated_svd_factors
+from src.transport.rank import match_ranks
+from src.transport.rank_factors import METRICS, reduced_rank_factors, truncated_svd_factors
 from tests.fixtures.planted_transport import X, Y, mixing, moments_of, outliers
 
 OPTIMAL = {"whitened": "reduced_rank_whitened", "raw": "reduced_rank_raw"}

@@ -8,8 +8,9 @@ from src.activations.passes import Rows
 from src.errors import StrataError
 from src.transport.bootstrap import DocumentBootstrap
 from src.transport.pairs import LayerPair
-from src.transport.rank import METRICS, match_ranks, rank_families
+from src.transport.rank import match_ranks, rank_families
 from src.transport.rank_bootstrap import bootstrap_ranks, rank_blocks
+from src.transport.rank_factors import METRICS
 from tests.fixtures.planted_transport import X, Y, mixing, moments_of
 
 CPU = torch.device("cpu")
