@@ -129,7 +129,7 @@ def label(*parts: str) -> str:
 
     Words of which nothing is left are passed over, and no word keeps more than its last 40 characters.
     """
-    words = [re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-._")[-_LABEL_WORD:].strip("-._") for part in parts]
+    words = [re.sub(r"[^A-Za-z0-9._+]+", "-", part).strip("-._")[-_LABEL_WORD:].strip("-._") for part in parts]
     return "-".join(filter(None, words)) or "unnamed"
 
 

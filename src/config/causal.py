@@ -1,6 +1,6 @@
 """The config of causal_eval.py: its keys, their types and limits, and what --help says of them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -95,6 +95,12 @@ class CausalEvalConfig(StageConfig):
         description="sequences times conditions in one pass over the layers after an edit; null = suits the device"
     )
     bootstrap: int = Field(ge=100, description="replicates of the bootstrap over documents behind each 95 % interval")
+
+    @field_validator("interventions", mode="before")
+    @classmethod
+    def _null_is_a_name(cls, names: Any) -> Any:
+        """YAML reads the name `null` as nothing."""
+        return ["null" if name is None else name for name in names] if isinstance(names, list) else names
 
     @property
     def wanted(self) -> tuple[InterventionName, ...]:

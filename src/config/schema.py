@@ -65,7 +65,9 @@ def _explain(key: str, problem: Mapping[str, Any], known: Mapping[str, "KeyInfo"
     if _is_type_problem(problem) or problem["type"] == "too_short":
         return f"{key}: {_shown(problem['input'])} is not allowed; {_allowed(known.get(key))}"
     reason = problem["msg"].removeprefix("Value error, ")
-    # what several keys at the top are wrong about together has no key of its own
+    # what several keys are wrong about together has no key of its own, or that of their section
+    if isinstance(problem["input"], Mapping):
+        return f"{key}: {reason}" if key else reason
     return f"{key}: {_shown(problem['input'])} is not allowed: {reason}" if key else reason
 
 

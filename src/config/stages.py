@@ -189,6 +189,8 @@ class TransportConfig(StageConfig):
             raise ValueError(f"normalize=true means nothing to method={self.method}: leave it out")
         if self.target == "delta" and self.method not in ("linear", *penalised):
             raise ValueError(f"target=delta means nothing to method={self.method}: leave it out")
+        if self.method not in penalised and (self.regularization or self.alphas):
+            raise ValueError(f"regularization and alphas mean nothing to method={self.method}, which has no penalty")
         for key, value in self.jacobian:
             if value is not None and self.method != "jacobian":
                 raise ValueError(f"jacobian.{key}={value} would be ignored: it needs method=jacobian")

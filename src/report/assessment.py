@@ -48,7 +48,7 @@ class Assessment:
         tables = [of_residual.summary_table(self.residual)] if self.residual else []
         if self.ranks:
             tables += [of_rank.ceiling_table(self.ranks), of_rank.size_table(self.ranks)]
-            tables.append(of_rank.efficiency_table(self.ranks, self.shown_ranks))
+            tables.append(of_rank.rank_table(self.ranks, self.shown_ranks))
         return tables
 
     @property

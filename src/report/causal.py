@@ -11,7 +11,7 @@ from src.report.artifact_report import NamedChart
 from src.report.by_offset import figures_by_offset, offset_text, pair_cells, pair_columns
 from src.report.causal_records import bins, together
 from src.report.evaluation import interval
-from src.report.figures.causal import change_bars, change_lines
+from src.report.figures.causal import NO_OPERATOR, change_bars, change_lines
 from src.report.figures.heatmap import pair_heatmap
 from src.report.records import estimate_fields
 from src.report.tables import Cell, Table
@@ -25,17 +25,18 @@ _MOST_PANELS = 16
 _TRIFLE = 0.01
 
 
-def result_tables(evaluation: CausalEvaluation) -> tuple[list[Table], list[Table]]:
-    """The tables for the terminal, and those for the report page alone."""
+def result_tables(evaluation: CausalEvaluation, what: str) -> tuple[list[Table], list[Table]]:
+    """The tables for the terminal, and those for the report page alone. what: as in `ridge at resid_post`."""
     evaluation = _without_trifles(evaluation)
-    every, proof = condition_table(evaluation, full=True), proof_table(evaluation)
-    if len({result.trial.pair for result in evaluation.results}) > 1:
-        return [pair_table(evaluation)], [every, proof]
-    short = condition_table(evaluation, full=False)
+    every, proof = condition_table(evaluation, what, full=True), proof_table(evaluation)
+    pairs = list(dict.fromkeys(result.trial.pair for result in evaluation.results))
+    if len(pairs) > 1:
+        return [pair_table(evaluation, what)], [every, proof]
+    short = condition_table(evaluation, f"{what}, L = {pairs[0].L}, k = {pairs[0].k}", full=False)
     return ([short], [every, proof]) if len(short.rows) <= LONGEST_SHOWN else ([_pooled(short)], [every, proof])
 
 
-def condition_table(evaluation: CausalEvaluation, *, full: bool) -> Table:
+def condition_table(evaluation: CausalEvaluation, what: str, *, full: bool) -> Table:
     """One row per trial. full: every number with its interval, and the number of sequences and predictions."""
     pairs = list(dict.fromkeys(result.trial.pair for result in evaluation.results))
     several = len(pairs) > 1
@@ -57,7 +58,7 @@ def condition_table(evaluation: CausalEvaluation, *, full: bool) -> Table:
     columns += ["intervention", "positions", "sequences", *(["predictions"] if full else [])]
     columns += ["Δ all", "Δ affected", "KL", "agreement", *(f"vs {name}" for name in references)]
     title = "Every condition" if full else "What interventions do to predictions"
-    return Table(title, columns, rows, _caption(evaluation))
+    return Table(title, columns, rows, _caption(evaluation, what))
 
 
 def _shown(estimate: Estimate, full: bool) -> Cell:
@@ -70,9 +71,9 @@ def _pooled(table: Table) -> Table:
     return Table(table.title, table.columns, rows or table.rows, table.caption)
 
 
-def _caption(evaluation: CausalEvaluation) -> str:
+def _caption(evaluation: CausalEvaluation, what: str) -> str:
     return (
-        f"Clean log-perplexity {evaluation.clean_nll.value:.4f} [{evaluation.clean_nll.low:.4f}, "
+        f"{what}. Clean log-perplexity {evaluation.clean_nll.value:.4f} [{evaluation.clean_nll.low:.4f}, "
         f"{evaluation.clean_nll.high:.4f}] nats per token, {evaluation.n_sequences:,} sequences. Δ: change of log-"
         "perplexity; all: over all predictions; affected: over those that the edit can change, from the first edited "
         "token on, as are KL from the clean distribution and top-1 agreement with it. vs zero, vs mean: recovered "
@@ -81,7 +82,7 @@ def _caption(evaluation: CausalEvaluation) -> str:
     )
 
 
-def pair_table(evaluation: CausalEvaluation) -> Table:
+def pair_table(evaluation: CausalEvaluation, what: str) -> Table:
     """One row per pair: the change of each intervention, all positions pooled, and what transport recovers."""
     results = {(result.trial.pair, result.trial.label): result for result in together(evaluation)}
     labels = list(dict.fromkeys(label for _, label in results))
@@ -106,7 +107,8 @@ def pair_table(evaluation: CausalEvaluation) -> Table:
         rows.append(row)
     of = {label: f"{label}, " if len(judged) > 1 else "" for label in judged}
     columns = [*pair_columns(pairs), *labels, *(f"{of[label]}vs {name}" for label in judged for name in references)]
-    caption = f"Change of log-perplexity over the affected predictions. {_caption(evaluation)}"
+    all_sets = ", all sets of positions pooled" if any(it.trial.positions == POOLED for it in results.values()) else ""
+    caption = f"Change of log-perplexity over the affected predictions{all_sets}. {_caption(evaluation, what)}"
     if judged and references:
         caption += f" Recovered shares are those of {' and '.join(judged)}."
     return Table("What interventions do to predictions", columns, rows, caption)
@@ -240,4 +242,10 @@ def _heatmaps(pooled: Sequence[TrialResult], pairs: Sequence[LayerPair]) -> list
 def _place(result: TrialResult) -> dict[str, Any]:
     pair = result.trial.pair
     name = f"L = {pair.L}, k = {pair.k}{f', {offset_text(pair.offset)}' if pair.offset else ''}"
-    return {"pair": name, "intervention": result.trial.label}
+    trial = result.trial
+    return {
+        "pair": name,
+        "intervention": trial.label,
+        "kind": trial.intervention,
+        "operator": trial.operator or NO_OPERATOR,
+    }

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from src.report.artifact_report import NamedChart
 from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.evaluation import interval
@@ -13,7 +16,8 @@ from src.report.tables import Cell, Table
 from src.transport.bootstrap import Band
 from src.transport.matched_rank import PairRanks
 from src.transport.pairs import LayerPair
-from src.transport.rank import METRICS, OPTIMAL, Family, Metric
+from src.transport.rank import OPTIMAL, Family
+from src.transport.rank_factors import METRICS, Metric
 
 Ranks = Mapping[LayerPair, PairRanks]
 
@@ -25,12 +29,14 @@ CURVES: Mapping[Family, str] = {
 }
 CEILING = "ceiling"
 _TABLED: Mapping[Family, str] = {OPTIMAL["whitened"]: "reduced rank", OPERATOR: "operator, cut"}
+# of the R2 at full rank, for which the rank is told that reaches them
+_SHARES = (0.5, 0.9)
 # more panels than this can't be taken in
 _MOST_PANELS = 12
 
 
 def ceiling_table(ranks: Ranks) -> Table:
-    """One row per pair: the operator (all of it) against the ceiling of linear maps, in both metrics."""
+    """One row per pair: the operator (all of it) against its ceiling, in both metrics."""
     rows, pairs = [], list(ranks)
     for pair, each in ranks.items():
         row = pair_cells(pair, pairs)
@@ -41,8 +47,9 @@ def ceiling_table(ranks: Ranks) -> Table:
     columns = [*pair_columns(pairs), "ceiling", "R²", "efficiency", "raw ceiling", "raw R²", "raw efficiency"]
     caption = (
         f"Operators at full rank on {_rows(ranks)} test tokens, in the whitened metric (every direction of the "
-        "target alike), then in the raw one (by variance). efficiency: R² / ceiling on the same rows; the ceiling "
-        "scales the training directions at their best for these rows. R² is about the training mean. 95 % intervals "
+        "target alike), then in the raw one (by variance). efficiency: R² / ceiling on the same rows. The ceiling: "
+        "the directions of least squares on the training rows, each scaled at its best for these rows; a penalised or "
+        "luckier map can pass it where rows are few. R² is about the training mean. 95 % intervals "
         "from the bootstrap over documents, centred at the estimate."
     )
     return Table("Matched rank: operators against their ceilings", columns, rows, caption)
@@ -82,22 +89,29 @@ def size_table(ranks: Ranks) -> Table:
     return Table("Linear transport subspace", columns, rows, caption)
 
 
-def efficiency_table(ranks: Ranks, shown: Sequence[int]) -> Table:
-    """Two rows per pair: efficiency in the whitened metric at a few ranks, of the best map and of the cut operator."""
+def rank_table(ranks: Ranks, shown: Sequence[int]) -> Table:
+    """Two rows per pair: R2 in the whitened metric at a few ranks, of the best map and of the cut operator."""
     rows: list[list[Cell]] = []
     pairs = list(ranks)
     for pair, each in ranks.items():
         for family, name in _TABLED.items():
-            band = each.bands.efficiency[family]["whitened"]
-            rows.append([*pair_cells(pair, pairs), name, *(float(band.value[rank - 1]) for rank in shown)])
+            r2 = each.bands.r2[family]["whitened"].value
+            row = [*pair_cells(pair, pairs), name, *(float(r2[rank - 1]) for rank in shown)]
+            rows.append([*row, *(_rank_that_reaches(share, r2) for share in _SHARES)])
     caption = (
-        "R² / ceiling in the whitened metric at rank r. reduced rank: the best map of rank r. operator, cut: the "
-        "operator with all but its r largest singular values set to 0, as in the literature; it falls short where the "
-        "basis is wrong, not because less is transported. NaN: the ceiling is not above 0. Intervals, and all other "
-        "ranks, are in matched_rank.parquet."
+        "R² on test tokens in the whitened metric at rank r, and the smallest rank that reaches a share of that at "
+        "full rank. reduced rank: the best map of rank r. operator, cut: the operator with all but its r largest "
+        "singular values set to 0, as in the literature; it falls short where the basis is wrong, not because less is "
+        "transported. Intervals, the raw metric, efficiencies and all other ranks are in matched_rank.parquet."
     )
-    columns = [*pair_columns(pairs), "map", *(f"r = {rank}" for rank in shown)]
-    return Table("Efficiency by rank", columns, rows, caption)
+    columns = [*pair_columns(pairs), "map", *(f"r = {rank}" for rank in shown), *(f"{it:.0%} at" for it in _SHARES)]
+    return Table("R² by rank", columns, rows, caption)
+
+
+def _rank_that_reaches(share: float, r2: Float[Tensor, "d"]) -> int | None:
+    """The smallest rank from which on R2 stays at that share of its last value; None if that is not above 0."""
+    below = (r2 < share * r2[-1]).nonzero()
+    return int(below.max()) + 2 if len(below) and r2[-1] > 0 else 1 if r2[-1] > 0 else None
 
 
 def _rows(ranks: Ranks) -> str:
@@ -130,7 +144,7 @@ def _figures(ranks: Ranks) -> list[NamedChart]:
             "efficiency",
             "Efficiency over (L, k)",
             pair_heatmap(cells, "efficiency", "Efficiency of the operators at full rank", label="R² / ceiling"),
-            "R² over the ceiling of linear maps, both in the whitened metric and on the same test tokens.",
+            "R² over the ceiling (training directions at their best scale), whitened metric, on the same test tokens.",
         ),
         NamedChart(
             "explained_dimensions",

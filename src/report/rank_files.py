@@ -15,7 +15,7 @@ from src.transport.bootstrap import Band
 from src.transport.matched_rank import PairRanks
 from src.transport.pairs import LayerPair
 from src.transport.permutation import SizeTest
-from src.transport.rank import METRICS
+from src.transport.rank_factors import METRICS
 
 
 def rank_summaries(ranks: Ranks, artifacts: Mapping[LayerPair, str]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from src.activations.store import ActivationStore
 from src.artifacts import Artifact, Parent, choose_artifact, list_artifacts, refuse_damaged
@@ -16,7 +17,7 @@ from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import LanguageModel
 from src.stage.context import Stage
-from src.stage.operators import wanted_pairs
+from src.stage.operators import wanted_pairs, without_shifted_rows
 from src.stage.stores import Split, is_of_model, split_store
 from src.transport.pairs import LayerPair, layer_pairs
 from src.transport.saved import SavedOperator, choose_operators, fit_settings, saved_pairs
@@ -63,7 +64,15 @@ class Subjects:
 
     def _subject(self, pair: LayerPair, saved: Mapping[str, SavedOperator], device: torch.device) -> PairSubject:
         operators = {name: each.load().to(device) for name, each in saved.items()}
-        means = {point: mean for each in reversed(list(saved.values())) for point, mean in each.means().items()}
+        means: dict[HookPoint, Tensor] = {}
+        for each in saved.values():
+            for point, mean in each.means().items():
+                if not torch.allclose(mean, means.setdefault(point, mean), rtol=1e-4, atol=1e-6):
+                    names = ", ".join(sorted({other.artifact.path.name for other in saved.values()}))
+                    raise StrataError(
+                        f"{names} were fitted on other rows (split, seed or position offsets), so that mean ablation "
+                        "would not be the same for them: try each in a run of its own"
+                    )
         source, target = pair.source(self.hook), pair.target(self.hook)
         return PairSubject(
             source.at(-pair.offset),
@@ -86,12 +95,16 @@ def find_subjects(config: CausalEvalConfig, stage: Stage, n_layers: Callable[[],
     tried = config.eval_mode == "pretrained"
     keys = config.causal_eval
     if not tried and "mean" not in config.wanted:
-        offsets = 0 if isinstance(keys.position_offsets, str) else keys.position_offsets
-        pairs = layer_pairs(keys.L, keys.k, n_layers(), _KEYS, offsets)
+        if isinstance(keys.position_offsets, str):
+            raise StrataError(
+                "causal_eval.position_offsets=all means those of the operators, and eval_mode=baselines uses none: "
+                "name them"
+            )
+        pairs = layer_pairs(keys.L, keys.k, n_layers(), _KEYS, keys.position_offsets)
         return Subjects({pair: {} for pair in pairs}, tried, config.hook or "resid_post", None, ())
     candidates = _candidates(config, stage)
     store = _store(config, stage, candidates)
-    candidates = [artifact for artifact in candidates if _store_parent(artifact) == store.artifact.parent]
+    candidates = _of_store(config, candidates, store)
     saved = _side_by_side(_pools(config, candidates), config.causal_eval, store.layout.n_layers)
     artifacts = _artifacts(saved)
     if len(hooks := {fit_settings(artifact)["hook"] for artifact in artifacts}) > 1:
@@ -123,6 +136,7 @@ def _candidates(config: CausalEvalConfig, stage: Stage) -> list[Artifact]:
     methods = [config.method] if isinstance(config.method, str) else config.method
     if config.operators is None:
         found = [it for it in list_artifacts(stage.root, "operators") if is_of_model(it, config.model)]
+        found = without_shifted_rows(found, config.causal_eval.position_offsets)
     else:
         names = [config.operators] if isinstance(config.operators, str) else config.operators
         found = [
@@ -173,6 +187,18 @@ def _store(config: CausalEvalConfig, stage: Stage, candidates: Sequence[Artifact
     of_dataset = [artifact for artifact in stores if artifact.meta.config["dataset"] == dataset]
     fitting = of_dataset if len(of_dataset) == 1 else stores
     return ActivationStore(choose_artifact(stage.root, "activations", None, fitting, key="activations", remedy=""))
+
+
+def _of_store(config: CausalEvalConfig, candidates: Sequence[Artifact], store: ActivationStore) -> list[Artifact]:
+    """The operators of a store; StrataError if the user has named one of another, whose text is not known here."""
+    fitting = [artifact for artifact in candidates if _store_parent(artifact) == store.artifact.parent]
+    others = [artifact for artifact in candidates if artifact not in fitting]
+    if config.operators is not None and others:
+        raise StrataError(
+            f"{others[0].path} was fitted on {_store_parent(others[0]).name}, not on {store.path.name}: name operators "
+            "of one store"
+        )
+    return fitting
 
 
 def _store_parent(operators: Artifact) -> Parent:

@@ -76,7 +76,7 @@ def interrupts(name: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        print(f"{name}: interrupted; run the same command again: what is finished is kept", file=sys.stderr)
         sys.exit(_INTERRUPTED)
 
 

@@ -1,10 +1,10 @@
 """The sequences that causal_eval.py evaluates: long enough, and none that anything was fitted on."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int32
 
 from src.activations.splits import document_hashes
 from src.activations.store import ActivationStore
@@ -13,6 +13,7 @@ from src.causal.evaluate import may_be_edited
 from src.causal.positions import Positions, position_text, reached_positions, with_sources
 from src.config.causal import CausalEvalConfig
 from src.errors import StrataError
+from src.models.loading import load_tokenizer
 from src.stage.causal_operators import Subjects
 from src.stage.context import Stage
 from src.stage.sequences import Reading, prepare_table
@@ -48,12 +49,13 @@ def prepare_text(config: CausalEvalConfig, stage: Stage, subjects: Subjects) -> 
     earliest = min(0 if positions is None else positions[0] for positions in wanted)
     # the edited token, and the one that it predicts
     min_tokens = max(keys.min_length or 0, earliest + 2)
-    seen = () if subjects.store is None else tuple(_seen(subjects.store, it, keys.max_length) for it in subjects.splits)
+    seen = () if subjects.store is None else _seen(subjects.store, subjects.splits, config)
     selected_by = {
         "min_tokens": min_tokens,
         "at_most": keys.max_samples,
         "store": None if subjects.store is None else subjects.store.artifact.meta.fingerprint,
         "splits": [split.identity() for split in subjects.splits],
+        "compared_tokens": [each.n_tokens for each in seen],
     }
     reading = Reading(keys.max_length, skip_documents=keys.skip_initial_n_samples_from_dataset)
     selection = Selection(min_tokens, seen, keys.max_samples)
@@ -61,6 +63,12 @@ def prepare_text(config: CausalEvalConfig, stage: Stage, subjects: Subjects) -> 
     table = SequenceTable(artifact.path)
     sequences = table.read(0, table.n_sequences)
     _tell(stage, artifact, subjects, config)
+    if len(sequences) < 2 and "resample" in config.wanted:
+        raise StrataError(
+            f"a single sequence of {config.dataset.dataset_name!r} is left to evaluate, and resampling takes "
+            "activations from another one: choose another dataset=..., earlier positions, or interventions without "
+            "resample"
+        )
     hashes = document_hashes(
         content_hashes((it.token_ids for it in sequences), config.seed), np.array([it.document for it in sequences])
     )
@@ -76,16 +84,22 @@ def prepare_text(config: CausalEvalConfig, stage: Stage, subjects: Subjects) -> 
     return text
 
 
-def _seen(store: ActivationStore, split: Split, max_length: int) -> SeenText:
-    """The train and val share of a store. Sequences of other lengths are compared as far as both go."""
-    fitted_on = split.groups <= split.val
-    sequences = (
-        ids
-        for part in store
-        for index, ids in enumerate(np.split(part.token_ids, part.sequence_start[1:-1]), part.first_sequence)
-        if fitted_on[index]
-    )
-    return SeenText.of(sequences, min(max_length, store.artifact.meta.config["max_length"]))
+def _seen(store: ActivationStore, splits: Sequence[Split], config: CausalEvalConfig) -> tuple[SeenText, ...]:
+    """The train and val share of a store under each split. Sequences of other lengths are compared as far as both go.
+
+    What the tokenizer adds at the end of a sequence stands elsewhere where it is cut off elsewhere: compared is text.
+    """
+    n_added = load_tokenizer(config.model).num_special_tokens_to_add(pair=False)
+    shorter = min(config.causal_eval.max_length, store.artifact.meta.config["max_length"])
+    return tuple(SeenText.of(_fitted_on(store, split), max(1, shorter - n_added)) for split in splits)
+
+
+def _fitted_on(store: ActivationStore, split: Split) -> Iterator[Int32[np.ndarray, "position"]]:
+    is_seen = split.groups <= split.val
+    for part in store:
+        for index, ids in enumerate(np.split(part.token_ids, part.sequence_start[1:-1]), part.first_sequence):
+            if is_seen[index]:
+                yield ids
 
 
 def _tell(stage: Stage, artifact: Artifact, subjects: Subjects, config: CausalEvalConfig) -> None:

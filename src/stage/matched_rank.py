@@ -54,7 +54,9 @@ def match_operators(
             test = rows_by_part(store, points, split.groups, [split.test], split.documents, offsets)
             bands = bootstrap_ranks(families, test, bootstrap, stage.device, advance)
             held_out = moments.subset([split.test])
-            scored |= {pair: (each.match(held_out), bands[pair]) for pair, each in families.items()}
+            scored |= {
+                pair: (each.match(held_out).without_directions(), bands[pair]) for pair, each in families.items()
+            }
 
     def train_rows(points: Sequence[HookPoint]) -> Iterator[Rows]:
         return rows_by_part(store, points, split.groups, split.train, split.documents, offsets)

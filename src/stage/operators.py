@@ -26,6 +26,7 @@ def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> 
         if artifact.meta.parents == [store.artifact.parent]
         and config.method in (None, fit_settings(artifact).get("method"))
     ]
+    candidates = without_shifted_rows(candidates, config.eval.position_offsets)
     if config.operators is not None or not candidates:
         remedy = "fit some with train_transport_operators.py"
         names = config.operators if isinstance(config.operators, list) else [config.operators]
@@ -42,6 +43,16 @@ def find_operators(config: EvalConfig, stage: Stage, store: ActivationStore) -> 
     for artifact in {saved.artifact.path: saved.artifact for saved in found.values()}.values():
         refuse_damaged(artifact, "run its train_transport_operators.py command again, and it is made anew")
     return found
+
+
+def without_shifted_rows(artifacts: list[Artifact], offsets: Offsets | Literal["all"]) -> list[Artifact]:
+    """The artifacts that were fitted on all rows, if offset 0 alone is asked for and there are such; else all.
+
+    Beside other offsets an operator of offset 0 is fitted on fewer rows, and is another one.
+    """
+    if offsets not in (0, [0]):
+        return artifacts
+    return [it for it in artifacts if fit_settings(it)["row_offsets"] == [0]] or artifacts
 
 
 def wanted_pairs(

@@ -103,9 +103,14 @@ def _some(selection: Selection, sequences: Iterable[TokenSequence], dataset: str
     selected = selection.select(sequences)
     first = next(selected, None)
     if first is None and selection.n_seen + selection.n_short:
+        reasons = []
+        if selection.n_seen:
+            reasons.append(f"{selection.n_seen:,} are in the train or val share that something was fitted on")
+        if selection.n_short:
+            longest = f"the longest has {selection.longest}"
+            reasons.append(f"{selection.n_short:,} have fewer than {selection.min_tokens} tokens ({longest})")
         raise StrataError(
-            f"no sequence of {dataset!r} is left to evaluate: {selection.n_seen:,} are in the train or val share that "
-            f"something was fitted on, and {selection.n_short:,} have fewer than {selection.min_tokens} tokens (the "
-            f"longest has {selection.longest}); choose another dataset=..., earlier positions, or a smaller min_length"
+            f"no sequence of {dataset!r} is left to evaluate: {', and '.join(reasons)}; choose another dataset=..., "
+            "earlier positions, or a smaller min_length"
         )
     return chain([] if first is None else [first], selected)

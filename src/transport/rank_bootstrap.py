@@ -18,14 +18,15 @@ from src.errors import StrataError
 from src.transport.bootstrap import Band, DocumentBootstrap
 from src.transport.canonical import Whitening, padded
 from src.transport.pairs import LayerPair
-from src.transport.rank import METRICS, OPTIMAL, Family, Metric, RankFactors, RankFamilies
+from src.transport.rank import OPTIMAL, Family, RankFamilies
+from src.transport.rank_factors import METRICS, Metric, RankFactors
 
 # In these metrics the factors of a family are orthogonal: G is diagonal.
 _ORTHOGONAL = {*((family, metric) for metric, family in OPTIMAL.items()), ("truncated_svd", "raw")}
-# Square matrices of a pair: per family its left factors, per family and metric its right ones, and G three times.
-_MATRICES = 12
-# Numbers that are summed per document and rank: the two terms of optimal families, one for any other.
-_SUMS = 8
+# Square matrices of a pair: left factors of families and ceilings, their right ones per metric, and G three times.
+_MATRICES = 16
+# Numbers that are summed per document and rank: two for a ceiling, one for any other map and metric.
+_SUMS = 10
 _BLOCK_ROWS = 512
 # For the factors and sums of the pairs that share a pass over the test share.
 MEMORY_BYTES = 4 * 2**30
@@ -88,14 +89,26 @@ class _PairSums:
         train = families.train
         self._mean_x, self._mean_y = (train.mean(h).to(device) for h in (families.source, families.target))
         self._into: dict[Metric, Tensor | None] = {"whitened": families.whitening.into.to(device), "raw": None}
-        self._terms: dict[tuple[Family, Metric], _Terms] = {
-            (family, metric): _Terms(factors, family, metric, families.whitening, replicates, device)
-            for family, factors in families.factors.items()
-            for metric in METRICS
-        }
-        self._left: dict[Family, Tensor] = {
-            family: factors.left.to(device) for family, factors in families.factors.items()
-        }
+        maps: dict[str, RankFactors] = {family: factors for family, factors in families.factors.items()}
+        # without a penalty the directions of the ceiling are those of a family
+        self._ceiling: dict[Metric, str] = {}
+        for metric, factors in families.ceiling_factors.items():
+            self._ceiling[metric] = OPTIMAL[metric]
+            if factors is not maps[OPTIMAL[metric]]:
+                self._ceiling[metric] = f"ceiling, {metric}"
+                maps[self._ceiling[metric]] = factors
+        self._terms: dict[tuple[str, Metric], _Terms] = {}
+        for name, factors in maps.items():
+            for metric in METRICS:
+                is_ceiling = self._ceiling[metric] == name
+                if is_ceiling or name in families.factors:
+                    whitening = families.whitening if metric == "whitened" else None
+                    is_orthogonal = is_ceiling or (name, metric) in _ORTHOGONAL
+                    self._terms[name, metric] = _Terms(
+                        factors, whitening, replicates, device, is_orthogonal=is_orthogonal, is_ceiling=is_ceiling
+                    )
+        self._families = tuple(families.factors)
+        self._left = {name: factors.left.to(device) for name, factors in maps.items()}
         self._total = torch.zeros(replicates + 1, len(METRICS), dtype=torch.float64, device=device)
 
     def add(
@@ -114,11 +127,11 @@ class _PairSums:
             in_metric = {metric: v if into is None else v @ into for metric, into in self._into.items()}
             squares = torch.stack([in_metric[metric].square().sum(1) for metric in METRICS], 1)
             total.index_add_(0, place, squares)
-            for family, left in self._left.items():
+            for name, left in self._left.items():
                 z = u @ left
                 for metric in METRICS:
-                    key = family, metric
-                    per_document[key].index_add_(0, place, self._terms[key](z, in_metric[metric]))
+                    if (terms := self._terms.get((name, metric))) is not None:
+                        per_document[name, metric].index_add_(0, place, terms(z, in_metric[metric]))
         self._total += weights @ total
         for key, terms in self._terms.items():
             terms.sums.flatten(1).addmm_(weights, per_document[key].flatten(1))
@@ -128,18 +141,18 @@ class _PairSums:
         if not bool((self._total[0] > 0).all()):
             raise StrataError(f"{self._target} does not vary among the held-out rows: hold out more sequences")
         total = {metric: self._total[:, place, None] for place, metric in enumerate(METRICS)}
-        curves = {key: self._curve(terms.gains() / total[key[1]]) for key, terms in self._terms.items()}
         ceilings: dict[Metric, Tensor] = {
-            metric: self._curve(self._terms[family, metric].best_gains() / total[metric])
-            for metric, family in OPTIMAL.items()
+            metric: self._curve(self._terms[name, metric].best_gains() / total[metric])
+            for metric, name in self._ceiling.items()
         }
-        r2: dict[Family, dict[Metric, Band]] = {}
-        efficiency: dict[Family, dict[Metric, Band]] = {}
-        for (family, metric), curve in curves.items():
-            ceiling = ceilings[metric]
-            r2.setdefault(family, {})[metric] = Band.of(curve)
-            reached = torch.where(ceiling > 0, curve / ceiling, float("nan"))
-            efficiency.setdefault(family, {})[metric] = Band.of(reached, centred=True)
+        r2: dict[Family, dict[Metric, Band]] = {family: {} for family in self._families}
+        efficiency: dict[Family, dict[Metric, Band]] = {family: {} for family in self._families}
+        for family in self._families:
+            for metric, ceiling in ceilings.items():
+                curve = self._curve(self._terms[family, metric].gains() / total[metric])
+                r2[family][metric] = Band.of(curve)
+                reached = torch.where(ceiling > 0, curve / ceiling, float("nan"))
+                efficiency[family][metric] = Band.of(reached, centred=True)
         return RankBands(r2, {metric: Band.of(curve, centred=True) for metric, curve in ceilings.items()}, efficiency)
 
     def _curve(self, gains: Float[Tensor, "replicate factor"]) -> Float[Tensor, "replicate d"]:
@@ -148,40 +161,40 @@ class _PairSums:
 
 
 class _Terms:
-    """What every factor of a family adds in a metric, per row, and its weighted sums.
+    """What every factor of a map adds in a metric, per row, and its weighted sums.
 
-    For the family that is optimal in the metric, z c and z^2 G are kept apart: the ceiling needs both.
+    whitening: None = the raw metric. For the directions of a ceiling, z c and z^2 G are kept apart: it needs both.
     """
 
     def __init__(
         self,
         factors: RankFactors,
-        family: Family,
-        metric: Metric,
-        whitening: Whitening,
+        whitening: Whitening | None,
         replicates: int,
         device: torch.device,
+        *,
+        is_orthogonal: bool,
+        is_ceiling: bool,
     ) -> None:
-        right = (whitening.into.T @ factors.right if metric == "whitened" else factors.right).to(device)
-        self._right, self._is_optimal = right, OPTIMAL[metric] == family
+        right = (factors.right if whitening is None else whitening.into.T @ factors.right).to(device)
+        self._right, self._is_ceiling = right, is_ceiling
         self._square = right.square().sum(0)
-        gram = None if (family, metric) in _ORTHOGONAL else (right.T @ right).tril(-1)
-        self._earlier = None if gram is None else 2 * gram.T
-        self.shape = (2 if self._is_optimal else 1, right.shape[1])
+        self._earlier = None if is_orthogonal else 2 * (right.T @ right).tril(-1).T
+        self.shape = (2 if is_ceiling else 1, right.shape[1])
         self.sums = torch.zeros(replicates + 1, *self.shape, dtype=torch.float64, device=device)
 
     def __call__(
         self, z: Float[Tensor, "row factor"], y: Float[Tensor, "row d_out"]
     ) -> Float[Tensor, "row term factor"]:
         linear, quadratic = z * (y @ self._right), z.square() * self._square
-        if self._is_optimal:
+        if self._is_ceiling:
             return torch.stack((linear, quadratic), 1)
         gain = 2 * linear - quadratic
         return (gain if self._earlier is None else gain - z * (z @ self._earlier))[:, None]
 
     def gains(self) -> Float[Tensor, "replicate factor"]:
         """By how much each factor lowers the squared error."""
-        return 2 * self.sums[:, 0] - self.sums[:, 1] if self._is_optimal else self.sums[:, 0]
+        return 2 * self.sums[:, 0] - self.sums[:, 1] if self._is_ceiling else self.sums[:, 0]
 
     def best_gains(self) -> Float[Tensor, "replicate factor"]:
         """The same if each factor were scaled at its best for the rows; one of the wrong sign counts against it."""

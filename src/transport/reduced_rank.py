@@ -23,7 +23,8 @@ from src.transport.affine import (
 )
 from src.transport.metrics import CONSTANT_TOLERANCE, constant_dimensions
 from src.transport.preprocessing import RAW, Prepared, Preprocessing
-from src.transport.rank import Expansion, Metric, RankFactors, ReducedRankRegression
+from src.transport.rank import Expansion
+from src.transport.rank_factors import Metric, RankFactors, ReducedRankRegression
 from src.transport.solvers import RidgeAlphas
 
 

@@ -162,6 +162,12 @@ def _refuse_mixture(artifacts: Sequence[Artifact]) -> None:
     differing = [key for key in keys if any(each.get(key) != settings[0].get(key) for each in settings)]
     if not differing:
         return
+    if "method" in differing:  # each has keys of its own: what differs within a method is told, and no more
+        of_method = [
+            [each for each in settings if each["method"] == name] for name in {it["method"] for it in settings}
+        ]
+        within = {key for key in keys for alike in of_method if any(it.get(key) != alike[0].get(key) for it in alike)}
+        differing = ["method", *(key for key in differing if key in within)]
     names: dict[str, list[str]] = {}
     for artifact, each in zip(artifacts, settings, strict=True):
         told = ", ".join(f"{key}={json.dumps(each[key])}" for key in differing if key in each)

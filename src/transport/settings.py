@@ -8,7 +8,7 @@ from src.config.stages import AlphaUnit, JacobianConfig, Method, TransportConfig
 from src.errors import StrataError
 from src.transport.affine import Scoring
 from src.transport.preprocessing import Preprocessing, Target
-from src.transport.rank import Metric
+from src.transport.rank_factors import Metric
 
 _RIDGE_GRID = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _ABSOLUTE_RIDGE_GRID = (0.1, 1.0, 10.0, 100.0, 1000.0, 2000.0, 5000.0, 10_000.0)

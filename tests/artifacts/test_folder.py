@@ -338,6 +338,7 @@ def test_labels_hold_only_what_a_path_can():
     assert label("google/gemma-2-2b", "wiki text/é") == "google-gemma-2-2b-wiki-text"
     assert label(".", "модель") == "unnamed"
     assert label("a" * 300, "b") == "a" * 40 + "-b"
+    assert label("L0_k1_j+1") != label("L0_k1_j-1")
 
 
 def test_a_shared_folder_is_gone_on_with_but_never_mixed(tmp_path):

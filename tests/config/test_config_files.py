@@ -129,6 +129,8 @@ def test_the_order_of_positions_and_interventions_does_not_matter():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["method=linear", "alphas=[3]"], r"^regularization and alphas mean nothing to method=linear"),
+        (["method=jacobian", "regularization=3"], r"^regularization and alphas mean nothing to method=jacobian"),
         (["method=procrustes", "normalize=true"], r"^normalize=true means nothing to method=procrustes"),
         (["method=identity", "target=delta"], r"^target=delta means nothing to method=identity"),
         (["method=lasso", "alpha_per_output=true"], r"^alpha_per_output=true needs method=ridge and auto_tune=true"),
@@ -187,3 +189,13 @@ def test_the_order_of_hooks_does_not_matter():
         for hooks in ("[resid_post,mlp_out,resid_pre]", "[mlp_out,resid_pre,resid_post,mlp_out]")
     )
     assert one.hooks == other.hooks == ["resid_pre", "mlp_out", "resid_post"]
+
+
+def test_the_intervention_null_may_be_written_as_yaml_reads_it():
+    config = checked("causal_eval", "interventions=[null,zero]")
+    assert config.wanted == ("null", "zero")
+
+
+def test_what_keys_of_a_section_are_wrong_about_together_is_told_without_the_section():
+    with pytest.raises(StrataError, match=r"^causal_eval: position 400 is beyond max_length=256"):
+        checked("causal_eval", "causal_eval.js=[[10],[400]]")

@@ -39,7 +39,8 @@ def evaluation(harm_of_far: float, distances=(0.2, 0.1)) -> CausalEvaluation:
 
 
 def shares(made: CausalEvaluation) -> list:
-    (table,), _ = result_tables(made)
+    (table,), _ = result_tables(made, "ridge at resid_post")
+    assert "predictions. ridge at resid_post. Clean" in table.caption
     return [row[list(table.columns).index("vs mean")] for row in table.rows]
 
 

@@ -75,8 +75,9 @@ def test_the_terminal_aligns_numbers_and_prints_markup_as_it_is():
     assert "from [1, 2]" in lines
 
 
-@pytest.mark.parametrize("width", [40, 80, 100])
+@pytest.mark.parametrize("width", [40, 80, 100, 400])
 def test_no_terminal_is_too_narrow_for_a_number(width):
+    """Where there is no room for it beside its number, an interval stands below."""
     estimate = {"value": 0.8243, "low": 0.8194, "high": 0.8291}
     columns = ["L", "k", "R2", "skill", "cosine", "shift vw", "identity vw", "mean vw", "note"]
     row = [11, 12, estimate, estimate, 0.9323, 0.8274, 0.7227, -0.0005767, "word " * 40]
@@ -86,8 +87,10 @@ def test_no_terminal_is_too_narrow_for_a_number(width):
     header, _, first, *folded = output.getvalue().splitlines()[1:]
     assert header.split("  ")[0] == " L"
     assert all(name in header for name in columns)
-    numbers = first.partition("word")[0].split()
-    interval = ["0.8243", "[0.8194,", "0.8291]"]
-    assert numbers == ["11", "12", *interval, *interval, "0.9323", "0.8274", "0.7227", "-0.0005767"]
+    numbers, below = (line.partition("word")[0].split() for line in (first, folded[0]))
+    interval = ["[0.8194,", "0.8291]"]
+    beside = interval if width == 400 else []
+    assert numbers == ["11", "12", *2 * ["0.8243", *beside], "0.9323", "0.8274", "0.7227", "-0.0005767"]
+    assert below == ([] if width == 400 else 2 * interval)
     assert first.count("word") + sum(line.count("word") for line in folded) == 40
     assert len(folded) > 2

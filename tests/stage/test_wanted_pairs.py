@@ -1,9 +1,11 @@
 """Which operators a stage takes: pairs that are named, or whatever there are."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from src.errors import StrataError
-from src.stage.operators import wanted_pairs
+from src.stage.operators import wanted_pairs, without_shifted_rows
 from src.transport.pairs import LayerPair
 
 THERE = [LayerPair(0, 1), LayerPair(0, 2), LayerPair(2, 1), LayerPair(0, 1, 1)]
@@ -43,3 +45,10 @@ def test_all_stands_for_what_there_is(layers, leaps, offsets, expected):
 def test_what_there_is_none_of_is_told(layers, leaps, offsets, message):
     with pytest.raises(StrataError, match=message):
         wanted_pairs(layers, leaps, offsets, THERE, 5, KEYS)
+
+
+def test_where_offset_0_alone_is_wanted_operators_of_all_rows_come_first():
+    every, fewer = (SimpleNamespace(meta=SimpleNamespace(identity={"row_offsets": it})) for it in ([0], [-1, 0, 1]))
+    assert without_shifted_rows([every, fewer], 0) == [every]  # type: ignore[list-item]
+    assert without_shifted_rows([every, fewer], "all") == [every, fewer]  # type: ignore[list-item]
+    assert without_shifted_rows([fewer], [0]) == [fewer]  # type: ignore[list-item]

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import processors
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -22,7 +23,7 @@ from src.errors import NotApplicableError, StrataError
 from src.report.artifact_report import read_report
 from src.stage.entry import compose, run_stage
 from tests.fixtures.tiny_models import D_MODEL, tiny_model
-from tests.fixtures.tiny_project import SPECIALS, make_project
+from tests.fixtures.tiny_project import SPECIALS, make_project, tiny_tokenizer, write_text
 
 STAGES = {
     "collect_activations": (collect_activations.run, CollectConfig),
@@ -71,9 +72,10 @@ def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run("collect_activations", "num_tokens=null", "storage_dtype=float32", dataset="text.jsonl")
-        pairs = ("experiment.L=all", "experiment.k=all", *RIDGE)
-        run("train_transport_operators", *pairs, "name=ridge", dataset="text.jsonl")
-        run("train_transport_operators", *pairs, "name=turned", "method=procrustes", dataset="text.jsonl")
+        pairs = ("experiment.L=all", "experiment.k=all")
+        run("train_transport_operators", *pairs, *RIDGE, "name=ridge", dataset="text.jsonl")
+        turned = ("cv_folds=2", "name=turned", "method=procrustes")
+        run("train_transport_operators", *pairs, *turned, dataset="text.jsonl")
     return folder
 
 
@@ -138,9 +140,7 @@ def test_positions_that_no_sequence_reaches_are_named(project, planted, capsys):
     caught = capsys.readouterr()
     assert "positions 40 are not edited: no sequence has a token there that may be edited, and another" in caught.err
     assert "the longest has 21 tokens" in caught.err
-    with pytest.raises(
-        StrataError, match=r"no sequence of 'heldout.jsonl' is left to evaluate: 0 are in .*, and 24 have "
-    ):
+    with pytest.raises(StrataError, match=r"no sequence of 'heldout.jsonl' is left to evaluate: 24 have "):
         run("causal_eval", "operators=ridge", "causal_eval.L=0", "causal_eval.js=[[40]]")
     # position 0 is BOS, which operators have not seen
     with pytest.raises(StrataError, match=r"causal_eval.js: of positions 0 none is left: .*edit_bos=true"):
@@ -216,6 +216,24 @@ def test_several_methods_stand_side_by_side_when_they_are_asked_for(project):
         run("causal_eval", *words, "operators=turned", "method=ridge")
 
 
+def test_named_operators_of_another_store_are_not_dropped_in_silence(fresh, tmp_path):
+    write_text(tmp_path / "other.jsonl", 30, 20, seed=1)
+    other = str(tmp_path / "other.jsonl")
+    # `fresh` shares its store's folder with other tests: a second store goes into a folder of its own
+    stores = Path(fresh) / "activations"
+    shared = stores.resolve()
+    stores.unlink()
+    stores.mkdir()
+    for store in shared.iterdir():
+        (stores / store.name).symlink_to(store)
+    run("collect_activations", "num_tokens=null", dataset=other, artifacts=fresh)
+    pair = ("experiment.L=0", "experiment.k=1", "cv_folds=2", "method=procrustes", "name=elsewhere")
+    run("train_transport_operators", *pair, dataset=other, artifacts=fresh)
+    words = ("causal_eval.L=0", "causal_eval.k=1", "operators=[ridge,elsewhere]", "interventions=[transport]")
+    with pytest.raises(StrataError, match=r"elsewhere was fitted on .*other.jsonl.*, not on tiny-text.jsonl"):
+        run("causal_eval", *words, dataset="text.jsonl", artifacts=fresh)
+
+
 def test_operators_of_one_method_are_told_apart_by_what_differs(fresh):
     pair = ("experiment.L=0", "experiment.k=1")
     run(
@@ -241,6 +259,8 @@ def test_baselines_need_no_operator(project, tmp_path):
     made = run("causal_eval", *words, "interventions=[zero,identity]", artifacts=bare)
     assert {(it["L"], it["k"]) for it in records(made)} == {(0, 1), (0, 2), (1, 1)}
     assert all(abs(it["nll_change"]) < 1e-5 for it in records(made) if it["intervention"] == "identity")
+    with pytest.raises(StrataError, match=r"position_offsets=all means those of the operators"):
+        run("causal_eval", *words, "causal_eval.position_offsets=all", "interventions=[zero]", artifacts=bare)
     with pytest.raises(StrataError, match=r"no operators that fit .*interventions=\[identity,resample,zero\]"):
         run("causal_eval", *words, artifacts=bare)
     with pytest.raises(StrataError, match=r"layer 2 is out of range|leads to layer 3"):
@@ -280,8 +300,32 @@ def test_nothing_is_scored_that_was_fitted_on(project, capsys, max_length):
     assert len(sequences) >= len(fresh)
 
 
+@pytest.mark.parametrize("max_length", [8, 16, 32])
+def test_what_was_fitted_on_is_known_where_sequences_end_with_eos_elsewhere(tmp_path, monkeypatch, max_length):
+    make_project(tmp_path, n_documents=40, longest=40)
+    tokenizer = tiny_tokenizer()
+    ends = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)])
+    tokenizer.backend_tokenizer.post_processor = ends
+    tokenizer.save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("src.report.charts.draw_png", lambda _: b"\x89PNG\r\n\x1a\n" + bytes(24))
+    run("collect_activations", "num_tokens=null", "max_length=16", dataset="text.jsonl")
+    run("train_transport_operators", "experiment.L=0", "experiment.k=1", *RIDGE, dataset="text.jsonl")
+    words = ("causal_eval.L=0", "interventions=[zero]", f"causal_eval.max_length={max_length}")
+    made = run("causal_eval", *words, dataset="text.jsonl")
+    documents = pq.read_table(made.path / "clean_tokens.parquet", columns=["sequence"]).column(0).unique()
+    assert 1 <= len(documents) <= 0.2 * 40
+
+
 def _sequences(part) -> list:
     return [part.token_ids[a:b].tolist() for a, b in pairwise(part.sequence_start.tolist())]
+
+
+def test_resampling_needs_a_second_sequence(project):
+    words = ("operators=ridge", "causal_eval.L=0", "causal_eval.skip_initial_n_samples_from_dataset=23")
+    with pytest.raises(StrataError, match=r"a single sequence of 'heldout.jsonl' is left .*without resample"):
+        run("causal_eval", *words)
+    assert {it["n_sequences"] for it in records(run("causal_eval", *words, "interventions=[zero]"))} == {1}
 
 
 def test_max_samples_counts_those_that_are_left(project):
@@ -395,3 +439,11 @@ def test_predictions_from_another_token_are_written_where_both_may_be(fresh):
         run("causal_eval", *words, "causal_eval.position_offsets=1", "causal_eval.js=[[1]]", artifacts=fresh)
     with pytest.raises(StrataError, match=r"causal_eval.position_offsets: no operator has offset 3 \(there: 0, 1\)"):
         run("causal_eval", *words, "causal_eval.position_offsets=3", artifacts=fresh)
+
+
+def test_operators_of_other_rows_have_no_mean_in_common(fresh):
+    pair = ("experiment.L=0", "experiment.k=1", *RIDGE, "seed=7", "name=other_split")
+    run("train_transport_operators", *pair, dataset="text.jsonl", artifacts=fresh)
+    words = ("causal_eval.L=0", "causal_eval.k=1", "causal_eval.js=[[3]]", "operators=[ridge,other_split]")
+    with pytest.raises(StrataError, match=r"other_split, ridge were fitted on other rows .*a run of its own"):
+        run("causal_eval", *words, artifacts=fresh)

@@ -29,6 +29,7 @@ STAGES = {
 POINTS = [HookPoint("resid_post", layer) for layer in range(3)]
 EVALUATION_FIGURES = {"r2", "skill", "alpha", "baselines", "dimensions", "bos"}
 FIT = ("experiment.L=[0,1]", "experiment.k=1", "cv_folds=3", "auto_tune=false", "regularization=0.01")
+LINEAR = ("method=linear", "alphas=null", "auto_tune=true", "regularization=null")
 
 
 def run(stage: str, artifacts: Path, *overrides: str):
@@ -141,9 +142,9 @@ def test_operators_of_other_rows_are_not_mixed_and_missing_ones_are_told(operato
 
 def test_moments_serve_again_only_for_the_same_rows(artifacts, capsys):
     capsys.readouterr()
-    run("train_transport_operators", artifacts, *FIT, "experiment.position_offset=1", "method=linear")
+    run("train_transport_operators", artifacts, *FIT, "experiment.position_offset=1", *LINEAR)
     assert "covers these pairs: reused" in capsys.readouterr().out
-    run("train_transport_operators", artifacts, *FIT, "experiment.position_offset=0", "method=linear")
+    run("train_transport_operators", artifacts, *FIT, "experiment.position_offset=0", *LINEAR)
     assert "covers these pairs" not in capsys.readouterr().out
 
 

@@ -90,7 +90,8 @@ def test_help_and_ctrl_c(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit_status:
         run_pipeline.main()
     assert exit_status.value.code == 130
-    assert capsys.readouterr().err == "run_pipeline: interrupted; run the same command again to go on\n"
+    told = "run_pipeline: interrupted; run the same command again: what is finished is kept\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_stage_that_means_nothing_for_the_model_is_passed_over(tmp_path, monkeypatch, capsys):

@@ -71,7 +71,8 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "collect_activations: interrupted; run the same command again to go on"
+    told = "collect_activations: interrupted; run the same command again: what is finished is kept"
+    assert errors.splitlines()[-1] == told
     assert "Traceback" not in errors
     kept = len(list(store.glob("part-*.json")))
     assert kept >= 1

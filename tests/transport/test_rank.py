@@ -7,7 +7,8 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from src.errors import StrataError
 from src.transport.canonical import Whitening
-from src.transport.rank import METRICS, match_ranks, reduced_rank_factors, truncated_svd_factors
+from src.transport.rank import match_ranks
+from src.transport.rank_factors import METRICS, reduced_rank_factors, truncated_svd_factors
 from tests.fixtures.planted_transport import X, Y, mixing, moments_of, outliers
 
 OPTIMAL = {"whitened": "reduced_rank_whitened", "raw": "reduced_rank_raw"}
@@ -244,3 +245,12 @@ def test_what_cannot_be_done_is_said():
     single = moments_of(x, y, np.arange(60) == 0)
     with pytest.raises(StrataError, match="at least 2 held-out rows"):
         match_ranks(single.subset([0]), single.subset([1]), X, Y)
+
+
+def test_the_ceiling_is_one_and_the_same_for_all_operators_of_a_pair():
+    """A penalty shrinks the operator, and must not shrink what it is measured against."""
+    train, held_out = train_and_held_out(*rows(600, 8, 8, seed=3))
+    plain, penalised = (match_ranks(train, held_out, X, Y, alpha=alpha) for alpha in (0.0, 1e5))
+    for metric, family in OPTIMAL.items():
+        torch.testing.assert_close(penalised.ceiling[metric], plain.ceiling[metric], rtol=0, atol=1e-12)
+        assert penalised.efficiency(family, metric)[-1] < 0.5 < plain.efficiency(family, metric)[-1]

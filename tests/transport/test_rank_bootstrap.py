@@ -8,8 +8,9 @@ from src.activations.passes import Rows
 from src.errors import StrataError
 from src.transport.bootstrap import DocumentBootstrap
 from src.transport.pairs import LayerPair
-from src.transport.rank import METRICS, OPTIMAL, match_ranks, rank_families
+from src.transport.rank import match_ranks, rank_families
 from src.transport.rank_bootstrap import bootstrap_ranks, rank_blocks
+from src.transport.rank_factors import METRICS
 from tests.fixtures.planted_transport import X, Y, mixing, moments_of
 
 CPU = torch.device("cpu")
@@ -75,7 +76,7 @@ def test_intervals_are_those_of_rows_that_are_weighted_one_by_one(alpha):
     roots = {"whitened": families.whitening.into.numpy(), "raw": np.eye(6)}
     for metric, root in roots.items():
         ceilings = np.zeros((121, 6))
-        optimal = families.factors[OPTIMAL[metric]]
+        optimal = families.ceiling_factors[metric]
         total = weights @ np.square(v @ root).sum(1)
         for place in range(6):
             single = u @ (optimal.left[:, [place]] @ optimal.right[:, [place]].T).numpy() @ root
@@ -142,6 +143,6 @@ def test_a_band_covers_what_many_documents_give():
 def test_pairs_are_cut_into_blocks_that_fit():
     pairs = [LayerPair(layer, 1) for layer in range(7)]
     assert rank_blocks(pairs, 128, 1000) == [pairs]
-    per_pair = 8 * 128 * (12 * 128 + 8 * 1001)
+    per_pair = 8 * 128 * (16 * 128 + 10 * 1001)
     assert [len(block) for block in rank_blocks(pairs, 128, 1000, 3 * per_pair)] == [3, 3, 1]
     assert [len(block) for block in rank_blocks(pairs, 2304, 1000, 1)] == [1] * 7

@@ -14,6 +14,8 @@ _CHANGE = "change of log-perplexity (nats)"
 # Edits of one token change its own prediction a thousand times as much as those after it: linear up to here, then log
 _LINEAR = 0.01
 _TICKS = [-10, -1, -0.1, -_LINEAR, 0, _LINEAR, 0.1, 1, 10]
+NO_OPERATOR = "no operator"
+_DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3]]
 _SUBTITLE = f"scale: linear to {_LINEAR:g} nats, logarithmic beyond"
 
 
@@ -55,11 +57,12 @@ def change_lines(records: Sequence[Record], title: str = "How far an edit reache
     """The change of log-perplexity by distance from the first edited token, a line per intervention, a panel per pair.
 
     Args:
-        records: one per pair, intervention and bin of distance: `pair`, `intervention`, `from`, `to` (None =
-            no end), `change`, `change_low`, `change_high`.
+        records: one per pair, intervention and bin of distance: `pair`, `intervention` (its label), `kind` (transport,
+            zero, ...: the colour) and `operator` (the dash, where there are several), `from`, `to` (None = no end),
+            `change`, `change_low`, `change_high`.
         title: what the figure shows.
     """
-    interventions = ordered(records, "intervention")
+    kinds, operators = ordered(records, "kind"), ordered(records, "operator")
     rows = [{**record, "distance": _bin(record)} for record in records]
     bins = ordered(rows, "distance")
     base = alt.Chart().encode(
@@ -67,17 +70,27 @@ def change_lines(records: Sequence[Record], title: str = "How far an edit reache
         tooltip=_tooltip(alt.Tooltip("distance:N", title="distance")),
     )
     colour = alt.Color(
-        "intervention:N",
+        "kind:N",
         title=None,
-        scale=alt.Scale(domain=interventions, range=_colours(len(interventions))),
+        scale=alt.Scale(domain=kinds, range=_colours(len(kinds))),
         legend=alt.Legend(orient="top", direction="horizontal", columns=4, symbolOpacity=1),
     )
+    several = len(set(operators) - {NO_OPERATOR}) > 1
+    dash = alt.StrokeDash(
+        "operator:N",
+        title=None,
+        scale=alt.Scale(
+            domain=operators, range=[_DASHES[i % len(_DASHES) if several else 0] for i in range(len(operators))]
+        ),
+        legend=alt.Legend(orient="top", direction="horizontal") if several else None,
+    )
+    base = base.encode(detail="intervention:N")
     layered = alt.layer(
         base.mark_area(opacity=0.15).encode(
             y=alt.Y("change_low:Q", title=_CHANGE, axis=_zero_axis(), scale=_scale()), y2="change_high:Q", color=colour
         ),
         base.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=22)).encode(
-            y=alt.Y("change:Q", title=_CHANGE, axis=_zero_axis(), scale=_scale()), color=colour
+            y=alt.Y("change:Q", title=_CHANGE, axis=_zero_axis(), scale=_scale()), color=colour, strokeDash=dash
         ),
         data=data(rows),
     )
