@@ -231,7 +231,7 @@ def peer_contenders(case: Case, folder: Path, notes: list[str]) -> dict[str, tup
 def hooked_transformer(model: LanguageModel):  # noqa: ANN201 (a peer that may be missing)
     """TransformerLens' own model with the weights of ours."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig  # pyright: ignore[reportMissingImports]
-    from transformer_lens.pretrained.weight_conversions import (  # pyright: ignore[reportMissingImports]
+    from transformer_lens.pretrained.weight_conversions.gpt2 import (  # pyright: ignore[reportMissingImports]
         convert_gpt2_weights,
     )
 

@@ -161,7 +161,8 @@ def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:
     Hydra would refuse them too, but advises to add a key with a plus sign, and ends with a traceback for model=3.
     """
     known = dict(flat_keys(schema))
-    groups = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*") if path.is_dir()}
+    folders = [path.relative_to(CONFIGS) for path in CONFIGS.rglob("*") if path.is_dir()]
+    groups = {folder.as_posix() for folder in folders if folder.parts[0] in schema.model_fields}
     has_own_configs = any(word.startswith(("--config-dir", "-cd", "hydra.searchpath")) for word in arguments)
     problems: list[str] = []
     for word in arguments:

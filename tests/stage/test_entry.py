@@ -26,6 +26,7 @@ def run_script(name: str, *arguments: str, cwd: Path, **environment: str) -> sub
         ("experimnt.L=[0]", "experimnt.L: unknown key; did you mean experiment.L"),
         ("+experiment.M=1", "experiment.M: unknown key; did you mean experiment."),
         ("cv_fold=3", "cv_fold: unknown key; did you mean cv_folds"),
+        ("sae=testbed", "sae: unknown key; did you mean "),  # a group of other stages
         ("modle=gpt2", "modle: unknown key; did you mean model"),
         ("l1ratio=0.5", "l1ratio: unknown key; did you mean l1_ratio"),
         ("model=gtp2", "model=gtp2: there is no such config; did you mean gpt2"),
