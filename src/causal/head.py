@@ -48,10 +48,15 @@ class VocabularyHead:
             return self._whole(ids, torch.ones_like(ids)).logits[:, 0]
 
     def _refuse_non_causal(self) -> None:
-        ids = probe_tokens(self._model.module)[:1].repeat(2, 1)
-        ids[1, -1] = ids[0, 0]
+        ids = probe_tokens(self._model.module)
+        changed = ids.clone()
+        changed[:, -1] = ids[:, 0]
         point = HookPoint("resid_post", self._model.n_layers - 1)
-        one, other = capture(self._model, ids, torch.ones_like(ids), [point])[point][:, :-1].float()
+        # in passes of their own, since two rows of one batch may be rounded differently by several threads
+        one, other = (
+            capture(self._model, tokens, torch.ones_like(tokens), [point])[point][:, :-1].float()
+            for tokens in (ids, changed)
+        )
         scale = one.abs() + one.abs().mean(-1, keepdim=True)
         if rounding_units(one - other, scale, self._model.dtype) > _LIMIT:
             raise NotApplicableError(
