@@ -9,57 +9,38 @@ sums of blocks: alpha by cross-validation within each subset, then R2 on val and
 the identity + shift. Writes CSV, JSON, parquet, PNG and HTML.
 """
 
-from src.artifacts import Artifact, label
+from src.artifacts import Artifact
 from src.config.scaling import ScalingConfig
 from src.stage import Stage, entry_point
 
 
 def run(config: ScalingConfig, stage: Stage) -> Artifact:
     """Fit every pair on every subset, or show what an earlier run found."""
-    from src.activations.passes import row_offsets
-    from src.activations.products import resolve_precision
     from src.report import scaling as show
     from src.report.scaling_records import save_scaling
+    from src.stage.fitting import prepare_fit
     from src.stage.moments import pair_products, prepare_moments
-    from src.stage.stores import find_store, split_store, warn_if_lopsided
-    from src.transport.pairs import layer_pairs
+    from src.stage.stores import split_store, warn_if_lopsided
     from src.transport.scaling import draw_subsets, require_rows, study_scaling
     from src.transport.scaling_summary import growth_of
-    from src.transport.settings import FitSettings
 
-    store = find_store(stage, config.activations, config.model, config.dataset)
-    wanted, keys = config.experiment, "experiment.L, experiment.k"
-    pairs = layer_pairs(wanted.L, wanted.k, store.layout.n_layers, keys, wanted.position_offset)
-    store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
-    settings = FitSettings.of(config)
-    settings.require_width(store.layout.d_model)
-    precision = resolve_precision(config.precision, stage.device)
-    identity = {
-        "pairs": [pair.identity() for pair in pairs],
-        "row_offsets": row_offsets([pair.target(config.hook) for pair in pairs]),
-        "fit": settings.identity(),
-        "split": config.split.model_dump(),
-        "precision": precision,
-        **config.model_dump(include={"hook", "method", "cv_folds", "seed"}),
-        **config.model_dump(include={"fractions", "subsets", "blocks", "test_blocks", "plateau"}),
-    }
-    which = str(pairs[0]) if len(pairs) == 1 else f"{len(pairs)}-pairs"
-    name = label(config.model.name, config.method, which)
-    plan = stage.plan("scaling", name, identity, [store.artifact.parent], config.name)
+    work = prepare_fit(config, stage)
+    own = config.model_dump(include={"fractions", "subsets", "blocks", "test_blocks", "plateau"})
+    plan = stage.plan("scaling", work.label, work.identity | own, [work.store.artifact.parent], config.name)
     finished = stage.reuse(plan)
     if finished is not None:
         stage.show_report(finished)
         return finished
 
-    split = split_store(store, config.split, config.blocks, config.seed, config.test_blocks)
+    split = split_store(work.store, config.split, config.blocks, config.seed, config.test_blocks)
     warn_if_lopsided(stage, split)
-    products = pair_products(pairs, config.hook, targets_too=settings.needs_target_products)
-    moments = prepare_moments(stage, store, split, products, precision, with_test=True)
+    products = pair_products(work.pairs, config.hook, targets_too=work.settings.needs_target_products)
+    moments = prepare_moments(stage, work.store, split, products, work.precision, with_test=True)
     subsets = draw_subsets(config.blocks, config.fractions, config.subsets, config.seed)
     require_rows(moments, subsets, config.cv_folds, split.test_groups)
-    how = (config.cv_folds, split.val, split.test_groups, settings)
-    with stage.progress("fitting", len(pairs) * len(subsets), "fits") as advance:
-        points = study_scaling(moments, pairs, config.hook, subsets, *how, advance)
+    how = (config.cv_folds, split.val, split.test_groups, work.settings)
+    with stage.progress("fitting", len(work.pairs) * len(subsets), "fits") as advance:
+        points = study_scaling(moments, work.pairs, config.hook, subsets, *how, advance)
     if (warning := show.unconverged(points)) is not None:
         stage.warn(warning)
     growths = growth_of(points, config.plateau)

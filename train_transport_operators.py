@@ -12,48 +12,25 @@ Reads the activation store of the model and dataset once, keeps second moments p
 alpha is chosen by cross-validation over documents. The test share is left untouched for eval.py.
 """
 
-from src.artifacts import Artifact, label
+from src.artifacts import Artifact
 from src.config.stages import TransportConfig
 from src.stage import Stage, entry_point
 
 
 def run(config: TransportConfig, stage: Stage) -> Artifact:
     """Fit the operators of all pairs, or reuse them."""
-    from src.activations.passes import row_offsets
-    from src.activations.products import resolve_precision
     from src.report.fitting import fit_figures, fit_tables, fit_text, unconverged
-    from src.stage.fitting import fit_operators
-    from src.stage.stores import find_store, split_store, warn_if_lopsided
-    from src.transport.pairs import layer_pairs
+    from src.stage.fitting import fit_operators, prepare_fit
+    from src.stage.stores import split_store, warn_if_lopsided
     from src.transport.saved import save_operators
-    from src.transport.settings import FitSettings
 
-    store = find_store(stage, config.activations, config.model, config.dataset)
-    wanted, keys = config.experiment, "experiment.L, experiment.k"
-    pairs = layer_pairs(wanted.L, wanted.k, store.layout.n_layers, keys, wanted.position_offset)
-    store.require([point for pair in pairs for point in (pair.source(config.hook), pair.target(config.hook))])
-    settings = FitSettings.of(config)
-    settings.require_width(store.layout.d_model)
-    precision = resolve_precision(config.precision, stage.device)
-    identity = {
-        "pairs": [pair.identity() for pair in pairs],
-        "row_offsets": row_offsets([pair.target(config.hook) for pair in pairs]),
-        "hook": config.hook,
-        "method": config.method,
-        "fit": settings.identity(),
-        "split": config.split.model_dump(),
-        "cv_folds": config.cv_folds,
-        "precision": precision,
-        "seed": config.seed,
-    }
-    which = str(pairs[0]) if len(pairs) == 1 else f"{len(pairs)}-pairs"
-    name = label(config.model.name, config.method, which)
-    plan = stage.plan("operators", name, identity, [store.artifact.parent], config.name)
+    work = prepare_fit(config, stage)
+    plan = stage.plan("operators", work.label, work.identity, [work.store.artifact.parent], config.name)
     finished = stage.reuse(plan)
     if finished is None:
-        split = split_store(store, config.split, config.cv_folds, config.seed)
+        split = split_store(work.store, config.split, config.cv_folds, config.seed)
         warn_if_lopsided(stage, split)
-        fits, moments = fit_operators(config, stage, store, split, pairs, settings, precision)
+        fits, moments = fit_operators(config, stage, work, split)
         if (warning := unconverged(fits)) is not None:
             stage.warn(warning)
         with stage.create(plan) as draft:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import zarr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
@@ -26,6 +25,7 @@ from src.stage.entry import compose, run_stage
 from src.stage.stores import split_store
 from src.transport.operator import TransportOperator
 from src.transport.scaling import draw_subsets
+from tests.fixtures.stored_rows import counted_rows
 
 ROOT = Path(__file__).parents[2]
 STAGES = {
@@ -65,23 +65,8 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr("src.report.charts.draw_png", lambda spec: b"\x89PNG\r\n\x1a\n" + bytes(16))
 
 
-def rows_of(store: Path, layers: list[int]) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Counted rows and their sequences, read with zarr alone."""
-    arrays: dict[int, list] = {layer: [] for layer in layers}
-    sequences, first = [], 0
-    for part in sorted(store.glob("part-*.zarr")):
-        group = zarr.open_group(part, mode="r")
-        counted = group["keep"][:] == 0
-        lengths = np.diff(group["sequence_start"][:])
-        sequences.append(np.repeat(np.arange(first, first + len(lengths)), lengths)[counted])
-        first += len(lengths)
-        for layer in layers:
-            arrays[layer].append(group[f"resid_post/{layer:02d}"][:][counted])
-    return {layer: np.concatenate(parts).astype(float) for layer, parts in arrays.items()}, np.concatenate(sequences)
-
-
 def test_every_number_is_that_of_the_rows_of_the_store(collected, study):
-    rows, sequence = rows_of(collected.path, [0, 2])
+    rows, sequence = counted_rows(collected.path, [0, 2])
     split = split_store(ActivationStore(collected), SplitConfig(train=0.6, val=0.2, test=0.2), 10, 42, 5)
     group = split.groups[sequence]
     subsets = {(s.fraction, s.draw): s.blocks for s in draw_subsets(10, [0.2, 0.5, 1.0], 3, seed=42)}

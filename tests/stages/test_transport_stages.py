@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import zarr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
@@ -26,6 +25,7 @@ from src.errors import StrataError
 from src.stage.entry import compose, run_stage
 from src.stage.stores import split_store
 from src.transport.operator import TransportOperator
+from tests.fixtures.stored_rows import counted_rows
 
 ROOT = Path(__file__).parents[2]
 STAGES = {
@@ -69,24 +69,9 @@ def evaluation(operators, artifacts):
     return run("eval", artifacts, "bootstrap=100")
 
 
-def rows_of(store: Path, layers: list[int]) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Counted rows and their sequences, read with zarr alone."""
-    arrays: dict[int, list] = {layer: [] for layer in layers}
-    sequences, first = [], 0
-    for part in sorted(store.glob("part-*.zarr")):
-        group = zarr.open_group(part, mode="r")
-        counted = group["keep"][:] == 0
-        lengths = np.diff(group["sequence_start"][:])
-        sequences.append(np.repeat(np.arange(first, first + len(lengths)), lengths)[counted])
-        first += len(lengths)
-        for layer in layers:
-            arrays[layer].append(group[f"resid_post/{layer:02d}"][:][counted])
-    return {layer: np.concatenate(parts).astype(float) for layer, parts in arrays.items()}, np.concatenate(sequences)
-
-
 def test_operators_and_their_scores_are_scikit_learn_s_on_the_rows_of_the_store(collected, operators, evaluation):
     operator = TransportOperator.load(operators.path / "L0_k2")
-    rows, sequence = rows_of(collected.path, [0, 2])
+    rows, sequence = counted_rows(collected.path, [0, 2])
     split = split_store(ActivationStore(collected), SplitConfig(train=0.6, val=0.2, test=0.2), 3, seed=42)
     group = split.groups[sequence]
     train, test = group < split.val, group == split.test
@@ -121,7 +106,7 @@ def fresh(tmp_path, artifacts):
 
 
 def test_a_given_alpha_arrives_in_its_unit(collected, fresh):
-    rows, sequence = rows_of(collected.path, [0, 1])
+    rows, sequence = counted_rows(collected.path, [0, 1])
     split = split_store(ActivationStore(collected), SplitConfig(train=0.6, val=0.2, test=0.2), 3, seed=42)
     train = split.groups[sequence] < split.val
     x, y = rows[0][train], rows[1][train]

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from src.report.figures.theme import CATEGORIES, VERMILION, Record, data, finite, ordered, themed
-from src.report.figures.transport import panel_header
+from src.report.figures.theme import CATEGORIES, VERMILION, Record, finite, ordered, panels, themed
 
 # no score further below its pair's best than this is worth the room
 _DEEPEST = 0.5
@@ -120,15 +119,8 @@ def alpha_path(
         chosen.encode(color=colour).transform_filter(f"datum.choice === '{choices[0]}'"),
         chosen.encode(color=alt.value(VERMILION)).transform_filter(f"datum.choice === '{choices[1]}'"),
     ]
-    chart = (
-        alt.layer(*layered, data=data(rows))
-        .properties(width=260 if len(layers) > 1 else 420, height=200 if len(layers) > 1 else 260)
-        .facet(
-            facet=alt.Facet("layer:O", sort=layers, header=panel_header("source layer L")),
-            columns=min(3, len(layers)),
-            spacing=22,
-        )
-        .resolve_axis(x="independent")  # a shared one would also be drawn where the last row has no panel
+    chart = panels(
+        layered, rows, "layer:O", "source layer L", 3, 260 if len(layers) > 1 else 420, 200 if len(layers) > 1 else 260
     )
     return themed(chart, title, subtitle)
 

@@ -4,11 +4,10 @@ A *record* is a mapping with at least `pair` (a text, as `L = 2, k = 1`) and `in
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import altair as alt
 
-from src.report.figures.theme import CATEGORIES, FAINT_INK, GRID, INK, Record, data, ordered, themed
+from src.report.figures.theme import CATEGORIES, FAINT_INK, GRID, INK, Record, ordered, panels, themed
 
 _CHANGE = "change of log-perplexity (nats)"
 # Edits of one token change its own prediction a thousand times as much as those after it: linear up to here, then log
@@ -42,15 +41,12 @@ def change_bars(records: Sequence[Record], title: str = "What each intervention 
         legend=alt.Legend(orient="top", direction="horizontal", columns=5) if several else None,
     )
     x, low = (alt.X(f"{name}:Q", title=_CHANGE, axis=_zero_axis(), scale=_scale()) for name in ("change", "change_low"))
-    layered = alt.layer(
+    layered = [
         base.mark_rule(strokeWidth=1.6).encode(x=low, x2="change_high:Q", color=colour),
         base.mark_point(filled=True, size=42, opacity=1).encode(x=x, color=colour),
-        data=data(records),
-    )
-    step = max(22, 11 * len(positions))
-    return themed(
-        _faceted(layered.properties(width=300, height=step * len(interventions)), records, 340), title, _SUBTITLE
-    )
+    ]
+    height = max(22, 11 * len(positions)) * len(interventions)
+    return themed(panels(layered, records, "pair:N", "", 3, 300, height), title, _SUBTITLE)
 
 
 def change_lines(records: Sequence[Record], title: str = "How far an edit reaches") -> alt.FacetChart:
@@ -85,25 +81,16 @@ def change_lines(records: Sequence[Record], title: str = "How far an edit reache
         legend=alt.Legend(orient="top", direction="horizontal") if several else None,
     )
     base = base.encode(detail="intervention:N")
-    layered = alt.layer(
+    layered = [
         base.mark_area(opacity=0.15).encode(
             y=alt.Y("change_low:Q", title=_CHANGE, axis=_zero_axis(), scale=_scale()), y2="change_high:Q", color=colour
         ),
         base.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=22)).encode(
             y=alt.Y("change:Q", title=_CHANGE, axis=_zero_axis(), scale=_scale()), color=colour, strokeDash=dash
         ),
-        data=data(rows),
-    )
-    return themed(_faceted(layered.properties(width=max(300, 44 * len(bins)), height=220), rows, 440), title, _SUBTITLE)
-
-
-def _faceted(chart: Any, rows: Sequence[Record], width: int) -> alt.FacetChart:
-    pairs = ordered(rows, "pair")
-    return chart.facet(
-        facet=alt.Facet("pair:N", sort=pairs, header=alt.Header(title=None)),
-        columns=min(len(pairs), max(1, 1100 // width)),
-        spacing=22,
-    ).resolve_axis(x="independent")
+    ]
+    width = max(300, 44 * len(bins))
+    return themed(panels(layered, rows, "pair:N", "", 2, width, 220), title, _SUBTITLE)
 
 
 def _bin(record: Record) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from src.report.figures.theme import CATEGORIES, Record, bounded, data, finite, ordered, themed
-from src.report.figures.transport import LOWEST_SCORE, panel_header
+from src.report.figures.theme import CATEGORIES, Record, bounded, finite, ordered, panels, themed
+from src.report.figures.transport import LOWEST_SCORE
 
 
 def offset_curves(
@@ -59,14 +59,5 @@ def offset_curves(
         base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q"),
         base.mark_point(filled=True, opacity=1, size=45).encode(y=y, tooltip=tooltip),
     ]
-    chart = (
-        alt.layer(*layered, data=data(rows))
-        .properties(width=240 if len(layers) > 1 else 380, height=200)
-        .facet(
-            facet=alt.Facet("layer:O", sort=layers, header=panel_header("source layer L")),
-            columns=min(3, len(layers)),
-            spacing=22,
-        )
-        .resolve_axis(x="independent")  # a shared one would also be drawn where the last row has no panel
-    )
+    chart = panels(layered, rows, "layer:O", "source layer L", 3, 240 if len(layers) > 1 else 380, 200)
     return themed(chart, title)

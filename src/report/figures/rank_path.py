@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from src.report.figures.theme import CATEGORIES, Record, bounded, data, finite, ordered, themed
-from src.report.figures.transport import LOWEST_SCORE, panel_header
+from src.report.figures.theme import CATEGORIES, Record, bounded, finite, ordered, panels, themed
+from src.report.figures.transport import LOWEST_SCORE
 
 _FIELDS = ("layer", "leap", "rank", "score", "chosen")
 
@@ -46,14 +46,5 @@ def rank_path(
         .encode(tooltip=tooltip)
         .transform_filter("datum.chosen"),
     ]
-    chart = (
-        alt.layer(*layered, data=data(rows))
-        .properties(width=260 if len(layers) > 1 else 420, height=200)
-        .facet(
-            facet=alt.Facet("layer:O", sort=layers, header=panel_header("source layer L")),
-            columns=min(3, len(layers)),
-            spacing=22,
-        )
-        .resolve_axis(x="independent")  # a shared one would also be drawn where the last row has no panel
-    )
+    chart = panels(layered, rows, "layer:O", "source layer L", 3, 260 if len(layers) > 1 else 420, 200)
     return themed(chart, title, "dots: the chosen ranks")

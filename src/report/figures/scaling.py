@@ -18,9 +18,10 @@ from src.report.figures.theme import (
     data,
     finite,
     ordered,
+    panels,
     themed,
 )
-from src.report.figures.transport import LOWEST_SCORE, panel_header
+from src.report.figures.transport import LOWEST_SCORE
 
 MOST_PANELS = 25
 # the least range of an axis of R2: less is noise that would look like a rise
@@ -201,14 +202,5 @@ def _pair_tooltip() -> list[alt.Tooltip]:
 def _by_layer(layered: Sequence[alt.Chart], rows: Sequence[Record], title: str, subtitle: str) -> alt.FacetChart:
     layers = ordered(rows, "layer")
     single = len(layers) == 1
-    chart = (
-        alt.layer(*layered, data=data(rows))
-        .properties(width=420 if single else 260, height=260 if single else 200)
-        .facet(
-            facet=alt.Facet("layer:O", sort=layers, header=panel_header("source layer L")),
-            columns=min(3, len(layers)),
-            spacing=22,
-        )
-        .resolve_axis(x="independent")  # a shared one would also be drawn where the last row has no panel
-    )
+    chart = panels(layered, rows, "layer:O", "source layer L", 3, 420 if single else 260, 260 if single else 200)
     return themed(chart, title, subtitle)

@@ -95,3 +95,20 @@ def short_number(value: float, decimals: int) -> str:
     """Fixed decimals while the number is short, with a true minus sign."""
     text = f"{value:.{decimals}f}" if abs(value) < 10 else f"{value:.3g}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def panels(
+    layered: Sequence[Any], rows: Iterable[Record], by: str, name: str, columns: int, width: int, height: int
+) -> alt.FacetChart:
+    """Small multiples: one panel of the layered marks for each value of a field of the rows.
+
+    by: the field with its type, as `leap:O`. name: what stands before the value, as in `leap k = 2`; empty: the value
+    alone. columns: at most. width, height: of a panel, in pixels.
+    """
+    rows = list(rows)
+    values = ordered(rows, by.partition(":")[0])
+    heading = alt.Header(title=None, labelExpr=f"'{name} = ' + datum.value") if name else alt.Header(title=None)
+    chart = alt.layer(*layered, data=data(rows)).properties(width=width, height=height)
+    facet = alt.Facet(by, sort=values, header=heading)
+    # a shared axis would also be drawn where the last row has no panel
+    return chart.facet(facet=facet, columns=min(columns, len(values)), spacing=22).resolve_axis(x="independent")

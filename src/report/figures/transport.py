@@ -15,9 +15,9 @@ from src.report.figures.theme import (
     INK,
     Record,
     bounded,
-    data,
     finite,
     ordered,
+    panels,
     themed,
 )
 
@@ -127,16 +127,8 @@ def _grouped_bars(
             )
         subtitle = f"{subtitle}; {CUT}" if subtitle else f"bars are {CUT}"
     panel_width = max(bars * bar_width + 30, 120)
-    chart = (
-        alt.layer(*layered, data=data(rows))
-        .properties(width=panel_width, height=220 if bars <= 64 else 140)
-        .facet(
-            facet=alt.Facet("leap:O", sort=ordered(records, "leap"), header=panel_header("leap k")),
-            columns=max(1, 860 // (panel_width + 40)),
-            spacing=22,
-        )
-        .resolve_axis(x="independent")  # a shared one would also be drawn where the last row has no panel
-    )
+    columns, height = max(1, 860 // (panel_width + 40)), 220 if bars <= 64 else 140
+    chart = panels(layered, rows, "leap:O", "leap k", columns, panel_width, height)
     return themed(chart, title, subtitle)
 
 
@@ -147,11 +139,6 @@ def _score_axis() -> alt.Axis:
         tickCount=6,
         gridColor=zero.then(alt.value(FAINT_INK)).otherwise(alt.value(GRID)),  # type: ignore[arg-type]
     )
-
-
-def panel_header(name: str) -> alt.Header:
-    """The heading of each panel, as `leap k = 2`."""
-    return alt.Header(title=None, labelExpr=f"'{name} = ' + datum.value")
 
 
 def dimension_quantiles(
@@ -195,16 +182,7 @@ def dimension_quantiles(
         base.mark_tick(color="white", thickness=2, width=box).encode(y=alt.Y("q50:Q", title=label)),
     ]
     panel_width = max(len(layers) * (box + gap), 110)
-    chart = (
-        alt.layer(*layered, data=data(rows))
-        .properties(width=panel_width, height=200)
-        .facet(
-            facet=alt.Facet("leap:O", sort=ordered(records, "leap"), header=panel_header("leap k")),
-            columns=max(1, 860 // (panel_width + 40)),
-            spacing=22,
-        )
-        .resolve_axis(x="independent")  # a shared one would also be drawn where the last row has no panel
-    )
+    chart = panels(layered, rows, "leap:O", "leap k", max(1, 860 // (panel_width + 40)), panel_width, 200)
     cut = any(quantile < LOWEST_SCORE for quantile in finite(records, *QUANTILES))
     subtitle = "box: 25 % to 75 % of the dimensions, white line: the median, thin line: 5 % to 95 %"
     return themed(chart, title, "; ".join([subtitle, *([CUT] if cut else []), *([note] if note else [])]))
