@@ -186,8 +186,8 @@ def causal_figures(evaluation: CausalEvaluation) -> list[NamedChart]:
     ]
     if len({line["from"] for line in lines}) > 1:
         caption = (
-            "0: the prediction made at the first edited token itself; where several tokens are edited, the later ones show as "
-            "rises. Bands are 95 % intervals over documents."
+            "0: the prediction made at the first edited token itself; where several tokens are edited, the later ones "
+            "show as rises. Bands are 95 % intervals over documents."
         )
         figures.append(
             NamedChart("distance", "Change by distance from the edit", change_lines(lines), caption + left_out)
