@@ -1,0 +1,42 @@
+"""Means per feature over tokens, with errors that know that the tokens of a document depend on each other."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class ClusteredSums:
+    """Sums over documents from which means of several quantities and their standard errors come.
+
+    A document's rows must be added in one call. Memory: three numbers for each feature, whatever the number of
+    documents.
+    """
+
+    def __init__(self, n_features: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> None:
+        self._sum, self._square, self._with_count = torch.zeros(3, n_features, device=device, dtype=dtype)
+        self._count = torch.zeros(n_features, device=device, dtype=dtype)
+        self._count_square = torch.zeros_like(self._count)
+        self.n_documents = 0
+
+    def add(self, values: Float[Tensor, "document feature"], counts: Float[Tensor, "document #feature"]) -> None:
+        """Add documents: the sum over each one's tokens, and how many tokens the mean is to be over."""
+        values = values.to(self._sum)
+        counts = counts.to(self._sum)
+        self._sum += values.sum(0)
+        self._square += values.square().sum(0)
+        self._with_count += (values * counts).sum(0)
+        self._count += counts.sum(0)
+        self._count_square += counts.square().sum(0)
+        self.n_documents += len(values)
+
+    def mean(self) -> Float[Tensor, " feature"]:
+        """Sum of the values over the sum of the counts; NaN where nothing was counted."""
+        return self._sum / self._count
+
+    def standard_error(self) -> Float[Tensor, " feature"]:
+        """Linearised standard error of the mean (Cochran 1977, *Sampling Techniques*, 6.4); NaN for one document."""
+        mean, n = self.mean(), self.n_documents
+        if n < 2:
+            return torch.full_like(mean, float("nan"))
+        squares = self._square - 2 * mean * self._with_count + mean.square() * self._count_square
+        return (squares.clamp_min(0) * n / (n - 1)).sqrt() / self._count

@@ -1,0 +1,76 @@
+"""The SAEs that a stage works with: loaded for its layers, and checked against the activations that they read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from src.activations.store import ActivationStore
+from src.config.sae import SaeConfig
+from src.config.stages import Layers
+from src.errors import StrataError
+from src.features.pairing import Pairing, check_pairing
+from src.features.sae import Sae, load_sae, require_point
+from src.hook_points import HookPoint
+from src.stage.context import Stage
+
+
+@dataclass(frozen=True, eq=False)
+class PairedSae:
+    """An SAE, and how it fits the hook point of the store that it reads (pairing.point)."""
+
+    sae: Sae
+    pairing: Pairing
+
+    @property
+    def point(self) -> HookPoint:
+        """The hook point whose stored activations the SAE encodes."""
+        return self.pairing.point
+
+
+def load_saes(stage: Stage, config: SaeConfig, store: ActivationStore, layers: Layers) -> dict[int, PairedSae]:
+    """The SAE of each of the layers, on the stage's device, after its pairing with the store's activations was checked.
+
+    layers: "all" = of those that the store holds, all that there is a local SAE of; of a release, all.
+
+    Raises:
+        StrataError: an SAE that can't be loaded, or that does not fit the store (see `check_pairing`); one SAE, for
+            several layers; no SAE of any layer.
+    """
+    loaded = _of_all_layers(stage, config, store) if layers == "all" else _of_layers(stage, config, layers)
+    pairings = {
+        layer: check_pairing(sae, store, require_point(sae), max_fvu=config.max_fvu) for layer, sae in loaded.items()
+    }
+    return {layer: PairedSae(sae, pairings[layer]) for layer, sae in loaded.items()}
+
+
+def is_one_for_each_layer(config: SaeConfig) -> bool:
+    """Whether the config names an SAE of every layer, and not one SAE."""
+    return "{layer}" in (config.sae_id or config.path or "") and config.layer is None
+
+
+def _of_layers(stage: Stage, config: SaeConfig, layers: int | Sequence[int]) -> dict[int, Sae]:
+    wanted = [layers] if isinstance(layers, int) else list(dict.fromkeys(layers))
+    if len(wanted) > 1 and not is_one_for_each_layer(config):
+        raise StrataError(
+            f"layers {wanted} need an SAE each, and the config names one ({config.path or config.sae_id}): put "
+            "{layer} into sae.path or sae.sae_id (and leave sae.layer null), or choose one layer"
+        )
+    return {layer: load_sae(config, stage.device, layer) for layer in wanted}
+
+
+def _of_all_layers(stage: Stage, config: SaeConfig, store: ActivationStore) -> dict[int, Sae]:
+    if not is_one_for_each_layer(config):
+        sae = load_sae(config, stage.device)
+        return {require_point(sae).layer: sae}
+    held = sorted({point.layer for point in store.layout.hook_points})
+    found: dict[int, Sae] = {}
+    missing: StrataError | None = None
+    for layer in held:
+        try:
+            found[layer] = load_sae(config, stage.device, layer)
+        except StrataError as error:
+            if config.path is None:
+                raise
+            missing = error
+    if missing is not None and not found:
+        raise missing
+    return found

@@ -1,0 +1,39 @@
+"""Means over tokens with clustered errors."""
+
+import numpy as np
+import pytest
+import torch
+
+from src.features.clustered import ClusteredSums
+
+RNG = np.random.default_rng(0)
+
+
+def test_mean_and_error_are_those_of_the_ratio_estimator():
+    values, counts = RNG.normal(size=(40, 3)), RNG.integers(1, 30, size=(40, 1)).astype(float)
+    sums = ClusteredSums(3)
+    for rows in (slice(0, 15), slice(15, 40)):
+        sums.add(torch.from_numpy(values[rows]), torch.from_numpy(counts[rows]))
+    mean = values.sum(0) / counts.sum()
+    residual = values - mean * counts
+    error = np.sqrt((residual**2).sum(0) * 40 / 39) / counts.sum()
+    assert sums.mean().numpy() == pytest.approx(mean, rel=1e-12)
+    assert sums.standard_error().numpy() == pytest.approx(error, rel=1e-10)
+
+
+def test_the_error_covers_the_truth_as_often_as_it_says_where_tokens_of_a_document_are_alike():
+    covered, n_trials = 0, 400
+    for _ in range(n_trials):
+        sizes = RNG.integers(5, 15, size=60)
+        of_document = RNG.normal(size=60)  # every token of a document has the same value: the true mean is 0
+        sums = ClusteredSums(1)
+        sums.add(torch.from_numpy((of_document * sizes)[:, None]), torch.from_numpy(sizes[:, None].astype(float)))
+        covered += abs(float(sums.mean())) < 1.96 * float(sums.standard_error())
+    assert 0.90 < covered / n_trials < 0.98
+
+
+def test_one_document_has_no_error():
+    sums = ClusteredSums(2)
+    sums.add(torch.ones(1, 2), torch.ones(1, 1))
+    assert sums.standard_error().isnan().all()
+    assert sums.mean().tolist() == [1, 1]
