@@ -1,0 +1,274 @@
+"""Which features of the SAEs are the known latents: `python testbed/latents.py [--write]`.
+
+For every latent of `ground_truth.py` and every layer, the feature and threshold whose firing predicts the latent best
+(F1) is chosen on one half of the held-out documents and scored on the other half. Three baselines are chosen and
+scored in the same way: features for labels of other documents (what the search alone finds), single tokens, and single
+dimensions of the residual stream and neurons of the MLP. `--write` puts the table into docs/testbed_latents.md and
+draws its figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # run as a script, the repository's root is not on the path
+
+from src.config.sae import SaeConfig  # noqa: E402
+from src.features.matching import (  # noqa: E402
+    Matches,
+    best_matches,
+    count_hits,
+    document_counts,
+    f1_replicates,
+    firing_thresholds,
+    labels_of_other_documents,
+)
+from src.features.sae import Sae, load_sae  # noqa: E402
+from src.transport.bootstrap import Band, DocumentBootstrap  # noqa: E402
+from testbed import evaluate  # noqa: E402
+from testbed.ground_truth import LATENTS, Latent, Marked, find  # noqa: E402
+from testbed.latents_table import DATA, FIGURE, TABLE, Row, summary, tables, write  # noqa: E402
+from testbed.lexicon import BOS, PAD, vocabulary  # noqa: E402
+
+SAE_CONFIG = {"release": None, "sae_id": None, "layer": None, "width": None, "hook": None, "device": "cpu",
+              "force_download": False, "max_fvu": None}  # fmt: skip
+N_THRESHOLDS = 16
+N_SHUFFLES = 3
+N_REPLICATES = 400
+MIN_SUPPORT = 15  # tokens of a latent, in 5 documents, in each half
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Documents as token ids, without BOS; the tokens of all stand in one row, document by document."""
+
+    documents: list[list[int]]
+    document: Tensor  # token -> its document
+    labels: Tensor  # bool (token, latent)
+    latents: tuple[Latent, ...]
+    is_chosen_on: Tensor  # document -> it is in the half that matches are chosen on
+
+    def tokens(self, chosen_on: bool) -> Tensor:
+        """Which tokens are in one of the halves: bool (token,)."""
+        return (self.is_chosen_on == chosen_on)[self.document]
+
+
+def read_corpus(limit: int | None = None, seed: int = 0) -> Corpus:
+    """The held-out documents (the first `limit`), labelled and cut into halves; copies are in the same half.
+
+    Latents with less than `MIN_SUPPORT` in either half are left out.
+    """
+    lines = (HERE / "corpus" / "heldout.jsonl").read_text().splitlines()[:limit]
+    records = [json.loads(line) for line in lines]
+    ids = {word: i for i, word in enumerate(vocabulary())}
+    column = {latent: i for i, latent in enumerate(LATENTS)}
+    labels = []
+    for record in records:
+        words = record["text"].split(" ")
+        marks = torch.zeros(len(words), len(LATENTS), dtype=torch.bool)
+        for latent, places in find(Marked(words, record["topic"], dict(record["labels"]["answers"]))).items():
+            marks[list(places), column[latent]] = True
+        labels.append(marks)
+    texts = sorted({record["text"] for record in records})
+    random.Random(seed).shuffle(texts)
+    first = set(texts[: len(texts) // 2])
+    corpus = Corpus(
+        documents=[[ids[word] for word in record["text"].split(" ")] for record in records],
+        document=torch.arange(len(records)).repeat_interleave(torch.tensor([len(marks) for marks in labels])),
+        labels=torch.cat(labels),
+        latents=LATENTS,
+        is_chosen_on=torch.tensor([record["text"] in first for record in records]),
+    )
+    enough = torch.ones(len(LATENTS), dtype=torch.bool)
+    for chosen_on in (True, False):
+        tokens = corpus.tokens(chosen_on)
+        of_documents = torch.zeros(len(records), len(LATENTS)).index_add_(
+            0, corpus.document[tokens], corpus.labels[tokens].float()
+        )
+        enough &= (of_documents.sum(0) >= MIN_SUPPORT) & ((of_documents > 0).sum(0) >= 5)
+    kept = tuple(latent for latent, is_kept in zip(LATENTS, enough.tolist(), strict=True) if is_kept)
+    return Corpus(corpus.documents, corpus.document, corpus.labels[:, enough], kept, corpus.is_chosen_on)
+
+
+@torch.no_grad()
+def states(model: nn.Module, modules: Mapping[str, nn.Module], corpus: Corpus, batch: int = 64) -> dict[str, Tensor]:
+    """What each module gives (a linear one: what it is given) at every token of the corpus: (token, width), float32."""
+    ids = {word: i for i, word in enumerate(vocabulary())}
+    lengths = torch.tensor([len(document) for document in corpus.documents])
+    starts = lengths.cumsum(0) - lengths
+    seen: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
+
+    def keeper(name: str) -> Callable[[nn.Module, tuple, object], None]:
+        def keep(module: nn.Module, args: tuple, output: object) -> None:
+            if isinstance(module, nn.Linear):
+                seen[name] = args[0]
+            else:
+                seen[name] = output if isinstance(output, Tensor) else output[0]  # type: ignore[index]
+
+        return keep
+
+    handles = [module.register_forward_hook(keeper(name)) for name, module in modules.items()]
+    try:
+        ordered = sorted(range(len(corpus.documents)), key=lambda i: len(corpus.documents[i]))
+        for first in range(0, len(ordered), batch):
+            picked = ordered[first : first + batch]
+            width = max(len(corpus.documents[i]) for i in picked)
+            rows = [[ids[BOS], *corpus.documents[i]] for i in picked]
+            model(torch.tensor([row + [ids[PAD]] * (width + 1 - len(row)) for row in rows]))  # padding on the right
+            for name, state in seen.items():
+                if name not in found:
+                    found[name] = torch.empty(len(corpus.document), state.shape[-1])
+                for row, i in enumerate(picked):
+                    found[name][starts[i] : starts[i] + lengths[i]] = state[row, 1 : lengths[i] + 1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def match(
+    corpus: Corpus, activations: Callable[[Tensor], Tensor], labels: Tensor | None = None, replicates: int = 0
+) -> tuple[Matches, Band]:
+    """Choose the best feature and threshold for each latent on one half of the documents, score it on the other.
+
+    activations: tokens (bool, (token,)) -> what features do there, (token, feature), >= 0. labels: other labels than
+    the corpus's own. Returns the matches, and their F1 on the other half with its 95 % interval.
+    """
+    labels = corpus.labels if labels is None else labels
+    tokens = corpus.tokens(chosen_on=True)
+    rows = activations(tokens)
+    thresholds = firing_thresholds(rows, N_THRESHOLDS)
+    matches = best_matches(count_hits(rows, labels[tokens], thresholds), thresholds)
+    tokens = corpus.tokens(chosen_on=False)
+    numbers, document = corpus.document[tokens].unique(return_inverse=True)
+    counts = document_counts(activations(tokens), labels[tokens], document, matches, len(numbers))
+    weights = DocumentBootstrap(replicates, seed=0).weights(numbers)
+    return matches, Band.of(f1_replicates(counts, weights))
+
+
+def shuffled(corpus: Corpus, times: int, seed: int = 0) -> Tensor:
+    """The labels of other documents of the same half, side by side: bool (token, times x latent)."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.zeros(len(corpus.document), times * len(corpus.latents), dtype=torch.bool)
+    for chosen_on in (True, False):
+        tokens = corpus.tokens(chosen_on)
+        moved = [
+            labels_of_other_documents(corpus.labels[tokens], corpus.document[tokens], generator) for _ in range(times)
+        ]
+        labels[tokens] = torch.cat(moved, 1)
+    return labels
+
+
+def encoder(sae: Sae, states: Tensor) -> Callable[[Tensor], Tensor]:
+    """Feature activations of an SAE, for `match`."""
+    return lambda tokens: torch.cat([sae.encode(rows) for rows in states[tokens].split(8192)])
+
+
+def dimensions(states: Tensor, chosen_on: Tensor) -> Callable[[Tensor], Tensor]:
+    """How far each dimension lies above its mean, and below, in standard deviations, less a half; for `match`."""
+    mean, deviation = states[chosen_on].mean(0), states[chosen_on].std(0)
+
+    def of(tokens: Tensor) -> Tensor:
+        scaled = (states[tokens] - mean) / deviation
+        return torch.cat([scaled - 0.5, -scaled - 0.5], 1).clamp_min(0)
+
+    return of
+
+
+def single_tokens(corpus: Corpus) -> Callable[[Tensor], Tensor]:
+    """A feature for each word, 1 where it stands; for `match`."""
+    ids = torch.tensor([token for document in corpus.documents for token in document])
+    return lambda tokens: torch.nn.functional.one_hot(ids[tokens], len(vocabulary())).float()
+
+
+def measure(corpus: Corpus, path: str, layers: Sequence[int], baselines: bool = True) -> list[Row]:
+    """Match the SAEs of the layers (path: of SAELens folders, with {layer}) with the corpus's latents.
+
+    The layer of a latent is chosen as its feature is: by F1 on the first half.
+    """
+    model = evaluate.load("base")
+    blocks = model.model.layers
+    chosen_on, n_latents = corpus.tokens(chosen_on=True), len(corpus.latents)
+    residuals = states(model.model, {f"{layer}": blocks[layer] for layer in layers}, corpus)
+    token, chance, direct = torch.zeros(3, n_latents)
+    found: list[tuple[Matches, Band]] = []
+    by_chance, by_dimension = [], []
+    if baselines:
+        token = match(corpus, single_tokens(corpus))[1].value
+        other_labels = shuffled(corpus, N_SHUFFLES)
+        neurons = states(model.model, {f"{layer}": blocks[layer].mlp.down_proj for layer in layers}, corpus)
+    for layer in layers:
+        sae = load_sae(SaeConfig.model_validate(SAE_CONFIG | {"path": path}), "cpu", layer)
+        codes = encoder(sae, residuals[f"{layer}"])
+        found.append(match(corpus, codes, replicates=N_REPLICATES))
+        if baselines:
+            by_chance.append(match(corpus, codes, other_labels))
+            both = torch.cat([residuals[f"{layer}"], neurons.pop(f"{layer}")], 1)
+            by_dimension.append(match(corpus, dimensions(both, chosen_on)))
+        print(f"layer {layer} matched", file=sys.stderr, flush=True)
+
+    def at_best_layer(results: Sequence[tuple[Matches, Band]]) -> Tensor:
+        place = torch.stack([matches.f1 for matches, _ in results]).argmax(0)
+        return torch.stack([band.value for _, band in results]).gather(0, place[None])[0]
+
+    if baselines:
+        chance = at_best_layer(by_chance).view(N_SHUFFLES, n_latents).mean(0)
+        direct = at_best_layer(by_dimension)
+    best = torch.stack([matches.f1 for matches, _ in found]).argmax(0).tolist()
+    scored = ~chosen_on
+    support = corpus.labels[scored].sum(0)
+    rows = []
+    for i, latent in enumerate(corpus.latents):
+        matches, band = found[best[i]]
+        estimate = band.at(i)
+        rows.append(
+            Row(
+                group=latent.group,
+                latent=latent.name,
+                tokens=int(support[i]),
+                documents=len(corpus.document[scored & corpus.labels[:, i]].unique()),
+                layer=layers[best[i]],
+                feature=int(matches.feature[i]),
+                threshold=float(matches.threshold[i]),
+                f1=estimate.value,
+                low=estimate.low,
+                high=estimate.high,
+                chance=float(chance[i]),
+                token=float(token[i]),
+                dimension=float(direct[i]),
+                features={layer: int(matches.feature[i]) for layer, (matches, _) in zip(layers, found, strict=True)},
+                f1_by_layer={layer: float(band.value[i]) for layer, (_, band) in zip(layers, found, strict=True)},
+            )
+        )
+    return rows
+
+
+def main() -> None:
+    """Match the committed SAEs, print the table, and write it and its figure on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--saes", default="testbed/saes/layer_{layer}", help="SAELens folders, with {layer}")
+    parser.add_argument("--layers", type=int, nargs="*", default=list(range(6)), help="default: all six")
+    parser.add_argument("--documents", type=int, help="how many held-out documents to read (default: all 1,500)")
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}, {DATA.name} and {FIGURE.name}")
+    arguments = parser.parse_args()
+    rows = measure(read_corpus(arguments.documents), arguments.saes, arguments.layers)
+    print(summary(rows))
+    print(tables(rows))
+    if arguments.write:
+        write(rows)
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
