@@ -3,7 +3,7 @@
 For every latent of `ground_truth.py` and every layer, the feature and threshold whose firing predicts the latent best
 (F1) is chosen on one half of the held-out documents and scored on the other half. Three baselines are chosen and
 scored in the same way: features for labels of other documents (what the search alone finds), single tokens, and single
-dimensions of the residual stream and neurons of the MLP. `--write` puts the table into docs/testbed_latents.md and
+dimensions of the residual stream. `--write` puts the table into docs/testbed_latents.md and
 draws its figure.
 """
 
@@ -102,7 +102,7 @@ def read_corpus(limit: int | None = None, seed: int = 0) -> Corpus:
 
 @torch.no_grad()
 def states(model: nn.Module, modules: Mapping[str, nn.Module], corpus: Corpus, batch: int = 64) -> dict[str, Tensor]:
-    """What each module gives (a linear one: what it is given) at every token of the corpus: (token, width), float32."""
+    """What each module gives at every token of the corpus: (token, width), float32."""
     ids = {word: i for i, word in enumerate(vocabulary())}
     lengths = torch.tensor([len(document) for document in corpus.documents])
     starts = lengths.cumsum(0) - lengths
@@ -111,10 +111,7 @@ def states(model: nn.Module, modules: Mapping[str, nn.Module], corpus: Corpus, b
 
     def keeper(name: str) -> Callable[[nn.Module, tuple, object], None]:
         def keep(module: nn.Module, args: tuple, output: object) -> None:
-            if isinstance(module, nn.Linear):
-                seen[name] = args[0]
-            else:
-                seen[name] = output if isinstance(output, Tensor) else output[0]  # type: ignore[index]
+            seen[name] = output if isinstance(output, Tensor) else output[0]  # type: ignore[index]
 
         return keep
 
@@ -192,53 +189,47 @@ def single_tokens(corpus: Corpus) -> Callable[[Tensor], Tensor]:
     return lambda tokens: torch.nn.functional.one_hot(ids[tokens], len(vocabulary())).float()
 
 
+def at_best_layer(results: Sequence[tuple[Matches, Band]]) -> tuple[Tensor, Tensor]:
+    """For each latent the place of the layer of highest F1 on the half for choosing, and F1 there on the other."""
+    place = torch.stack([matches.f1 for matches, _ in results]).argmax(0)
+    return place, torch.stack([band.value for _, band in results]).gather(0, place[None])[0]
+
+
 def measure(corpus: Corpus, path: str, layers: Sequence[int], baselines: bool = True) -> list[Row]:
     """Match the SAEs of the layers (path: of SAELens folders, with {layer}) with the corpus's latents.
 
-    The layer of a latent is chosen as its feature is: by F1 on the first half.
+    The layer of a latent is chosen as its feature is: by F1 on the first half. Without baselines theirs are 0.
     """
-    model = evaluate.load("base")
-    blocks = model.model.layers
-    chosen_on, n_latents = corpus.tokens(chosen_on=True), len(corpus.latents)
-    residuals = states(model.model, {f"{layer}": blocks[layer] for layer in layers}, corpus)
+    model = evaluate.load("base").model
+    residuals = states(model, {f"{layer}": model.layers[layer] for layer in layers}, corpus)
+    n_latents, chosen_on = len(corpus.latents), corpus.tokens(chosen_on=True)
+    labels = torch.cat([corpus.labels, shuffled(corpus, N_SHUFFLES)], 1) if baselines else corpus.labels
     token, chance, direct = torch.zeros(3, n_latents)
     found: list[tuple[Matches, Band]] = []
-    by_chance, by_dimension = [], []
-    if baselines:
-        token = match(corpus, single_tokens(corpus))[1].value
-        other_labels = shuffled(corpus, N_SHUFFLES)
-        neurons = states(model.model, {f"{layer}": blocks[layer].mlp.down_proj for layer in layers}, corpus)
+    of_dimensions: list[tuple[Matches, Band]] = []
     for layer in layers:
         sae = load_sae(SaeConfig.model_validate(SAE_CONFIG | {"path": path}), "cpu", layer)
-        codes = encoder(sae, residuals[f"{layer}"])
-        found.append(match(corpus, codes, replicates=N_REPLICATES))
+        found.append(match(corpus, encoder(sae, residuals[f"{layer}"]), labels, N_REPLICATES))
         if baselines:
-            by_chance.append(match(corpus, codes, other_labels))
-            both = torch.cat([residuals[f"{layer}"], neurons.pop(f"{layer}")], 1)
-            by_dimension.append(match(corpus, dimensions(both, chosen_on)))
+            of_dimensions.append(match(corpus, dimensions(residuals[f"{layer}"], chosen_on)))
         print(f"layer {layer} matched", file=sys.stderr, flush=True)
-
-    def at_best_layer(results: Sequence[tuple[Matches, Band]]) -> Tensor:
-        place = torch.stack([matches.f1 for matches, _ in results]).argmax(0)
-        return torch.stack([band.value for _, band in results]).gather(0, place[None])[0]
-
+    best, f1 = at_best_layer(found)
     if baselines:
-        chance = at_best_layer(by_chance).view(N_SHUFFLES, n_latents).mean(0)
-        direct = at_best_layer(by_dimension)
-    best = torch.stack([matches.f1 for matches, _ in found]).argmax(0).tolist()
-    scored = ~chosen_on
-    support = corpus.labels[scored].sum(0)
+        token = match(corpus, single_tokens(corpus))[1].value
+        chance = f1[n_latents:].view(N_SHUFFLES, n_latents).mean(0)
+        direct = at_best_layer(of_dimensions)[1]
     rows = []
     for i, latent in enumerate(corpus.latents):
         matches, band = found[best[i]]
         estimate = band.at(i)
+        support = corpus.document[~chosen_on & corpus.labels[:, i]]
         rows.append(
             Row(
                 group=latent.group,
                 latent=latent.name,
-                tokens=int(support[i]),
-                documents=len(corpus.document[scored & corpus.labels[:, i]].unique()),
-                layer=layers[best[i]],
+                tokens=len(support),
+                documents=len(support.unique()),
+                layer=layers[int(best[i])],
                 feature=int(matches.feature[i]),
                 threshold=float(matches.threshold[i]),
                 f1=estimate.value,
@@ -247,8 +238,8 @@ def measure(corpus: Corpus, path: str, layers: Sequence[int], baselines: bool = 
                 chance=float(chance[i]),
                 token=float(token[i]),
                 dimension=float(direct[i]),
-                features={layer: int(matches.feature[i]) for layer, (matches, _) in zip(layers, found, strict=True)},
-                f1_by_layer={layer: float(band.value[i]) for layer, (_, band) in zip(layers, found, strict=True)},
+                features={layer: int(at[0].feature[i]) for layer, at in zip(layers, found, strict=True)},
+                f1_by_layer={layer: float(at[1].value[i]) for layer, at in zip(layers, found, strict=True)},
             )
         )
     return rows
