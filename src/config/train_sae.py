@@ -57,7 +57,7 @@ class TrainSaeConfig(SequencesConfig):
         description="ascending numbers of features that must reconstruct by themselves, the last one d_sae; null = an "
         "eighth, a quarter, a half and all of them: matryoshka_batchtopk"
     )
-    options: dict[str, Any] = Field(
+    options: dict[str, Any] | None = Field(
         description="more keys of SAELens' training config of the architecture, e.g. {jumprelu_bandwidth: 0.1}"
     )
     tokens: int = Field(ge=1, description="tokens to train on; the same ones again where there are fewer")
@@ -154,4 +154,6 @@ class TrainSaeConfig(SequencesConfig):
             if widths != sorted(set(widths)) or widths[-1] != d_sae:
                 raise StrataError(f"matryoshka_widths={widths} must ascend, and end with d_sae={d_sae}")
             set_keys["matryoshka_widths"] = widths
-        return set_keys | self.options
+        if self.architecture == "matching_pursuit":
+            set_keys["decoder_init_norm"] = 1.0  # SAELens takes no other, and warns
+        return set_keys | (self.options or {})

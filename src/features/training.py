@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
@@ -184,6 +185,11 @@ class SaeTraining:
         self.step = step
 
 
+def first_seed(seed: int, point: HookPoint) -> int:
+    """The seed of an SAE's first weights: that of the run, and the layer."""
+    return int(np.random.SeedSequence([seed, point.layer]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def _exact(rows: list[Tensor]) -> list[Tensor]:
     return [x.cpu() if x.device.type == "mps" else x for x in rows]
 
@@ -208,7 +214,7 @@ def _trainer(
     _refuse_unknown_options(settings, config_class, set(known))
     # an SAE's first weights depend on its layer and the seed, not on what was drawn before
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed * 1000 + point.layer)
+        torch.manual_seed(first_seed(settings.seed, point))
         try:
             sae = sae_class(config_class(**known, **copy.deepcopy(dict(settings.keys))))
         except (TypeError, ValueError, AssertionError) as error:

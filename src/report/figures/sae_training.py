@@ -22,7 +22,8 @@ def training_curves(records: Sequence[Record], title: str = "Scores over trainin
     """
     layers = ordered(records, "layer")
     hues = alt.Scale(domain=layers, range=CATEGORIES) if len(layers) <= len(CATEGORIES) else alt.Scale(scheme="viridis")
-    colour = alt.Color("layer:O", title="layer", sort=layers, scale=hues)
+    legend = alt.Legend(symbolOpacity=1)
+    colour = alt.Color("layer:O", title="layer", sort=layers, scale=hues, legend=legend)
     shown = {name: label for name, label in _PANELS.items() if finite(records, name)}
     charts = [_panel(records, name, label, colour) for name, label in shown.items()]
     return themed(alt.concat(*charts, columns=2, spacing=24), title)
