@@ -76,7 +76,7 @@ def test_the_saes_load_and_fit_their_layers(collected, made):
     for layer in (1, 2):
         sae = load_sae(sae_config(path=str(made.path / "layer_{layer}")), layer=layer)
         assert (sae.point, sae.n_features, sae.model_name) == (HookPoint("resid_post", layer), 64, "testbed")
-        assert check_pairing(sae, store).fvu.value < 0.5
+        assert check_pairing(sae, store, max_fvu=0.9).fvu.value < 0.7
     assert verify(made.path) == []
     assert not (made.path.parents[1] / FOLDER).exists() or not any((made.path.parents[1] / FOLDER).iterdir())
 
