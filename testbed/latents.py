@@ -10,15 +10,12 @@ draws its figure.
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # run as a script, the repository's root is not on the path
@@ -26,6 +23,7 @@ sys.path.insert(0, str(HERE.parent))  # run as a script, the repository's root i
 from src.config.sae import SaeConfig  # noqa: E402
 from src.features.matching import (  # noqa: E402
     Matches,
+    best_labels,
     best_matches,
     count_hits,
     document_counts,
@@ -36,102 +34,30 @@ from src.features.matching import (  # noqa: E402
 from src.features.sae import Sae, load_sae  # noqa: E402
 from src.transport.bootstrap import Band, DocumentBootstrap  # noqa: E402
 from testbed import evaluate  # noqa: E402
-from testbed.ground_truth import LATENTS, Latent, Marked, find  # noqa: E402
-from testbed.latents_table import DATA, FIGURE, TABLE, Row, summary, tables, write  # noqa: E402
-from testbed.lexicon import BOS, PAD, vocabulary  # noqa: E402
+from testbed.labelled_corpus import Corpus, read_corpus, states  # noqa: E402
+from testbed.latents_table import (  # noqa: E402
+    DATA,
+    FIGURE,
+    TABLE,
+    Named,
+    Row,
+    best_scoring,
+    named_share,
+    ranks_of,
+    read,
+    scores_by_group,
+    summary,
+    tables,
+    write,
+    write_scores,
+)
+from testbed.lexicon import vocabulary  # noqa: E402
 
 SAE_CONFIG = {"release": None, "sae_id": None, "layer": None, "width": None, "hook": None, "device": "cpu",
               "force_download": False, "max_fvu": None}  # fmt: skip
 N_THRESHOLDS = 16
 N_SHUFFLES = 3
 N_REPLICATES = 400
-MIN_SUPPORT = 15  # tokens of a latent, in 5 documents, in each half
-
-
-@dataclass(frozen=True, eq=False)
-class Corpus:
-    """Documents as token ids, without BOS; the tokens of all stand in one row, document by document."""
-
-    documents: list[list[int]]
-    document: Tensor  # token -> its document
-    labels: Tensor  # bool (token, latent)
-    latents: tuple[Latent, ...]
-    is_chosen_on: Tensor  # document -> it is in the half that matches are chosen on
-
-    def tokens(self, chosen_on: bool) -> Tensor:
-        """Which tokens are in one of the halves: bool (token,)."""
-        return (self.is_chosen_on == chosen_on)[self.document]
-
-
-def read_corpus(limit: int | None = None, seed: int = 0) -> Corpus:
-    """The held-out documents (the first `limit`), labelled and cut into halves; copies are in the same half.
-
-    Latents with less than `MIN_SUPPORT` in either half are left out.
-    """
-    lines = (HERE / "corpus" / "heldout.jsonl").read_text().splitlines()[:limit]
-    records = [json.loads(line) for line in lines]
-    ids = {word: i for i, word in enumerate(vocabulary())}
-    column = {latent: i for i, latent in enumerate(LATENTS)}
-    labels = []
-    for record in records:
-        words = record["text"].split(" ")
-        marks = torch.zeros(len(words), len(LATENTS), dtype=torch.bool)
-        for latent, places in find(Marked(words, record["topic"], dict(record["labels"]["answers"]))).items():
-            marks[list(places), column[latent]] = True
-        labels.append(marks)
-    texts = sorted({record["text"] for record in records})
-    random.Random(seed).shuffle(texts)
-    first = set(texts[: len(texts) // 2])
-    corpus = Corpus(
-        documents=[[ids[word] for word in record["text"].split(" ")] for record in records],
-        document=torch.arange(len(records)).repeat_interleave(torch.tensor([len(marks) for marks in labels])),
-        labels=torch.cat(labels),
-        latents=LATENTS,
-        is_chosen_on=torch.tensor([record["text"] in first for record in records]),
-    )
-    enough = torch.ones(len(LATENTS), dtype=torch.bool)
-    for chosen_on in (True, False):
-        tokens = corpus.tokens(chosen_on)
-        of_documents = torch.zeros(len(records), len(LATENTS)).index_add_(
-            0, corpus.document[tokens], corpus.labels[tokens].float()
-        )
-        enough &= (of_documents.sum(0) >= MIN_SUPPORT) & ((of_documents > 0).sum(0) >= 5)
-    kept = tuple(latent for latent, is_kept in zip(LATENTS, enough.tolist(), strict=True) if is_kept)
-    return Corpus(corpus.documents, corpus.document, corpus.labels[:, enough], kept, corpus.is_chosen_on)
-
-
-@torch.no_grad()
-def states(model: nn.Module, modules: Mapping[str, nn.Module], corpus: Corpus, batch: int = 64) -> dict[str, Tensor]:
-    """What each module gives at every token of the corpus: (token, width), float32."""
-    ids = {word: i for i, word in enumerate(vocabulary())}
-    lengths = torch.tensor([len(document) for document in corpus.documents])
-    starts = lengths.cumsum(0) - lengths
-    seen: dict[str, Tensor] = {}
-    found: dict[str, Tensor] = {}
-
-    def keeper(name: str) -> Callable[[nn.Module, tuple, object], None]:
-        def keep(module: nn.Module, args: tuple, output: object) -> None:
-            seen[name] = output if isinstance(output, Tensor) else output[0]  # type: ignore[index]
-
-        return keep
-
-    handles = [module.register_forward_hook(keeper(name)) for name, module in modules.items()]
-    try:
-        ordered = sorted(range(len(corpus.documents)), key=lambda i: len(corpus.documents[i]))
-        for first in range(0, len(ordered), batch):
-            picked = ordered[first : first + batch]
-            width = max(len(corpus.documents[i]) for i in picked)
-            rows = [[ids[BOS], *corpus.documents[i]] for i in picked]
-            model(torch.tensor([row + [ids[PAD]] * (width + 1 - len(row)) for row in rows]))  # padding on the right
-            for name, state in seen.items():
-                if name not in found:
-                    found[name] = torch.empty(len(corpus.document), state.shape[-1])
-                for row, i in enumerate(picked):
-                    found[name][starts[i] : starts[i] + lengths[i]] = state[row, 1 : lengths[i] + 1]
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
 
 
 def match(
@@ -208,8 +134,7 @@ def measure(corpus: Corpus, path: str, layers: Sequence[int], baselines: bool = 
     found: list[tuple[Matches, Band]] = []
     of_dimensions: list[tuple[Matches, Band]] = []
     for layer in layers:
-        sae = load_sae(SaeConfig.model_validate(SAE_CONFIG | {"path": path}), "cpu", layer)
-        found.append(match(corpus, encoder(sae, residuals[f"{layer}"]), labels, N_REPLICATES))
+        found.append(match(corpus, encoder(load(path, layer), residuals[f"{layer}"]), labels, N_REPLICATES))
         if baselines:
             of_dimensions.append(match(corpus, dimensions(residuals[f"{layer}"], chosen_on)))
         print(f"layer {layer} matched", file=sys.stderr, flush=True)
@@ -245,6 +170,28 @@ def measure(corpus: Corpus, path: str, layers: Sequence[int], baselines: bool = 
     return rows
 
 
+def name_features(corpus: Corpus, path: str, layer: int, states: Tensor) -> list[Named]:
+    """The latent that each feature of an SAE is best: chosen on one half, scored on the other."""
+    codes = encoder(load(path, layer), states)
+    chosen_on = corpus.tokens(chosen_on=True)
+    rows = codes(chosen_on)
+    thresholds = firing_thresholds(rows, N_THRESHOLDS)
+    label, matches = best_labels(count_hits(rows, corpus.labels[chosen_on], thresholds), thresholds)
+    whole = torch.zeros_like(corpus.document[~chosen_on])
+    counts = document_counts(codes(~chosen_on), corpus.labels[~chosen_on][:, label], whole, matches, 1)
+    scores = f1_replicates(counts, torch.ones(1, 1, dtype=torch.float64))[0]
+    latents = [corpus.latents[i] for i in label.tolist()]
+    return [
+        Named(layer, feature, latent.group, latent.name, score)
+        for feature, (latent, score) in enumerate(zip(latents, scores.tolist(), strict=True))
+    ]
+
+
+def load(path: str, layer: int) -> Sae:
+    """The SAE of a layer."""
+    return load_sae(SaeConfig.model_validate(SAE_CONFIG | {"path": path}), "cpu", layer)
+
+
 def main() -> None:
     """Match the committed SAEs, print the table, and write it and its figure on request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -252,12 +199,29 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="*", default=list(range(6)), help="default: all six")
     parser.add_argument("--documents", type=int, help="how many held-out documents to read (default: all 1,500)")
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}, {DATA.name} and {FIGURE.name}")
+    parser.add_argument("--scores", type=Path, help="an artifact of score_features.py: add how it ranks the features")
     arguments = parser.parse_args()
-    rows = measure(read_corpus(arguments.documents), arguments.saes, arguments.layers)
+    corpus = read_corpus(arguments.documents)
+    if arguments.scores:
+        rank_features(corpus, arguments.saes, arguments.scores, arguments.write)
+        return
+    rows = measure(corpus, arguments.saes, arguments.layers)
     print(summary(rows))
     print(tables(rows))
     if arguments.write:
         write(rows)
+
+
+def rank_features(corpus: Corpus, path: str, scores: Path, is_written: bool) -> None:
+    """Print, and write on request, what the scores of features have to do with the known latents of `latents.json`."""
+    rows, ranks = read(), ranks_of(scores)
+    layers = sorted({layer for layer, _ in ranks})
+    model = evaluate.load("base").model
+    residuals = states(model, {f"{layer}": model.layers[layer] for layer in layers}, corpus)
+    named = [one for layer in layers for one in name_features(corpus, path, layer, residuals[f"{layer}"])]
+    print(named_share(named, ranks), scores_by_group(rows, ranks), best_scoring(named, ranks), sep="\n\n")
+    if is_written:
+        write_scores(rows, named, ranks)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +13,27 @@ DATA = HERE / "latents.json"
 TABLE = HERE.parent / "docs" / "testbed_latents.md"
 FIGURE = HERE / "figures" / "latents.png"
 FOUND, PARTLY = 0.8, 0.5
+LISTED = 5  # best-scoring features of each layer that are listed
+
+
+@dataclass(frozen=True)
+class Named:
+    """A feature, and the latent that it is best; F1 of the half that nothing was chosen on."""
+
+    layer: int
+    feature: int
+    group: str
+    latent: str
+    f1: float
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Where score_features.py puts a feature: 1 = the best of the layer's; is_top: among its top_percent."""
+
+    rank: int
+    of: int
+    is_top: bool
 
 
 @dataclass(frozen=True)
@@ -117,14 +139,79 @@ def missing(rows: Sequence[Row]) -> str:
     return "\n".join(lines) or "None."
 
 
-def write(rows: Sequence[Row]) -> None:
-    """Write the table between the markers of docs/testbed_latents.md, the rows as JSON, and the figure."""
+Ranks = Mapping[tuple[int, int], Ranked]  # (layer, feature) -> rank
+
+
+def ranks_of(folder: Path) -> Ranks:
+    """The ranks in an artifact of score_features.py (features.parquet: layer, feature, score, selected)."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(folder / "features.parquet", columns=["layer", "feature", "score", "selected"]).to_pylist()
+    ranks: dict[tuple[int, int], Ranked] = {}
+    for layer in {row["layer"] for row in rows}:
+        # dead features have no score, and come last
+        ordered = [row for row in rows if row["layer"] == layer]
+        ordered.sort(key=lambda row: -math.inf if row["score"] is None else row["score"], reverse=True)
+        for place, row in enumerate(ordered):
+            ranks[layer, row["feature"]] = Ranked(place + 1, len(ordered), bool(row["selected"]))
+    return ranks
+
+
+def scores_by_group(rows: Sequence[Row], ranks: Ranks) -> str:
+    """A Markdown table: how the features that are a group's latents (found or partly) are ranked by their scores."""
+    lines = ["| group | features | among the best | median rank, % of the layer's features |", "|---|---|---|---|"]
+    everything = [row for row in rows if row.verdict != "not"]
+    for group, members in {**groups(everything), "all": everything}.items():
+        places = {(row.layer, row.feature) for row in members}
+        found = [ranks[place] for place in places]
+        share = _median(100 * one.rank / one.of for one in found)
+        lines.append(f"| {group} | {len(found)} | {sum(one.is_top for one in found)} | {share:.0f} |")
+    return "\n".join(lines)
+
+
+def best_scoring(named: Sequence[Named], ranks: Ranks) -> str:
+    """A Markdown table: the best-scoring features of each layer, and the latent that each is best."""
+    lines = ["| layer | rank | feature | latent | F1 |", "|---|---|---|---|---|"]
+    for one in sorted(named, key=lambda one: (one.layer, ranks[one.layer, one.feature].rank)):
+        rank = ranks[one.layer, one.feature].rank
+        if rank <= LISTED:
+            lines.append(f"| {one.layer} | {rank} | {one.feature} | {one.group}: {one.latent} | {one.f1:.2f} |")
+    return "\n".join(lines)
+
+
+def named_share(named: Sequence[Named], ranks: Ranks) -> str:
+    """A sentence: how often the best-scoring features are a known latent, and how often the others are."""
+
+    def share(members: Sequence[Named]) -> str:
+        known = sum(one.f1 >= PARTLY for one in members)
+        return f"{known} of {len(members)} ({known / max(1, len(members)):.0%})"
+
+    top = [one for one in named if ranks[one.layer, one.feature].is_top]
+    others = [one for one in named if not ranks[one.layer, one.feature].is_top]
+    return (
+        f"Of the best-scoring features (`selected`), {share(top)} are a known latent with F1 of {PARTLY} or more; of "
+        f"the others {share(others)}."
+    )
+
+
+def write_scores(rows: Sequence[Row], named: Sequence[Named], ranks: Ranks) -> None:
+    """Write what the scores have to do with the latents between the markers of docs/testbed_latents.md."""
+    parts = (named_share(named, ranks), scores_by_group(rows, ranks), best_scoring(named, ranks))
+    _replace({"scores": "\n\n".join(parts)})
+
+
+def _replace(parts: Mapping[str, str]) -> None:
     text = TABLE.read_text()
-    for marker, part in {"summary": summary(rows), "missing": missing(rows), "tables": tables(rows)}.items():
+    for marker, part in parts.items():
         before, rest = text.split(f"<!-- {marker} -->\n", 1)
         _, after = rest.split(f"<!-- end {marker} -->", 1)
         text = f"{before}<!-- {marker} -->\n{part}\n<!-- end {marker} -->{after}"
     TABLE.write_text(text)
+
+
+def write(rows: Sequence[Row]) -> None:
+    """Write the table between the markers of docs/testbed_latents.md, the rows as JSON, and the figure."""
+    _replace({"summary": summary(rows), "missing": missing(rows), "tables": tables(rows)})
     lines = ",\n".join(json.dumps(_rounded(asdict(row))) for row in rows)
     DATA.write_text(f"[\n{lines}\n]\n")
     draw(rows, FIGURE)

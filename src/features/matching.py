@@ -40,7 +40,7 @@ class Hits:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """For every label, the feature and threshold of highest F1 (the first of equals), and that F1."""
+    """Features paired with labels, each with the threshold of highest F1 and that F1, as long as there are labels."""
 
     feature: Int[Tensor, " label"]
     threshold: Float[Tensor, " label"]
@@ -134,10 +134,21 @@ def count_hits(
 
 
 def best_matches(hits: Hits, thresholds: Float[Tensor, "feature threshold"]) -> Matches:
-    """For each label the feature and threshold of highest F1."""
+    """For each label the feature and threshold of highest F1, the first of equals."""
     scores = hits.f1().flatten(0, 1)
     best, place = scores.max(0)
     return Matches(place // thresholds.shape[1], thresholds.flatten()[place], best)
+
+
+def best_labels(hits: Hits, thresholds: Float[Tensor, "feature threshold"]) -> tuple[Int[Tensor, " feature"], Matches]:
+    """For each feature the label, and the threshold, of highest F1: the labels, and matches with one entry a feature.
+
+    `document_counts(activations, labels[:, label], ...)` scores them.
+    """
+    scores = hits.f1()
+    best, place = scores.flatten(1).max(1)
+    threshold = thresholds.gather(1, (place // scores.shape[2])[:, None])[:, 0]
+    return place % scores.shape[2], Matches(torch.arange(len(best), device=best.device), threshold, best)
 
 
 def document_counts(

@@ -7,6 +7,7 @@ from sklearn.metrics import f1_score
 
 from src.errors import StrataError
 from src.features.matching import (
+    best_labels,
     best_matches,
     count_hits,
     document_counts,
@@ -92,6 +93,20 @@ def test_best_match_is_the_best_of_a_loop_and_finds_what_was_planted(planted):
             for t in thresholds[i]
         ]
         assert found.f1[label].item() == pytest.approx(max(scores), abs=1e-12)
+
+
+def test_best_label_of_each_feature_is_the_best_of_a_loop(planted):
+    activations, labels, document = planted
+    thresholds = firing_thresholds(activations, 6)
+    label, found = best_labels(count_hits(activations, labels, thresholds), thresholds)
+    assert label[[3, 5]].tolist() == [0, 1]
+    assert found.feature.tolist() == list(range(8))
+    for feature in range(8):
+        fires = [(activations[:, feature] > t).numpy() for t in thresholds[feature]]
+        scores = [f1_score(labels[:, i].numpy(), fire, zero_division=0) for i in range(4) for fire in fires]
+        assert found.f1[feature].item() == pytest.approx(max(scores), abs=1e-12)
+    counts = document_counts(activations, labels[:, label], document, found, 20)
+    torch.testing.assert_close(f1_replicates(counts, torch.ones(1, 20, dtype=torch.float64))[0], found.f1)
 
 
 def test_replicates_weigh_whole_documents(planted):
