@@ -37,7 +37,6 @@ class Entries:
     activation: Float[Tensor, " entry"]
     effect: Float[Tensor, " entry"] | None
     tokens_per_document: Float[Tensor, " document"]
-    predictions_per_document: Float[Tensor, " document"]
     first_document: int
 
     def per_document(self, values: Float[Tensor, " entry"]) -> Float[Tensor, "document feature"]:
@@ -53,7 +52,7 @@ class SparseCodes:
     """What an SAE makes of the counted tokens of a text: one entry for each feature of each token that is above 0.
 
     token_ids: of each counted token. entry_start: where the entries of each token begin, and where the last one's end.
-    document_start: the same for documents, on the axis of tokens. predictions: next-token predictions of each document.
+    document_start: the same for documents, on the axis of tokens.
     feature, activation: of each entry, ascending in feature within a token. effect: the first-order change of the
     summed next-token NLL in nats if that activation were 0; None where no gradients were taken.
     """
@@ -62,7 +61,6 @@ class SparseCodes:
     token_ids: Int[Tensor, " token"]
     entry_start: Int[Tensor, " token+1"]
     document_start: Int[Tensor, " document+1"]
-    predictions: Int[Tensor, " document"]
     feature: Int[Tensor, " entry"]
     activation: Float[Tensor, " entry"]
     effect: Float[Tensor, " entry"] | None
@@ -105,7 +103,6 @@ class SparseCodes:
             self.activation[entries].to(place, torch.float64),
             effect,
             self.document_start[first : last + 1].diff().to(place, torch.float64),
-            self.predictions[first:last].to(place, torch.float64),
             first,
         )
 
@@ -166,17 +163,14 @@ class CodesWriter:
         self,
         token_ids: Int[Tensor, " token"],
         document_start: Int[Tensor, " document+1"],
-        predictions: Int[Tensor, " document"],
     ) -> SparseCodes:
         """The codes, read from the folder when they are asked for. Arguments: see SparseCodes."""
         self._open.close()
         counts = torch.cat(self._counts)
         start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        fields = {name: self._read(name) for name in self._fields}
-        return SparseCodes(self._sae.n_features, token_ids, start, document_start, predictions, **fields | self._none())
-
-    def _none(self) -> dict[str, None]:
-        return dict.fromkeys(set(_FIELDS) - set(self._fields))
+        fields = self._read("feature"), self._read("activation")
+        effect = self._read("effect") if "effect" in self._fields else None
+        return SparseCodes(self._sae.n_features, token_ids, start, document_start, *fields, effect)
 
     def _read(self, name: str) -> Tensor:
         path = self._folder / name
