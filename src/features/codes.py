@@ -14,9 +14,10 @@ from torch import Tensor
 
 from src.activations.products import arithmetic_device
 from src.errors import StrataError
+from src.features.active import ActiveFeatures, active_features
 from src.features.sae import Sae
 
-_NUMBERS_AT_ONCE = 2**25  # in one batch of dense feature activations
+_PRODUCTS_AT_ONCE = 2**21  # of gradients and decoder rows
 _ENTRIES_AT_ONCE = 2**21  # read from the disk
 _SUMS_AT_ONCE = 2**22  # documents times features whose sums are held densely
 _FIELDS = {"feature": np.dtype("<i4"), "activation": np.dtype("<f4"), "effect": np.dtype("<f4")}
@@ -145,19 +146,23 @@ class CodesWriter:
                 "(model.dtype=float32 or bfloat16)"
             )
         slopes = None if gradients is None else gradients[counted]
-        at_once = max(1, _NUMBERS_AT_ONCE // sae.n_features)
-        decoder = sae.decoder
-        for start in range(0, len(rows), at_once):
-            chunk = slice(start, start + at_once)
-            activations = sae.encode(rows[chunk].to(decoder))
-            row, feature = (activations > 0).nonzero(as_tuple=True)
-            values = activations[row, feature]
-            found = {"feature": feature, "activation": values}
+        counts = torch.zeros(len(rows), dtype=torch.int64)
+        for found in active_features(sae, rows):
+            columns = {"feature": found.feature, "activation": found.activation}
             if slopes is not None:
-                found["effect"] = -values * (slopes[chunk].to(decoder) @ decoder.T)[row, feature]
+                columns["effect"] = -found.contribution * self._slopes(slopes, found)
             for name in self._fields:
-                self._files[name].write(found[name].cpu().numpy().astype(_FIELDS[name]).tobytes())
-            self._counts.append(torch.bincount(row, minlength=len(activations)).cpu())
+                self._files[name].write(columns[name].cpu().numpy().astype(_FIELDS[name]).tobytes())
+            counts += torch.bincount(found.token, minlength=len(rows)).cpu()
+        self._counts.append(counts)
+
+    def _slopes(self, gradients: Float[Tensor, "row d_model"], found: ActiveFeatures) -> Float[Tensor, " entry"]:
+        """Gradient along the decoder row of each entry; a piece of the rows at a time, which a CPU's caches hold."""
+        decoder = self._sae.decoder
+        gradients = gradients.to(decoder)
+        size = max(1, _PRODUCTS_AT_ONCE // self._sae.d_model)
+        pieces = zip(found.token.split(size), found.feature.split(size), strict=True)
+        return torch.cat([(gradients[token] * decoder[feature]).sum(1) for token, feature in pieces])
 
     def finished(
         self,

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from src.errors import StrataError
+from src.features import active
 from src.features import codes as module
 from src.features.codes import CodesWriter
 from src.features.sae import Sae
@@ -21,7 +22,8 @@ def sae() -> Sae:
 
 
 def test_what_is_read_back_is_what_sae_lens_encodes_at_counted_tokens(sae, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_NUMBERS_AT_ONCE", 5 * F)  # several pieces per batch
+    monkeypatch.setattr(active, "_NUMBERS_AT_ONCE", 5 * F)  # several pieces per batch
+    monkeypatch.setattr(module, "_PRODUCTS_AT_ONCE", 3 * D)
     states, gradients = torch.randn(2, 3, 7, D)
     counted = torch.rand(3, 7) < 0.7
     with CodesWriter(tmp_path / "codes", sae, with_effect=True) as writer:

@@ -42,7 +42,7 @@ def first_block_adds_nothing(module: PreTrainedModel) -> None:
 
 
 def write_sae(folder: Path, layer: int, model: Path) -> None:
-    """Coordinates and their negatives, which reconstruct anything; and features that fire at one token, at many, never."""
+    """Coordinates and their negatives, which reconstruct anything; and features that fire at one token, many, never."""
     import sae_lens
 
     embeddings = AutoModelForCausalLM.from_pretrained(model).get_input_embeddings().weight.detach()
@@ -84,9 +84,7 @@ def project(folder, monkeypatch) -> Path:
 def run(*overrides: str):
     words = ["model.path=model", "model.name=tiny", "dataset.dataset_name=text.jsonl", "dataset.dataset_split=null"]
     words += ["sae.path='saes/layer_{layer}'", "threads=1", "max_tokens=10000", *overrides]
-    return run_stage(
-        score_features.run, ScoreFeaturesConfig, "score_features", compose("score_features", words), words
-    )
+    return run_stage(score_features.run, ScoreFeaturesConfig, "score_features", compose("score_features", words), words)
 
 
 @pytest.fixture(scope="module")
