@@ -7,12 +7,15 @@ are run through it once, and what the modules take and return decides where its 
 from src.models.capture import HiddenStateCheck, attach, capture, check_hidden_states, forward_pass, run_with_hooks
 from src.models.language_model import LanguageModel, wrap_model
 from src.models.loading import layers_in_config, load_model, load_tokenizer
+from src.models.prefix import KeysAndValues, PrefixRecorder, prefix_cache
 from src.models.skipping import BlockSkipper
 
 __all__ = [
     "BlockSkipper",
     "HiddenStateCheck",
+    "KeysAndValues",
     "LanguageModel",
+    "PrefixRecorder",
     "attach",
     "capture",
     "check_hidden_states",
@@ -20,6 +23,7 @@ __all__ = [
     "layers_in_config",
     "load_model",
     "load_tokenizer",
+    "prefix_cache",
     "run_with_hooks",
     "wrap_model",
 ]
