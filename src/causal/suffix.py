@@ -23,6 +23,7 @@ from src.models import BlockSkipper, KeysAndValues, LanguageModel, PrefixRecorde
 
 # Of the positions: to leave out fewer is not worth a mask of its own, nor a pass of its own for those that could.
 _WORTHWHILE = 1 / 8
+_CPU_ROWS, _GPU_ROWS = 8, 128
 
 
 def suitable_rows(device: torch.device) -> int:
@@ -158,7 +159,7 @@ class SuffixReplay:
             states = self._edited_pass(clean, sequence[rows], target, part, start)
             if start and n_positions > self._longest_compared.get(self._skips(target), 0):
                 whole = self._edited_pass(clean, sequence[rows[:1]], target, part_of(rows[:1], 0), 0)[self.final]
-                if not self._same(clean, int(sequence[rows[0]]), target, states[self.final][:1], whole):
+                if not self._same(clean, sequence[rows], target, states[self.final], whole[:, start:]):
                     return self.rerun_rows(clean, target, sequence, write)
             final[rows, start:] = states[self.final]
             difference = (states[target][part.edited].float() - part.values.float()).abs().amax(1)
