@@ -99,6 +99,7 @@ def sum_features(
 ) -> dict[KeyT, PairSums]:
     """The sums of every prediction of one target over the counted rows, in one pass.
 
+    advance: is told the number of counted rows done, times the number of predictions.
     Memory, whatever the number of rows and documents: `PairSums` of each prediction, and about ten arrays of a block of
     rows by the SAE's features. precision: of the products of projections; sums are float64.
 
@@ -148,7 +149,7 @@ class _Pass:
             for block, of_block in zip(index.split(self.n_rows), group.split(self.n_rows), strict=True):
                 if len(block):
                     self._add({point: self._own(x[block]) for point, x in rows.activations.items()}, of_block)
-            advance(len(rows.document))
+            advance(len(index) * len(self.sums))
             del rows  # before the next part is read
         for sums in self.sums.values():
             if not sums.n_rows.sum():
