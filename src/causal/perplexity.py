@@ -9,13 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from src.activations.products import exact_products
-from src.causal.head import VocabularyHead
 from src.causal.interventions import CleanStates, Intervention, place_of_operator
 from src.causal.scores import EditProof, TokenScores
 from src.causal.suffix import CleanPass, SuffixReplay, Write
 from src.errors import StrataError
 from src.hook_points import HookPoint, refuse_shifted
-from src.models import LanguageModel
+from src.models import LanguageModel, VocabularyHead
 
 _CPU_ROWS, _GPU_ROWS = 8, 128
 _CPU_CHUNK, _GPU_CHUNK = 2**25, 2**29

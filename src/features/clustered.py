@@ -1,8 +1,31 @@
 """Means per feature over tokens, with errors that know that the tokens of a document depend on each other."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+# standard errors on either side of an estimate that make its 95 % interval
+INTERVAL = 1.96
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A mean of each feature and its standard error (NaN where documents are too few)."""
+
+    value: Float[Tensor, " feature"]
+    error: Float[Tensor, " feature"]
+
+    @property
+    def low(self) -> Float[Tensor, " feature"]:
+        """Lower end of the 95 % interval."""
+        return self.value - INTERVAL * self.error
+
+    @property
+    def high(self) -> Float[Tensor, " feature"]:
+        """Upper end of the 95 % interval."""
+        return self.value + INTERVAL * self.error
 
 
 class ClusteredSums:
@@ -40,3 +63,7 @@ class ClusteredSums:
             return torch.full_like(mean, float("nan"))
         squares = self._square - 2 * mean * self._with_count + mean.square() * self._count_square
         return (squares.clamp_min(0) * n / (n - 1)).sqrt() / self._count
+
+    def estimate(self) -> Estimate:
+        """Mean and standard error, on the CPU."""
+        return Estimate(self.mean().cpu(), self.standard_error().cpu())

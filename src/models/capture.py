@@ -56,9 +56,7 @@ def run_with_hooks(
             be wrong in models with learned positions), tokens that the model does not have, or a pass that fails.
     """
     model.check_hook_points(points)
-    model.check_token_ids(input_ids)
-    if bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
-        raise StrataError("the attention mask has padding before tokens: pad sequences on the right")
+    check_batch(model, input_ids, attention_mask)
     if not points:
         return
     wanted = set(points)
@@ -80,6 +78,15 @@ def run_with_hooks(
             return
     missed = ", ".join(str(point) for point in sorted(wanted))
     raise StrataError(f"{type(model.module).__name__} did not run {missed} in this forward pass")
+
+
+def check_batch(
+    model: LanguageModel, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch pos"]
+) -> None:
+    """Raise StrataError for tokens that the model does not have, and for padding that is not on the right."""
+    model.check_token_ids(input_ids)
+    if bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
+        raise StrataError("the attention mask has padding before tokens: pad sequences on the right")
 
 
 @contextmanager

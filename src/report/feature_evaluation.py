@@ -10,7 +10,7 @@ from src.features.pair_scores import FeatureScores
 from src.report.artifact_report import NamedChart
 from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.feature_files import Scores, feature_records
-from src.report.figures.features import feature_quantiles, source_heatmap
+from src.report.figures.transported_features import feature_quantiles, source_heatmap
 from src.report.figures.heatmap import pair_heatmap
 from src.report.tables import Cell, Interval, Table
 from src.transport.pairs import LayerPair
