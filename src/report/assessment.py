@@ -87,7 +87,7 @@ class Assessment:
 
 
 def write_assessment(folder: Path, found: Assessment) -> None:
-    """Write `residual.*`, `features.*`, `matched_rank_pairs.*`, `matched_rank.parquet`, `spectrum.parquet`: every number."""
+    """Write `residual.*`, `features.*`, `matched_rank_pairs.*`, `matched_rank.parquet`, `spectrum.parquet`."""
     names = {pair: saved.artifact.meta.name for pair, saved in found.operators.items()}
     if found.residual:
         write_records(folder / "residual", of_residual.residual_records(found.residual, names))

@@ -10,8 +10,8 @@ from src.features.pair_scores import FeatureScores
 from src.report.artifact_report import NamedChart
 from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.feature_files import Scores, feature_records
-from src.report.figures.transported_features import feature_quantiles, source_heatmap
 from src.report.figures.heatmap import pair_heatmap
+from src.report.figures.transported_features import feature_quantiles, source_heatmap
 from src.report.tables import Cell, Interval, Table
 from src.transport.pairs import LayerPair
 
@@ -167,7 +167,7 @@ def origin_table(report: FeatureReport, n: int) -> Table:
     columns = [
         "layer",
         *(["offset"] if has_offsets else []),
-        "",
+        "kind",
         "feature",
         "fires on",
         "R² latent, nearest",
@@ -182,8 +182,10 @@ def _origin_caption(report: FeatureReport) -> str:
     where = f"Cards: {cards}." if cards else "For their cards run explain_features.py, then this with overwrite=true."
     return (
         "Of each target layer. Transported: the lower end of the interval of R² latent is highest from the farthest "
-        "source layer there is an operator of. Synthesised: its upper end is lowest from the nearest, so that no "
-        f"earlier layer tells it linearly. Only features that fire on at least {_FEWEST_ACTIVE} test tokens of several "
+        "source layer there is an operator of. Synthesised: its upper end is lowest from the nearest, and, "
+        "where that is 0 or below, the upper end of F1's: its prediction does not tell when the feature fires (R² far "
+        "below 0: it fires where it should not). "
+        f"Only features that fire on at least {_FEWEST_ACTIVE} test tokens of several "
         f"documents. F1 and R² at all tokens: from the nearest. {where}"
     )
 
@@ -195,8 +197,12 @@ def _ends(near: FeatureScores, far: FeatureScores, n: int) -> dict[str, list[int
     places = is_told.nonzero()[:, 0]
     n = min(n, len(places) // 2)
     transported = places[low[places].argsort(descending=True, stable=True)][:n].tolist()
-    rest = torch.tensor([place for place in places.tolist() if place not in transported], dtype=torch.long)
-    return {"transported": transported, "synthesised": rest[high[rest].argsort(stable=True)][:n].tolist()}
+    rest = [place for place in places.tolist() if place not in transported]
+
+    def order(place: int) -> tuple[float, float]:
+        return max(float(high[place]), 0.0), float(near["f1_high"][place])
+
+    return {"transported": transported, "synthesised": sorted(rest, key=order)[:n]}
 
 
 def _link(report: FeatureReport, layer: int, feature: int) -> Cell:

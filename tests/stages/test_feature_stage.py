@@ -11,7 +11,8 @@ import pytest
 
 import eval as eval_stage
 import train_transport_operators
-from src.artifacts import open_meta, verify
+from src.artifacts import Plan, open_meta, verify
+from src.artifacts.folder import seal
 from src.config.stages import EvalConfig, TransportConfig
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -63,6 +64,12 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluation(root):
     return evaluate(root)
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Drawing is most of the time of a small evaluation."""
+    monkeypatch.setattr("src.report.assessment.Assessment.figures", [])
 
 
 def table_of(evaluation, title):
@@ -121,6 +128,7 @@ def test_the_json_has_the_reference_s_shape_and_the_numbers_of_the_parquet(evalu
     assert len(found["calibration_summary"]["rms_ratios"]) == 3 * D
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_what_decides_the_numbers_decides_the_name_and_nothing_else_does(root, evaluation, capsys):
     assert evaluate(root).path == evaluation.path
     assert "reused" in capsys.readouterr().out
@@ -148,6 +156,7 @@ def test_what_decides_the_numbers_decides_the_name_and_nothing_else_does(root, e
     assert other.path != alike.path
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_plain_evaluation_stays_what_it_was(root, evaluation):
     plain = run("eval", root / "artifacts", "bootstrap=100")
     assert set(plain.meta.identity) == {"pairs", "bootstrap", "seed"}
@@ -155,6 +164,7 @@ def test_a_plain_evaluation_stays_what_it_was(root, evaluation):
     assert (plain.path / "residual.json").read_bytes() == (evaluation.path / "residual.json").read_bytes()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_targets_without_an_sae_are_passed_over_and_one_sae_is_enough(root, capsys):
     one = evaluate(root, f"sae.path={root}/gemma-scope-2b-pt-res/layer_2", "features.feature_ids=[0,7]")
     records = pq.read_table(one.path / "features.parquet").to_pylist()
@@ -163,15 +173,13 @@ def test_targets_without_an_sae_are_passed_over_and_one_sae_is_enough(root, caps
     assert len(json.loads((one.path / "residual.json").read_text())) == 3 * 4
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_cards_of_an_sae_are_linked(root, evaluation):
     weights = evaluation.meta.identity["features"]["saes"]["resid_post.2"]["sae"]["weights"]
     folder = root / "artifacts" / "explanations" / "mine"
     meta = json.loads((evaluation.path / "meta.json").read_text())
     folder.mkdir(parents=True)
     (folder / "feature_cards_2.html").write_text("cards")
-    from src.artifacts.folder import seal
-    from src.artifacts.meta import Plan
-
     plan = Plan(root / "artifacts", "explanations", "mine", {"saes": [weights]}, [], "mine")
     seal(folder, plan, replace(stores.PROVENANCE, config=meta["config"]), {})
     linked = evaluate(root, "overwrite=true", "features.feature_ids=[0,1,2,6,7,8]")

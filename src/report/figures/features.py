@@ -21,9 +21,7 @@ def rate_and_coherence(records: Sequence[Record], title: str = "Features: rate, 
         alt.Chart()
         .mark_point(filled=True, size=16, opacity=0.7)
         .encode(
-            x=alt.X(
-                "rate:Q", title="share of tokens", scale=alt.Scale(type="log"), axis=alt.Axis(format="~%", tickCount=4)
-            ),
+            x=alt.X("rate:Q", title="share of tokens", scale=alt.Scale(type="log"), axis=alt.Axis(format="~%", tickCount=4)),
             y=alt.Y("coherence:Q", title="coherence"),
             color=alt.Color("score:Q", title="score", scale=alt.Scale(scheme="viridis")),
             tooltip=_tooltip("score", "coherence", "rate") + [alt.Tooltip("tokens:N", title="fires at")],
