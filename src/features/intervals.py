@@ -73,7 +73,7 @@ def median_interval(replicates: Float[Tensor, "replicate feature"]) -> tuple[flo
     """The median over the features that have a value, and its 95 % interval over documents; NaN without any."""
     known = replicates[:, replicates[0].isfinite()]
     if not known.shape[1]:
-        return (float("nan"),) * 3
+        return float("nan"), float("nan"), float("nan")
     medians = known.nanmedian(1).values
     half = float(student_t.ppf(0.975, len(medians) - 2) * _spread(medians))
     return float(medians[0]), float(medians[0]) - half, float(medians[0]) + half

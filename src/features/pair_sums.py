@@ -111,8 +111,8 @@ class PairSums:
     ) -> None:
         """Add the projections at some tokens of some features."""
         centre = self.centre[features][column]
-        chosen = (values[row, column] for values in (block.true, block.predicted, block.shifted))
-        values = [torch.ones_like(centre), *(each.clone() for each in _statistics(*chosen, centre))]
+        true, predicted, shifted = (values[row, column] for values in (block.true, block.predicted, block.shifted))
+        values = [torch.ones_like(centre), *(each.clone() for each in _statistics(true, predicted, shifted, centre))]
         everything = list(range(N_PROJECTION_SUMS))
         self._scatter(self.projections[tokens], everything, torch.stack(values), block.group[row], column, features)
 

@@ -8,6 +8,7 @@ import sae_lens
 import torch
 
 from src.activations.passes import Rows
+from src.activations.products import Precision
 from src.errors import StrataError
 from src.features.pair_scores import FeatureScores, score_features
 from src.features.pair_sums import N_SUMS
@@ -44,7 +45,9 @@ def prediction(weight, bias, x_mean, y_mean) -> LinearPrediction:
     return LinearPrediction(SOURCE, TARGET, *tensors)
 
 
-def scored(sae: Sae, ids, predicted: LinearPrediction, *batches: Rows, precision="float64") -> FeatureScores:
+def scored(
+    sae: Sae, ids, predicted: LinearPrediction, *batches: Rows, precision: Precision = "float64"
+) -> FeatureScores:
     chosen = ChosenFeatures(sae, torch.tensor(ids))
     told: list[int] = []
     sums = sum_features(chosen, {"it": predicted}, batches, torch.device("cpu"), precision, told.append)

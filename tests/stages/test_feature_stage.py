@@ -22,8 +22,10 @@ from tests.fixtures.planted_transport import mixing
 from tests.fixtures.saes import D, F, planted_gemma_scope, planted_rows, sparse_latents, write_gemma_scope
 
 LENGTH, N_DOCUMENTS, CARRIED = 6, 400, 6
-STAGES = {"train_transport_operators": (train_transport_operators.run, TransportConfig)}
-STAGES["eval"] = (eval_stage.run, EvalConfig)
+STAGES: dict = {
+    "train_transport_operators": (train_transport_operators.run, TransportConfig),
+    "eval": (eval_stage.run, EvalConfig),
+}
 
 
 def run(stage, artifacts, *overrides):
