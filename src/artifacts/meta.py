@@ -27,6 +27,7 @@ FORMAT_VERSIONS = {
     "scaling": 1,
     "evaluation": 1,
     "causal_evaluation": 1,
+    "explanations": 1,
     "feature_scores": 1,
 }
 

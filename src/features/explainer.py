@@ -191,7 +191,9 @@ def explain_features(
         except BaseException:
             stop.set()  # what waits is not sent
             raise
-    found = [Explanation(feature, answers[feature], endpoint.model, "explainer") for feature in prompts if feature in answers]
+    found = [
+        Explanation(feature, answers[feature], endpoint.model, "explainer") for feature in prompts if feature in answers
+    ]
     if failed and not found:
         raise StrataError(f"the explainer gave no usable answer: {next(iter(failed.values()))}")
     return Asked(found, failed)

@@ -22,7 +22,9 @@ def token_strings(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) 
     for token, text in zip(known, together, strict=True):
         whole = str(text)
         # a piece of a character decodes to nothing by itself
-        alone = whole.removeprefix(str(before)) if whole.startswith(str(before)) else tokenizer.decode([token], **options)
+        alone = (
+            whole.removeprefix(str(before)) if whole.startswith(str(before)) else tokenizer.decode([token], **options)
+        )
         found[token] = str(alone) or str(tokenizer.convert_ids_to_tokens(token))
     return found
 
