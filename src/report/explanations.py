@@ -138,9 +138,9 @@ def explanations_text(layers: Sequence[LayerCards], config: ExplainConfig) -> st
     return (
         f"{text} Shown are {chosen}. A feature fires where its activation is above 0; BOS and other tokens that are "
         "kept out of statistics never count. A card has the strongest context of each of the documents that make its "
-        "feature fire most, contexts drawn at random from all its firings, the histogram of its activations, "
-        "its tokens by share of activation, the words that its decoder direction promotes and suppresses (logit lens), and its "
-        "nearest features.\n\nTop contexts flatter: judge an interpretation by the contexts of every strength, too."
+        "feature fire most, contexts drawn at random from all its firings, the histogram of its activations, its "
+        "tokens by share of activation, the words that its decoder direction promotes and suppresses (logit lens), and "
+        "its nearest features.\n\nTop contexts flatter: judge an interpretation by the contexts of every strength, too."
     )
 
 

@@ -37,7 +37,7 @@ def write_feature_cards(
     pages = []
     for layer in layers:
         others = [(it.layer, page_name(it.layer)) for it in layers]
-        write_whole(folder / page_name(layer.layer), _page(layer, strings, model, others).encode())
+        write_whole(folder / page_name(layer.layer), _page(layer, strings, model, others).encode("utf-8", "replace"))
         pages.append(NamedPage(f"Cards of layer {layer.layer} ({len(layer.cards):,})", page_name(layer.layer)))
     return pages
 
@@ -113,8 +113,7 @@ class _Strings:
         """Where the page keeps a token's text."""
         if token_id not in self._place:
             self._place[token_id] = len(self.used)
-            # half of a surrogate pair can't be written
-            self.used.append(self._strings[token_id].encode("utf-8", "replace").decode())
+            self.used.append(self._strings[token_id])
         return self._place[token_id]
 
 

@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config.causal import CausalEvalConfig
+from src.config.explain_features import ExplainConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
@@ -16,6 +17,7 @@ STAGES = {
     "scaling_study": ScalingConfig,
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
+    "explain_features": ExplainConfig,
 }
 
 

@@ -232,5 +232,8 @@ addEventListener("keydown", (event) => {
   if (event.key === "k") step(-1);
   if (event.key === "w") { wrap.checked = !wrap.checked; document.body.classList.toggle("whole", wrap.checked); }
 });
+// paper has no scrolling
+addEventListener("beforeprint", () => cards.forEach((_, id) => draw(id)));
 arrange();
+data.cards.slice(0, 4).forEach((card) => draw(card.id));
 go();
