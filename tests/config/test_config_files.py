@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config.causal import CausalEvalConfig
+from src.config.explain_features import ExplainConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
@@ -20,6 +21,7 @@ STAGES = {
     "train_sae": TrainSaeConfig,
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
+    "explain_features": ExplainConfig,
 }
 
 
