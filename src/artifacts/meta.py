@@ -28,6 +28,8 @@ FORMAT_VERSIONS = {
     "sae": 1,
     "evaluation": 1,
     "causal_evaluation": 1,
+    "explanations": 1,
+    "feature_scores": 1,
 }
 
 

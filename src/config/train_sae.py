@@ -108,7 +108,7 @@ class TrainSaeConfig(SequencesConfig):
         ignored = [key for key in keys if getattr(self, key) is not None and key not in heeded]
         if ignored:
             has = f"it has {wanted}" if wanted else "more keys of its own go into options"
-            raise ValueError(f"{' and '.join(ignored)} mean nothing to architecture={self.architecture}: {has}")
+            raise ValueError(f"{', '.join(ignored)}: not for architecture={self.architecture}, {has}")
         if wanted and getattr(self, wanted) is None:
             raise ValueError(f"architecture={self.architecture} needs {wanted}: set it")
         if self.architecture in _WHOLE_K and self.k != int(self.k or 0):

@@ -135,12 +135,10 @@ class SaeTraining:
 
         cfg.json says float32: SAELens computes in that. Raises StrataError if the dtype can't hold a weight.
         """
-        trainer = self._trainers[point]
-        trainer.set_final_sae_metadata()
-        _, path = None, folder / "sae_weights.safetensors"
+        self._trainers[point].set_final_sae_metadata()
         trained = self._folded(point)
         trained.cfg.dtype, trained.cfg.device = "float32", "cpu"
-        trained.save_inference_model(folder)
+        path, _ = trained.save_inference_model(folder)
         dtype = getattr(torch, storage_dtype)
         weights = load_file(path)
         too_large = [name for name, weight in weights.items() if not weight.to(dtype).isfinite().all()]
@@ -149,6 +147,7 @@ class SaeTraining:
                 f"{' and '.join(too_large)} of the SAE of {point} exceed what {storage_dtype} can hold: use "
                 "storage_dtype=bfloat16 or float32"
             )
+        path.unlink()  # safetensors' own writer keeps a file from all but its owner
         save_tensors(path, {name: weight.to(dtype) for name, weight in weights.items()})
 
     def _folded(self, point: HookPoint) -> "TrainingSAE[Any]":

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.causal.head import VocabularyHead
 from src.causal.suffix import SuffixReplay, Write
 from src.errors import StrataError
 from src.hook_points import HookPoint
-from src.models import LanguageModel, capture, wrap_model
+from src.models import LanguageModel, VocabularyHead, capture, wrap_model
 from tests.fixtures.tiny_models import D_MODEL, FAMILIES, N_LAYERS, model_config, ragged_batch, tiny_model
 
 NOT_CAUSAL = ("bert", "distilbert", "t5")
