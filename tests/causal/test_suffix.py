@@ -72,9 +72,14 @@ def edits(mask: Tensor) -> list[Write]:
 
 
 def check_replay(module: Any) -> None:
-    """In float32 to rounding, at all hook points; in float64, at some, it is the same but for products in float32."""
-    check_targets(module, [HookPoint(hook, layer) for hook in HOOKS for layer in range(N_LAYERS)], 2e-5)
-    check_targets(module.double(), [HookPoint("resid_post", 0), HookPoint("attn_out", 1)], 1e-6)
+    """In float32 at all hook points; in float64, at some, it is the same but for what models compute in float32."""
+    # eager attention of gemma2 rounds otherwise in passes of other shapes; full passes are 8e-6 from the truth here
+    tolerance = 3e-5 if module.config.model_type == "gemma2" else 1e-5
+    check_targets(module, [HookPoint(hook, layer) for hook in HOOKS for layer in range(N_LAYERS)], tolerance)
+    with pytest.MonkeyPatch.context() as patch:  # the masks of float64 are infinite in a float32 softmax
+        softmax = nn.functional.softmax
+        patch.setattr(nn.functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim, dtype=x.dtype))
+        check_targets(module.double(), [HookPoint("resid_pre", 0), HookPoint("resid_post", 0)], 1e-6)
 
 
 def check_targets(module: Any, targets: list[HookPoint], tolerance: float) -> None:
