@@ -9,6 +9,7 @@ from src.config.causal import CausalEvalConfig
 from src.config.explain_features import ExplainConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
+from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.config.train_sae import TrainSaeConfig
 from src.errors import StrataError
@@ -19,6 +20,7 @@ STAGES = {
     "train_transport_operators": TransportConfig,
     "scaling_study": ScalingConfig,
     "train_sae": TrainSaeConfig,
+    "score_features": ScoreFeaturesConfig,
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
     "explain_features": ExplainConfig,
