@@ -15,7 +15,7 @@ from tests.fixtures.tiny_models import model_config
 from tests.testbed.conftest import TESTBED
 
 LAYERS = range(6)
-N_DOCUMENTS = 300
+N_DOCUMENTS = 200
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def scores(saes, heldout):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_s_sae_reconstructs_held_out_text(scores, saes, layer):
     found = scores[layer, layer]
-    assert found.n_rows > 20_000
-    assert found.fvu.value <= 0.06
+    assert found.n_rows > 15_000
+    assert found.fvu.value <= 0.05
     assert found.l0.value <= 20
-    assert found.dead <= 0.12  # of a third of the tokens that the README's share is of
+    assert found.dead <= 0.02
     sae = saes[layer]
     assert (sae.point, sae.d_model, sae.model_name) == (HookPoint("resid_post", layer), 128, "testbed")
 
@@ -60,8 +60,8 @@ def test_every_layer_s_sae_reconstructs_held_out_text(scores, saes, layer):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_no_neighbour_s_sae_fits_as_well(scores, layer):
     own = scores[layer, layer].fvu.value
-    assert all(scores[layer, other].fvu.value > 1.25 * own for other in (layer - 1, layer + 1) if other in LAYERS)
-    assert all(scores[other, layer].fvu.value > 1.25 * own for other in (layer - 1, layer + 1) if other in LAYERS)
+    assert all(scores[layer, other].fvu.value > 3 * own for other in (layer - 1, layer + 1) if other in LAYERS)
+    assert all(scores[other, layer].fvu.value > 3 * own for other in (layer - 1, layer + 1) if other in LAYERS)
 
 
 def test_they_are_small_enough_for_a_repository():
