@@ -11,13 +11,12 @@ from torch import Tensor
 from src.activations.products import exact_products
 from src.causal.interventions import CleanStates, Intervention, place_of_operator
 from src.causal.scores import EditProof, TokenScores
-from src.causal.suffix import CleanPass, SuffixReplay, Write
+from src.causal.suffix import CleanPass, SuffixReplay, Write, suitable_rows
 from src.errors import StrataError
 from src.hook_points import HookPoint, refuse_shifted
 from src.models import LanguageModel, VocabularyHead
+from src.models.head import suitable_chunk
 
-_CPU_ROWS, _GPU_ROWS = 8, 128
-_CPU_CHUNK, _GPU_CHUNK = 2**25, 2**29
 _HELD_BYTES = 2**28  # of final hidden states
 
 
@@ -95,11 +94,9 @@ class ConditionScorer:
         self._targets = {condition.target for condition in conditions}
         self._sources = {point.at(0) for condition in conditions for point in condition.intervention.sources}
         model.check_hook_points(self._targets | self._sources)
-        on_cpu = model.device.type == "cpu"
-        suitable_rows, suitable_chunk = (_CPU_ROWS, _CPU_CHUNK) if on_cpu else (_GPU_ROWS, _GPU_CHUNK)
-        self.suffix = SuffixReplay(model, suitable_rows if rows_per_pass is None else rows_per_pass)
+        self.suffix = SuffixReplay(model, suitable_rows(model.device) if rows_per_pass is None else rows_per_pass)
         self.head = VocabularyHead(model, self.suffix.skipper)
-        self.chunk_bytes = suitable_chunk if chunk_bytes is None else chunk_bytes
+        self.chunk_bytes = suitable_chunk(model.device) if chunk_bytes is None else chunk_bytes
 
     def score(
         self,

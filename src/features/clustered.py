@@ -1,9 +1,11 @@
 """Means per feature over tokens, with errors that know that the tokens of a document depend on each other."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 # standard errors on either side of an estimate that make its 95 % interval
@@ -67,3 +69,17 @@ class ClusteredSums:
     def estimate(self) -> Estimate:
         """Mean and standard error, on the CPU."""
         return Estimate(self.mean().cpu(), self.standard_error().cpu())
+
+
+def document_windows(documents: Int[np.ndarray, " sequence"], n_sequences: int) -> Iterator[Int[np.ndarray, " index"]]:
+    """Indices of sequences, in windows of at least n_sequences (but the last), none of which parts a document.
+
+    documents: of each sequence. Within a window batches may be formed as one likes; after it its documents are whole.
+    """
+    order = np.argsort(documents, kind="stable")
+    ends = np.flatnonzero(np.diff(documents[order], append=np.iinfo(np.int64).max)) + 1
+    first = 0
+    for end in ends.tolist():
+        if end - first >= n_sequences or end == len(order):
+            yield order[first:end]
+            first = end

@@ -20,7 +20,7 @@ class Coherence:
     """Entropies (nats) of each feature's tokens, weighted by activation; NaN for features that never fire.
 
     raw_entropy: of the tokens as they were seen. entropy: after shrinkage, with its standard error. coherence: 1 -
-    entropy / entropy of the text: 1 for a single token, 0 for tokens as varied as the text's, less for more varied ones.
+    entropy / entropy of the text: 1 for a single token, 0 for tokens as varied as the text's, below 0 for more varied.
     top_tokens: ids of the tokens with the largest share of the feature's activation, best first (-1 where there are
     fewer). top_shares: those shares.
     """
@@ -144,7 +144,9 @@ def _error(
     return kept * (squares * n_documents / (n_documents - 1)).sqrt()
 
 
-def _top(shares: _Shares, n_top: int, n_features: int) -> tuple[Int[Tensor, "feature top"], Float[Tensor, "feature top"]]:
+def _top(
+    shares: _Shares, n_top: int, n_features: int
+) -> tuple[Int[Tensor, "feature top"], Float[Tensor, "feature top"]]:
     by_share = shares.share.argsort(descending=True, stable=True)
     order = by_share[shares.feature[by_share].argsort(stable=True)]
     feature = shares.feature[order]

@@ -32,9 +32,7 @@ class FeatureMetrics:
     focus: Focus
     attribution: Effects | None
 
-    def terms(
-        self, preset: Preset, causal: Effects | None
-    ) -> dict[str, Float[Tensor, " feature"]]:
+    def terms(self, preset: Preset, causal: Effects | None) -> dict[str, Float[Tensor, " feature"]]:
         """The normalised terms of a score, with one kind of effects or another as the causal one (None: unknown)."""
         rate = self.firing.rate.value
         effect = torch.full_like(rate, torch.nan) if causal is None else getattr(causal, preset.effect).value
@@ -79,7 +77,9 @@ class FeatureScores:
     selected: Int[Tensor, " chosen"]
 
 
-def score_features(metrics: FeatureMetrics, causal: Effects | None, preset: Preset, top_percent: float) -> FeatureScores:
+def score_features(
+    metrics: FeatureMetrics, causal: Effects | None, preset: Preset, top_percent: float
+) -> FeatureScores:
     """The final scores. causal: measured effects, NaN for features that have none."""
     terms = metrics.terms(preset, causal)
     score = composite(terms, preset.final, preset.missing)

@@ -60,6 +60,11 @@ class Sae:
         return self.module.cfg.d_sae
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.module.parameters()).device
+
+    @property
     def model_name(self) -> str | None:
         """The model that the SAE says it was trained on."""
         return self.module.cfg.metadata.model_name
@@ -83,6 +88,16 @@ class Sae:
         features = self.encode(rows)
         decoded = self.module.decode(features)
         return features, decoded + rows.mean(-1, keepdim=True) if self.is_centred else decoded
+
+    def contribution_scale(self, rows: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row 1"]:
+        """What a unit of any feature adds to the reconstruction of each row, in units of its decoder row.
+
+        1, but for SAEs that normalise each row and undo that after decoding (SAELens' normalize_activations).
+        """
+        kind = self.module.cfg.normalize_activations
+        if kind == "constant_norm_rescale":
+            return rows.norm(dim=-1, keepdim=True) / self.d_model**0.5
+        return rows.std(dim=-1, keepdim=True) if kind == "layer_norm" else torch.ones_like(rows[..., :1])
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from src.config.causal import CausalEvalConfig
 from src.config.explain_features import ExplainConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
+from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.errors import StrataError
 from src.stage.entry import CONFIGS, compose
@@ -18,6 +19,7 @@ STAGES = {
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
     "explain_features": ExplainConfig,
+    "score_features": ScoreFeaturesConfig,
 }
 
 

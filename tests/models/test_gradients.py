@@ -86,12 +86,12 @@ def test_finite_differences(family: str, point: str) -> None:
     assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("kind", "dtype"), [("half", torch.float16), ("bfloat16", torch.bfloat16)])
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "falcon"])
-def test_half_precision_comes_near(family: str, dtype: torch.dtype) -> None:
+def test_half_precision_comes_near(family: str, kind: str, dtype: torch.dtype) -> None:
     ids, mask = ragged_batch(LENGTHS)
-    half = wrap_model(tiny_model(family).to(dtype=dtype), model_config())
-    wide = wrap_model(tiny_model(family).to(dtype=dtype).double(), model_config())
+    half = wrap_model(getattr(tiny_model(family), kind)(), model_config())
+    wide = wrap_model(getattr(tiny_model(family), kind)().double(), model_config())
     found, expected = (states_and_gradients(model, ids, mask, POST) for model in (half, wide))
     for point in POST:
         assert found.states[point].dtype == dtype
