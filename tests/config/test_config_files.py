@@ -24,6 +24,7 @@ STAGES = {
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
     "explain_features": ExplainConfig,
+    "score_features": ScoreFeaturesConfig,
 }
 
 
