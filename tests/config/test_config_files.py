@@ -20,7 +20,6 @@ STAGES = {
     "train_transport_operators": TransportConfig,
     "scaling_study": ScalingConfig,
     "train_sae": TrainSaeConfig,
-    "score_features": ScoreFeaturesConfig,
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
     "explain_features": ExplainConfig,
