@@ -2,7 +2,7 @@
 
   python run_pipeline.py                                            the testbed: what `make demo` does
   python run_pipeline.py model=gpt2 dataset=wikitext2 num_tokens=50000 experiment.L=[3,6] experiment.k=[1,2]
-  python run_pipeline.py model=gemma_2_2b sae=gemma_scope_res dataset=slimpajama layers=[9,10] experiment.L=9 experiment.k=1
+  python run_pipeline.py model=gemma_2_2b sae=gemma_scope_res dataset=slimpajama layers=[9,10]
 
 Each override goes to every stage that has its key. A stage whose artifact is there already is not run again.
 """

@@ -49,7 +49,7 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
             raise StrataError(unknown_key_message(override_key(argument), known))
     has_saes = _has_saes(arguments)
     if not has_saes and any(stage.needs_saes or stage.with_saes for stage in stages):
-        print("no SAEs of this model are chosen: its features are left out (sae=..., see configs/sae/)", file=sys.stderr)
+        print("no SAEs of this model are chosen (sae=...): what follows its features is left out", file=sys.stderr)
     jobs = []
     for stage in stages:
         if stage.needs_saes and not has_saes:
