@@ -44,7 +44,8 @@ class NeuronpediaConfig(Schema):
 
     url: WebAddress = Field(description="address of the public bucket")
     model: str | None = Field(
-        min_length=1, description="the model as Neuronpedia names it, e.g. gemma-2-2b; null = model.name after its last /"
+        min_length=1,
+        description="the model as Neuronpedia names it, e.g. gemma-2-2b; null = model.name after its last /",
     )
     all_explanations: bool = Field(
         description="read all files, and keep every explanation of a feature; false = stop when each feature has one"
@@ -149,10 +150,14 @@ class ExplainConfig(StageConfig):
             raise ValueError("output_file is for explanations: set sae_path=... (Neuronpedia) or an explainer")
         if not self.cards:
             if self.sae_path is None or self.sae_path == "auto":
-                raise ValueError("cards=false leaves Neuronpedia's explanations alone: set sae_path=..., e.g. "
-                                 "{layer}-gemmascope-res-16k")
+                raise ValueError(
+                    "cards=false leaves Neuronpedia's explanations alone: set sae_path=..., e.g. "
+                    "{layer}-gemmascope-res-16k"
+                )
             if layers == "all":
-                raise ValueError("cards=false has no SAEs that could tell the layers: set layers=[...] or sae_layer=...")
+                raise ValueError(
+                    "cards=false has no SAEs that could tell the layers: set layers=[...] or sae_layer=..."
+                )
             if self.explainer.kind != "none":
                 raise ValueError("the explainer reads contexts, which cards=false leaves out")
         return self

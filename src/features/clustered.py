@@ -70,6 +70,7 @@ class ClusteredSums:
         """Mean and standard error, on the CPU."""
         return Estimate(self.mean().cpu(), self.standard_error().cpu())
 
+
 def document_windows(documents: Int[np.ndarray, " sequence"], n_sequences: int) -> Iterator[Int[np.ndarray, " index"]]:
     """Indices of sequences, in windows of at least n_sequences (but the last), none of which parts a document.
 
