@@ -21,6 +21,7 @@ from src.models import LanguageModel, VocabularyHead
 from src.text import Keep, TokenSequence
 
 _BATCHES_IN_WINDOW = 8  # documents are open so long
+_HELD_BYTES = 2**27  # of final hidden states
 
 
 def ablate_features(
@@ -125,8 +126,10 @@ def _changes(
     clean_nll = torch.zeros(predicted.shape, device=predicted.device)
     clean_nll[predicted] = head.nll(clean.states[suffix.final][:, :-1][predicted], next_ids[predicted], chunk_bytes)
     edits = _edits(clean.states[point], sae, wanted, is_counted.to(predicted.device))
-    for first in range(0, len(edits.sequence_of_row), suffix.rows_per_pass):
-        sequence = edits.sequence_of_row[first : first + suffix.rows_per_pass]
+    of_row = clean.states[point][0].numel() * clean.states[point].itemsize
+    size = max(suffix.rows_per_pass, _HELD_BYTES // of_row)
+    for first in range(0, len(edits.sequence_of_row), size):
+        sequence = edits.sequence_of_row[first : first + size]
         ends = torch.tensor([first, first + len(sequence)], device=edits.row.device)
         part = slice(*torch.searchsorted(edits.row, ends).tolist())
         edited = torch.zeros(len(sequence), n_positions, dtype=torch.bool, device=predicted.device)

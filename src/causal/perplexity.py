@@ -114,14 +114,20 @@ class ConditionScorer:
             StrataError: padding or tokens that the model can't have, an intervention that fails, or a failing pass.
         """
         with exact_products():
-            clean = self.suffix.clean(input_ids, attention_mask, self._targets, self._sources)
-            is_token = clean.attention_mask.bool()
+            is_token = attention_mask.to(self.model.device).bool()
             may_edit = is_token if editable is None else is_token & editable.to(is_token.device)
+            latest = self._latest_first_edit(may_edit)
+            clean = self.suffix.clean(input_ids, attention_mask, self._targets, self._sources, latest)
             batch = _Batch(self, clean, is_token, may_edit)
             for group in self._groups(clean.input_ids):
                 batch.take(group)
                 advance(len(group) * len(is_token))
             return batch.finished()
+
+    def _latest_first_edit(self, may_edit: Bool[Tensor, "batch pos"]) -> int:
+        """The latest position at which a condition begins to edit a sequence."""
+        of_choice = {condition.choice: condition for condition in self.conditions}.values()
+        return max(int(condition.edited(may_edit).int().argmax(1).max()) for condition in of_choice)
 
     def _groups(self, input_ids: Int[Tensor, "batch pos"]) -> Iterator[list[int]]:
         """Indices of conditions of one target whose final states are held together; like tokens side by side."""

@@ -4,7 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from src.config.features import FeatureEvalConfig
 from src.config.matched_rank import MatchedRankConfig
+from src.config.sae import SaeConfig
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, DtypeName, ModelConfig, StageConfig
 from src.hook_points import HOOKS
@@ -167,7 +169,7 @@ class TransportConfig(StageConfig):
     )
     l1_ratio: L1Ratio = Field(description="elasticnet with auto_tune=false: share of the L1 penalty; 1 = lasso")
     l1_ratios: list[L1Ratio] = Field(min_length=1, description="elasticnet: grid for auto_tune")
-    max_iter: int = Field(ge=1, description="lasso, elasticnet: steps per output and alpha at most")
+    max_iter: int = Field(ge=1, description="lasso, elasticnet: sweeps (on a GPU: steps) per output and alpha at most")
     tol: Positive = Field(
         description="lasso, elasticnet: an output is done when its duality gap is below tol * y'y (scikit-learn's rule)"
     )
@@ -244,6 +246,9 @@ class EvalConfig(StageConfig):
         description="the same without the residual metrics of the operators; implies run_matched_rank"
     )
     matched_rank: MatchedRankConfig
+    run_features: bool = Field(description="judge how single features of an SAE at each target layer are predicted")
+    features: FeatureEvalConfig
+    sae: SaeConfig
 
     @property
     def matches_ranks(self) -> bool:
@@ -255,4 +260,6 @@ class EvalConfig(StageConfig):
         """A key that nothing heeds is a misunderstanding."""
         if not self.matches_ranks and not self.matched_rank.is_standard:
             raise ValueError("matched_rank.* would be ignored: it needs run_matched_rank=true")
+        if not self.run_features and not self.features.is_standard:
+            raise ValueError("features.* would be ignored: it needs run_features=true")
         return self

@@ -142,10 +142,21 @@ def load_sae(config: SaeConfig, device: torch.device | str = "cpu", layer: int |
     return Sae(module, source, hook_name, _point(config, hook_name, source), _is_centred(module))
 
 
+def is_there(config: SaeConfig, layer: int) -> bool:
+    """Whether the SAE of a layer may be loaded: of a release always, a local one where its file or folder exists."""
+    path = config.filled(layer).path
+    return path is None or _placed(path).exists()
+
+
+def _placed(text: str) -> Path:
+    """A path as it is, else, where there is nothing, below the project."""
+    path = Path(text).expanduser()
+    return path if path.exists() else PROJECT_ROOT / path
+
+
 def _local_path(text: str) -> Path:
     """A folder of SAELens, or a params.npz; relative to the working directory, else to the project."""
-    path = Path(text).expanduser()
-    path = path if path.exists() else PROJECT_ROOT / path
+    path = _placed(text)
     if not path.exists():
         tried = dict.fromkeys(str(place.absolute()) for place in (Path(text).expanduser(), path))
         raise StrataError(

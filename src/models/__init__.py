@@ -9,13 +9,16 @@ from src.models.gradients import GradientPass, states_and_gradients
 from src.models.head import VocabularyHead
 from src.models.language_model import LanguageModel, wrap_model
 from src.models.loading import layers_in_config, load_model, load_tokenizer
+from src.models.prefix import KeysAndValues, PrefixRecorder, prefix_cache
 from src.models.skipping import BlockSkipper
 
 __all__ = [
     "BlockSkipper",
     "GradientPass",
     "HiddenStateCheck",
+    "KeysAndValues",
     "LanguageModel",
+    "PrefixRecorder",
     "VocabularyHead",
     "attach",
     "capture",
@@ -24,6 +27,7 @@ __all__ = [
     "layers_in_config",
     "load_model",
     "load_tokenizer",
+    "prefix_cache",
     "run_with_hooks",
     "states_and_gradients",
     "wrap_model",

@@ -113,8 +113,10 @@ def _json_cell(cell: Cell) -> Cell:
     """JSON has no NaN and no infinity: they are kept as words."""
     if isinstance(cell, float) and not math.isfinite(cell):
         return format_number(cell)
-    if isinstance(cell, dict) and not all(
-        math.isfinite(number) for number in (cell["value"], cell["low"], cell["high"])
+    if (
+        isinstance(cell, dict)
+        and "value" in cell
+        and not all(math.isfinite(number) for number in (cell["value"], cell["low"], cell["high"]))
     ):
         words = cell_text(cell)
         return f"{words.text} {words.interval}"
