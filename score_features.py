@@ -22,7 +22,9 @@ def run(config: ScoreFeaturesConfig, stage: Stage) -> Artifact:
     from src.stage.feature_scores import prepare, preset_of, score, scratch
 
     work = prepare(config, stage)
-    plan = stage.plan("feature_scores", label(config.model.name, work.which), work.identity(), work.parents, config.name)
+    plan = stage.plan(
+        "feature_scores", label(config.model.name, work.which), work.identity(), work.parents, config.name
+    )
     finished = stage.reuse(plan)
     if finished is not None:
         stage.show_report(finished)

@@ -44,7 +44,8 @@ class NeuronpediaConfig(Schema):
 
     url: WebAddress = Field(description="address of the public bucket")
     model: str | None = Field(
-        min_length=1, description="the model as Neuronpedia names it, e.g. gemma-2-2b; null = model.name after its last /"
+        min_length=1,
+        description="the model as Neuronpedia names it, e.g. gemma-2-2b; null = model.name after its last /",
     )
     all_explanations: bool = Field(
         description="read all files, and keep every explanation of a feature; false = stop when each feature has one"
@@ -91,14 +92,21 @@ class ExplainConfig(StageConfig):
     layers: Layers = Field(description="layers whose SAEs' features are explained; all = those that there is an SAE of")
     sae_layer: Layer | None = Field(description="the same for one layer; null = layers")
     features: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
-        description="ids of the features, of one layer; null = those of feature_ids_file, else the most frequent ones"
+        description="ids of the features, of one layer; null = those of feature_ids_file or feature_scores, else the "
+        "most frequent ones"
     )
     feature_ids_file: str | None = Field(
         min_length=1,
         description="JSON list of ids, or feature_scores_{layer}.json, whose scores are shown; {layer} is filled in",
     )
+    feature_scores: str | None = Field(
+        min_length=1,
+        description="name or path of an artifact of score_features.py, whose scores are shown; it also chooses the "
+        "features where features and feature_ids_file are null",
+    )
     max_features: Annotated[int, Field(ge=1)] | None = Field(
-        description="features of a layer at most: the first of the file, or the most frequent; null = no limit"
+        description="features of a layer at most: the first of a file, the best by score, or the most frequent; null = "
+        "no limit"
     )
     cards: bool = Field(
         description="make cards from a store and SAEs; false = Neuronpedia's explanations alone, without either"
@@ -110,8 +118,8 @@ class ExplainConfig(StageConfig):
     neighbours: int = Field(ge=0, le=100, description="nearest features by the cosine of decoder directions")
     sae_path: str | None = Field(
         pattern=r"^[\w.{}-]+$",
-        description="the SAE at Neuronpedia, e.g. {layer}-gemmascope-res-16k; auto = as SAELens knows it; null = do not "
-        "ask Neuronpedia",
+        description="the SAE at Neuronpedia, e.g. {layer}-gemmascope-res-16k; auto = as SAELens knows it; null = do "
+        "not ask Neuronpedia",
     )
     neuronpedia: NeuronpediaConfig
     cache_dir: str = Field(min_length=1, description="folder for downloads and for answers of the explainer")
@@ -142,10 +150,14 @@ class ExplainConfig(StageConfig):
             raise ValueError("output_file is for explanations: set sae_path=... (Neuronpedia) or an explainer")
         if not self.cards:
             if self.sae_path is None or self.sae_path == "auto":
-                raise ValueError("cards=false leaves Neuronpedia's explanations alone: set sae_path=..., e.g. "
-                                 "{layer}-gemmascope-res-16k")
+                raise ValueError(
+                    "cards=false leaves Neuronpedia's explanations alone: set sae_path=..., e.g. "
+                    "{layer}-gemmascope-res-16k"
+                )
             if layers == "all":
-                raise ValueError("cards=false has no SAEs that could tell the layers: set layers=[...] or sae_layer=...")
+                raise ValueError(
+                    "cards=false has no SAEs that could tell the layers: set layers=[...] or sae_layer=..."
+                )
             if self.explainer.kind != "none":
                 raise ValueError("the explainer reads contexts, which cards=false leaves out")
         return self

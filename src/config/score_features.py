@@ -37,7 +37,7 @@ class PresetConfig(Schema):
     missing: Literal["zero", "renormalise"] = Field(
         description="a metric that is unknown counts as 0 after normalisation, or not at all: the others weigh more"
     )
-    effect: Literal["per_prediction", "per_firing"] = Field(
+    effect: Literal["per_token", "per_firing"] = Field(
         description="the causal term: change of the text's mean NLL, or change of the NLL for each time it fires"
     )
     first: WeightsConfig = Field(description="of the score that chooses candidates for ablation; causal: attribution")

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from src.activations.products import arithmetic_device
 from src.errors import StrataError
+from src.features.active import ActiveFeatures, active_features
 from src.features.sae import Sae
 
-_NUMBERS_AT_ONCE = 2**25  # in one batch of dense feature activations
+_PRODUCTS_AT_ONCE = 2**21  # of gradients and decoder rows
 _ENTRIES_AT_ONCE = 2**21  # read from the disk
 _SUMS_AT_ONCE = 2**22  # documents times features whose sums are held densely
 _FIELDS = {"feature": np.dtype("<i4"), "activation": np.dtype("<f4"), "effect": np.dtype("<f4")}
@@ -37,7 +38,6 @@ class Entries:
     activation: Float[Tensor, " entry"]
     effect: Float[Tensor, " entry"] | None
     tokens_per_document: Float[Tensor, " document"]
-    predictions_per_document: Float[Tensor, " document"]
     first_document: int
 
     def per_document(self, values: Float[Tensor, " entry"]) -> Float[Tensor, "document feature"]:
@@ -53,7 +53,7 @@ class SparseCodes:
     """What an SAE makes of the counted tokens of a text: one entry for each feature of each token that is above 0.
 
     token_ids: of each counted token. entry_start: where the entries of each token begin, and where the last one's end.
-    document_start: the same for documents, on the axis of tokens. predictions: next-token predictions of each document.
+    document_start: the same for documents, on the axis of tokens.
     feature, activation: of each entry, ascending in feature within a token. effect: the first-order change of the
     summed next-token NLL in nats if that activation were 0; None where no gradients were taken.
     """
@@ -62,7 +62,6 @@ class SparseCodes:
     token_ids: Int[Tensor, " token"]
     entry_start: Int[Tensor, " token+1"]
     document_start: Int[Tensor, " document+1"]
-    predictions: Int[Tensor, " document"]
     feature: Int[Tensor, " entry"]
     activation: Float[Tensor, " entry"]
     effect: Float[Tensor, " entry"] | None
@@ -105,7 +104,6 @@ class SparseCodes:
             self.activation[entries].to(place, torch.float64),
             effect,
             self.document_start[first : last + 1].diff().to(place, torch.float64),
-            self.predictions[first:last].to(place, torch.float64),
             first,
         )
 
@@ -148,35 +146,36 @@ class CodesWriter:
                 "(model.dtype=float32 or bfloat16)"
             )
         slopes = None if gradients is None else gradients[counted]
-        at_once = max(1, _NUMBERS_AT_ONCE // sae.n_features)
-        decoder = sae.decoder
-        for start in range(0, len(rows), at_once):
-            chunk = slice(start, start + at_once)
-            activations = sae.encode(rows[chunk].to(decoder))
-            row, feature = (activations > 0).nonzero(as_tuple=True)
-            values = activations[row, feature]
-            found = {"feature": feature, "activation": values}
+        counts = torch.zeros(len(rows), dtype=torch.int64)
+        for found in active_features(sae, rows):
+            columns = {"feature": found.feature, "activation": found.activation}
             if slopes is not None:
-                found["effect"] = -values * (slopes[chunk].to(decoder) @ decoder.T)[row, feature]
+                columns["effect"] = -found.contribution * self._slopes(slopes, found)
             for name in self._fields:
-                self._files[name].write(found[name].cpu().numpy().astype(_FIELDS[name]).tobytes())
-            self._counts.append(torch.bincount(row, minlength=len(activations)).cpu())
+                self._files[name].write(columns[name].cpu().numpy().astype(_FIELDS[name]).tobytes())
+            counts += torch.bincount(found.token, minlength=len(rows)).cpu()
+        self._counts.append(counts)
+
+    def _slopes(self, gradients: Float[Tensor, "row d_model"], found: ActiveFeatures) -> Float[Tensor, " entry"]:
+        """Gradient along the decoder row of each entry; a piece of the rows at a time, which a CPU's caches hold."""
+        decoder = self._sae.decoder
+        gradients = gradients.to(decoder)
+        size = max(1, _PRODUCTS_AT_ONCE // self._sae.d_model)
+        pieces = zip(found.token.split(size), found.feature.split(size), strict=True)
+        return torch.cat([(gradients[token] * decoder[feature]).sum(1) for token, feature in pieces])
 
     def finished(
         self,
         token_ids: Int[Tensor, " token"],
         document_start: Int[Tensor, " document+1"],
-        predictions: Int[Tensor, " document"],
     ) -> SparseCodes:
         """The codes, read from the folder when they are asked for. Arguments: see SparseCodes."""
         self._open.close()
         counts = torch.cat(self._counts)
         start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        fields = {name: self._read(name) for name in self._fields}
-        return SparseCodes(self._sae.n_features, token_ids, start, document_start, predictions, **fields | self._none())
-
-    def _none(self) -> dict[str, None]:
-        return dict.fromkeys(set(_FIELDS) - set(self._fields))
+        fields = self._read("feature"), self._read("activation")
+        effect = self._read("effect") if "effect" in self._fields else None
+        return SparseCodes(self._sae.n_features, token_ids, start, document_start, *fields, effect)
 
     def _read(self, name: str) -> Tensor:
         path = self._folder / name

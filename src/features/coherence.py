@@ -20,7 +20,7 @@ class Coherence:
     """Entropies (nats) of each feature's tokens, weighted by activation; NaN for features that never fire.
 
     raw_entropy: of the tokens as they were seen. entropy: after shrinkage, with its standard error. coherence: 1 -
-    entropy / entropy of the text: 1 for a single token, 0 for tokens as varied as the text's, less for more varied ones.
+    entropy / entropy of the text: 1 for a single token, 0 for tokens as varied as the text's, below 0 for more varied.
     top_tokens: ids of the tokens with the largest share of the feature's activation, best first (-1 where there are
     fewer). top_shares: those shares.
     """

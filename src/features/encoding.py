@@ -32,7 +32,8 @@ def encode_text(
 ) -> dict[int, SparseCodes]:
     """The sparse codes of every layer at the counted tokens; each sequence is a document.
 
-    saes: by layer. sequences: those of like length side by side, lest padding is computed; the codes keep their order. folder: where the codes are kept, 8 bytes for each feature that fires at a token (12 with effects).
+    saes: by layer. sequences: those of like length side by side, lest padding is computed; the codes keep their order.
+    folder: where the codes are kept, 8 bytes for each feature that fires at a token (12 with effects).
     head: given where effects are wanted. advance: is told the number of sequences done.
 
     Raises:
@@ -60,10 +61,7 @@ def encode_text(
     counts = torch.tensor([int((it.roles == Keep.COUNTED).sum()) for it in sequences])
     token_ids = np.concatenate([it.token_ids[it.roles == Keep.COUNTED] for it in sequences]).astype(np.int64)
     start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    predictions = torch.tensor([len(it.token_ids) - 1 for it in sequences])
-    return {
-        layer: writer.finished(torch.from_numpy(token_ids), start, predictions) for layer, writer in writers.items()
-    }
+    return {layer: writer.finished(torch.from_numpy(token_ids), start) for layer, writer in writers.items()}
 
 
 def _padded(

@@ -223,7 +223,8 @@ def _text_of(answer: bytes) -> str:
         raise MalformedAnswer(f"the answer is no chat completion ({type(error).__name__}: {error})") from None
     if not isinstance(content, str) or not content.strip():
         raise MalformedAnswer("the answer has no text")
-    line = content.strip().splitlines()[0].strip().strip("\"'`*").strip()
+    # JSON may hold half a surrogate pair, which no file takes
+    line = content.encode("utf-8", "replace").decode().strip().splitlines()[0].strip().strip("\"'`*").strip()
     line = line.removeprefix("Explanation:").strip()
     if not line:
         raise MalformedAnswer("the answer has no text")

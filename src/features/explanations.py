@@ -95,6 +95,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _checked(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line, parse_constant=lambda _: None)
+        if b"\\ud" in line.lower():  # JSON may hold half a surrogate pair, which no file takes
+            row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         raise StrataError(f"{where} is no JSON ({error})") from None
     if not isinstance(row, dict):

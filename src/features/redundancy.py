@@ -98,8 +98,11 @@ def _errors(
     partner: Int[Tensor, " feature"],
     device: torch.device | str,
 ) -> Float[Tensor, " feature"]:
-    """Linearised standard errors over documents: a token moves r by (uv - r (u^2 + v^2) / 2) / n, u and v standardised
-    (Hampel et al. 1986, *Robust Statistics*, 4.2)."""
+    """Linearised standard errors over documents.
+
+    A token moves r by (uv - r (u^2 + v^2) / 2) / n, u and v standardised (Devlin, Gnanadesikan and Kettenring 1975,
+    *Biometrika* 62).
+    """
     n_documents, other = codes.n_documents, partner.clamp_min(0)
     squares = torch.zeros_like(mean)
     for entries in codes.chunks(device):

@@ -20,7 +20,7 @@ def nearest_l0(config: SaeConfig, l0: float, layer: int | None = None) -> SaeCon
     filled = config.filled(layer)
     if filled.release is None or filled.sae_id is None:
         raise StrataError(
-            f"sae_l0={l0:g} chooses among the SAEs of a release, and sae.path={config.path} is one SAE: leave sae_l0 null"
+            f"sae_l0={l0:g} chooses among the SAEs of a release, and sae.path={config.path} is none: leave sae_l0 null"
         )
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 

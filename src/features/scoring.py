@@ -29,14 +29,14 @@ class Preset:
 
     normalisation: minmax = (x - min) / (max - min + 1e-8) over features, 0 where the range is below 1e-8; quantile =
     the mean rank among features, from 0 to 1. missing: what an unknown metric counts; zero = 0 after normalisation;
-    renormalise = nothing, and the weights of the others are scaled up. effect: the causal term, per prediction of the
-    text or per firing of the feature. first: weights of the score that chooses candidates for ablation. final: of the
-    score itself.
+    renormalise = nothing, and the weights of the others are scaled up. effect: the causal term, per counted
+    token of the text or per firing of the feature. first: weights of the score that chooses candidates for ablation.
+    final: of the score itself.
     """
 
     normalisation: Literal["minmax", "quantile"]
     missing: Literal["zero", "renormalise"]
-    effect: Literal["per_prediction", "per_firing"]
+    effect: Literal["per_token", "per_firing"]
     first: Weights
     final: Weights
 
@@ -82,8 +82,11 @@ def normalised_terms(
 def composite(
     terms: Mapping[str, Float[Tensor, " feature"]], weights: Weights, missing: Literal["zero", "renormalise"]
 ) -> Float[Tensor, " feature"]:
-    """The weighted sum of the terms (missing=zero); or (missing=renormalise) the weighted mean of the known ones, of
-    which a term with a weight below 0 counts as 1 - term: from 0 to 1, NaN where nothing is known."""
+    """One number for each feature.
+
+    missing=zero: the weighted sum of the terms. missing=renormalise: the weighted mean of the known ones, of which a
+    term with a weight below 0 counts as 1 - term: from 0 to 1, NaN where nothing is known.
+    """
     total = torch.zeros_like(terms["coherence"])
     size = torch.zeros_like(total)
     for name in TERMS:
@@ -107,3 +110,11 @@ def best(
     wanted = max(at_least, int(len(scores) * percent / 100))
     ranked = scores.masked_fill(~eligible | scores.isnan(), -torch.inf).argsort(descending=True, stable=True)
     return ranked[: min(wanted, int((eligible & ~scores.isnan()).sum()))]
+
+
+def rank_correlation(one: Float[Tensor, " item"], other: Float[Tensor, " item"]) -> float:
+    """Spearman's correlation over the items that are known in both; NaN for fewer than 3, or where one is constant."""
+    known = ~(one.isnan() | other.isnan())
+    if int(known.sum()) < 3:
+        return float("nan")
+    return float(torch.corrcoef(torch.stack([quantile(one[known].double()), quantile(other[known].double())]))[0, 1])

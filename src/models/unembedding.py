@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.errors import NotApplicableError
 from src.models.capture import StopForward, forward_pass
@@ -46,9 +46,9 @@ def read_unembedding(model: LanguageModel, skipper: BlockSkipper | None = None) 
         NotApplicableError: no vocabulary head, or what stands before it is not such a norm.
     """
     name, d = f"{type(model.module).__name__} ({model.config.name})", model.d_model
-    head = model.module.get_output_embeddings()
+    head: nn.Module | None = model.module.get_output_embeddings()
     weight = getattr(head, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
+    if head is None or not isinstance(weight, Tensor) or weight.ndim != 2:
         raise NotApplicableError(f"{name} has no vocabulary head, so it predicts no tokens: choose a causal LM")
     skipper = BlockSkipper(model) if skipper is None else skipper
     basis = _LARGE * torch.eye(d, device=model.device)
@@ -61,7 +61,7 @@ def read_unembedding(model: LanguageModel, skipper: BlockSkipper | None = None) 
     fold = of_basis * scale / _LARGE
     directions = torch.randn(4, d, generator=torch.Generator().manual_seed(0)).to(model.device) * _LARGE
     found, expected = _odd_part(model, skipper, head, directions), directions @ fold
-    cosine = torch.nn.functional.cosine_similarity(found, expected)
+    cosine = nn.functional.cosine_similarity(found, expected)
     if not bool((1 - cosine <= (_ROUNDING * torch.finfo(model.dtype).eps) ** 2 + 1e-6).all()):
         raise NotApplicableError(
             f"what stands between the blocks of {name} and its vocabulary head is no norm and linear map: directions "
@@ -71,7 +71,7 @@ def read_unembedding(model: LanguageModel, skipper: BlockSkipper | None = None) 
 
 
 def _odd_part(
-    model: LanguageModel, skipper: BlockSkipper, head: torch.nn.Module, rows: Float[Tensor, "row d_model"]
+    model: LanguageModel, skipper: BlockSkipper, head: nn.Module, rows: Float[Tensor, "row d_model"]
 ) -> Float[Tensor, "row d_head"]:
     """(h(x) - h(-x)) / 2, h the head's input when x is the last block's output."""
     one, other = _head_input(model, skipper, head, torch.cat([rows, -rows])).chunk(2)
@@ -79,7 +79,7 @@ def _odd_part(
 
 
 def _head_input(
-    model: LanguageModel, skipper: BlockSkipper, head: torch.nn.Module, rows: Float[Tensor, "row d_model"]
+    model: LanguageModel, skipper: BlockSkipper, head: nn.Module, rows: Float[Tensor, "row d_model"]
 ) -> Float[Tensor, "row d_head"]:
     taken: list[Tensor] = []
 

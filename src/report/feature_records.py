@@ -60,7 +60,7 @@ def feature_columns(scored: ScoredLayer, word: Word) -> dict[str, pa.Array]:
     }
     for name, effects in (("attribution", metrics.attribution), ("ablation", scored.ablation)):
         if effects is not None:
-            columns |= _estimate(f"{name}_per_prediction", effects.per_prediction)
+            columns |= _estimate(f"{name}_per_token", effects.per_token)
             columns |= _estimate(f"{name}_per_firing", effects.per_firing)
     if scored.ablation is not None:
         columns["candidate"] = pa.array([feature in candidate for feature in range(n)])

@@ -15,7 +15,7 @@ from src.report.tables import Cell, Table
 
 _MOST_ROWS = 36  # on the terminal
 LISTED = 50  # of each layer on the report page
-_MOST_POINTS = 9000  # in a figure
+_MOST_POINTS = 3000  # in a figure
 _BINS = 30
 _WORDS = 4
 
@@ -82,8 +82,8 @@ def scores_text(layers: Sequence[ScoredLayer], dataset: str, preset: Preset) -> 
     return (
         f"{sum(len(scored.scores.score) for scored in layers):,} features of {len(layers)} layers, scored over "
         f"{first.n_tokens:,} counted tokens of {first.n_documents:,} different documents of {dataset}; the best "
-        f"{selected:,} that fire are selected. Score = {_formula(preset)}.\n\nScores describe features in this text: a feature "
-        "that is dead here may fire elsewhere."
+        f"{selected:,} that fire are selected. Score = {_formula(preset)}.\n\nScores describe features in this text: "
+        "one that is dead here may fire elsewhere."
     )
 
 

@@ -1,24 +1,30 @@
 """score_features.py from a config to numbers: text, model and SAEs; codes of all layers; metrics, ablations, scores."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from src.activations.collect import batches_of_like_length
 from src.activations.job import refuse_long_sequences
 from src.artifacts import Artifact, Parent
+from src.causal.ablation import ablate_features
 from src.config.score_features import PresetConfig, ScoreFeaturesConfig
 from src.errors import StrataError
+from src.features.attribution import Effects, attributed_effects, of_some
+from src.features.codes import SparseCodes
 from src.features.encoding import encode_text, pairing_rows
-from src.features.layer_scores import FeatureMetrics, ScoredLayer, measure_features, score_features
+from src.features.layer_scores import FeatureMetrics, ScoredLayer, choose_candidates, measure_features, score_features
 from src.features.sae import Sae, require_point
-from src.features.scoring import Preset, Weights
+from src.features.scoring import Preset, Weights, rank_correlation
 from src.models import LanguageModel, layers_in_config, load_model
 from src.models.head import VocabularyHead
 from src.models.loading import load_tokenizer
@@ -183,7 +189,7 @@ def score(work: ScoringWork, stage: Stage, folder: Path) -> list[ScoredLayer]:
         for layer, sae in work.saes.items():
             metrics[layer] = measure_features(sae, codes[layer], unembedding, config.coherence_prior, stage.device)
             advance(1)
-    ablations: dict = {}
+    ablations: dict[int, _Ablation] = {}
     if config.causal == "ablation":
         ablations = _ablate(work, stage, codes, metrics, preset)
     scored = []
@@ -198,6 +204,59 @@ def score(work: ScoringWork, stage: Stage, folder: Path) -> list[ScoredLayer]:
             measured = (ablation.candidates, ablation.effects, ablation.agreement)
         scored.append(ScoredLayer(layer, sae, paired[layer].pairing, *of_text, found, *measured, scores))
     return scored
+
+
+@dataclass(frozen=True, eq=False)
+class _Ablation:
+    """Measured effects (NaN: no candidate), and how their ranks agree with attributed ones in the same documents."""
+
+    candidates: Int[Tensor, " candidate"]
+    effects: Effects
+    agreement: float
+
+
+def _ablate(
+    work: ScoringWork,
+    stage: Stage,
+    codes: Mapping[int, SparseCodes],
+    metrics: Mapping[int, FeatureMetrics],
+    preset: Preset,
+) -> dict[int, _Ablation]:
+    """Ablate each layer's candidates in documents drawn from the text."""
+    config = work.config
+    drawn = _drawn(work.sequences, config.ablation_tokens, config.seed)
+    sequences, documents = [work.sequences[place] for place in drawn.nonzero()[0]], np.arange(drawn.sum())
+    found = {}
+    with stage.progress("ablating", len(sequences) * len(work.saes), "documents x layers") as advance:
+        for layer, sae in work.saes.items():
+            candidates = choose_candidates(metrics[layer], preset, config.candidate_percent)
+            if not len(candidates):
+                continue
+            measured = ablate_features(
+                work.model,
+                require_point(sae),
+                sae,
+                candidates.tolist(),
+                sequences,
+                documents,
+                batch_size=config.batch_size,
+                rows_per_pass=config.rows_per_pass,
+                advance=advance,
+            )
+            means = measured.per_token.estimate(), measured.per_firing.estimate()
+            attributed = attributed_effects(codes[layer], stage.device, torch.from_numpy(drawn))
+            agreement = rank_correlation(attributed.per_firing.value[candidates], means[1].value)
+            found[layer] = _Ablation(candidates, of_some(sae.n_features, candidates, *means), agreement)
+    return found
+
+
+def _drawn(sequences: Sequence[TokenSequence], n_tokens: int, seed: int) -> Bool[np.ndarray, " sequence"]:
+    """Which of the sequences are drawn, at random, until they hold so many tokens."""
+    order = np.random.default_rng(seed).permutation(len(sequences))
+    before = np.cumsum([0, *(len(sequences[place].token_ids) for place in order)])[:-1]
+    drawn = np.zeros(len(sequences), bool)
+    drawn[order[before < n_tokens]] = True
+    return drawn
 
 
 def _check_saes(work: ScoringWork) -> dict[int, PairedSae]:

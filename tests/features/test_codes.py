@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from src.errors import StrataError
+from src.features import active
 from src.features import codes as module
 from src.features.codes import CodesWriter
 from src.features.sae import Sae
@@ -21,7 +22,8 @@ def sae() -> Sae:
 
 
 def test_what_is_read_back_is_what_sae_lens_encodes_at_counted_tokens(sae, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_NUMBERS_AT_ONCE", 5 * F)  # several pieces per batch
+    monkeypatch.setattr(active, "_NUMBERS_AT_ONCE", 5 * F)  # several pieces per batch
+    monkeypatch.setattr(module, "_PRODUCTS_AT_ONCE", 3 * D)
     states, gradients = torch.randn(2, 3, 7, D)
     counted = torch.rand(3, 7) < 0.7
     with CodesWriter(tmp_path / "codes", sae, with_effect=True) as writer:
@@ -29,7 +31,7 @@ def test_what_is_read_back_is_what_sae_lens_encodes_at_counted_tokens(sae, tmp_p
         writer.add(states[2:], gradients[2:], counted[2:])
     per_sequence = counted.sum(1)
     start = torch.cat([torch.zeros(1, dtype=torch.int64), per_sequence.cumsum(0)])
-    codes = writer.finished(torch.arange(int(counted.sum())), start, per_sequence)
+    codes = writer.finished(torch.arange(int(counted.sum())), start)
 
     expected = sae.module.encode(states[counted])
     dense = torch.zeros_like(expected)
@@ -70,7 +72,7 @@ def test_a_text_at_which_nothing_fires_has_no_entries(sae, tmp_path):
     sae.module.b_enc.fill_(-1e6)
     with CodesWriter(tmp_path / "codes", sae, with_effect=False) as writer:
         writer.add(torch.randn(1, 4, D), None, torch.ones(1, 4, dtype=torch.bool))
-    codes = writer.finished(torch.arange(4), torch.tensor([0, 4]), torch.tensor([3]))
+    codes = writer.finished(torch.arange(4), torch.tensor([0, 4]))
     (chunk,) = codes.chunks()
     assert len(chunk.feature) == 0
     assert chunk.per_document(chunk.activation).tolist() == [[0.0] * F]

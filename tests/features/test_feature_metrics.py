@@ -58,7 +58,7 @@ def test_rates_magnitudes_and_support(text):
 
 @pytest.mark.parametrize("prior", [0.0, 5.0])
 def test_entropies_of_tokens(text, prior):
-    dense, ids, lengths, codes = text
+    dense, ids, _, codes = text
     firing = firing_statistics(codes)
     found = token_coherence(codes, firing, prior, n_top=3)
     names = np.unique(ids)
@@ -66,7 +66,8 @@ def test_entropies_of_tokens(text, prior):
     assert found.text_entropy == pytest.approx(entr(u).sum())
     for f in range(N_FEATURES):
         if f == DEAD:
-            assert found.entropy.value[f].isnan() and found.raw_entropy[f].isnan()
+            assert found.entropy.value[f].isnan()
+            assert found.raw_entropy[f].isnan()
             assert found.top_tokens[f].tolist() == [-1, -1, -1]
             continue
         weights = np.array([dense[ids == name, f].sum() for name in names])
@@ -156,11 +157,11 @@ def test_attributed_effects_are_sums_over_documents(text):
     for documents in (None, torch.from_numpy(wanted)):
         found = attributed_effects(codes, documents=documents)
         rows = slice(None) if documents is None else wanted
-        predictions = np.array(lengths)[rows]
+        tokens = np.array(lengths)[rows]
         for f in (0, 1, CONSTANT):
             of_f, firings = effect[rows, f], counts[rows, f]
-            assert found.per_prediction.value[f] == pytest.approx(of_f.sum() / predictions.sum(), rel=1e-5)
-            assert found.per_prediction.error[f] == pytest.approx(ratio_error(of_f, predictions), rel=1e-4)
+            assert found.per_token.value[f] == pytest.approx(of_f.sum() / tokens.sum(), rel=1e-5)
+            assert found.per_token.error[f] == pytest.approx(ratio_error(of_f, tokens), rel=1e-4)
             assert found.per_firing.value[f] == pytest.approx(of_f.sum() / firings.sum(), rel=1e-5)
             assert found.per_firing.error[f] == pytest.approx(ratio_error(of_f, firings), rel=1e-4)
 

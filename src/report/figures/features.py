@@ -1,6 +1,7 @@
 """Figures of SAE features: how often they fire, how coherent they are, what they do. A record is of a `layer`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
@@ -8,6 +9,12 @@ from src.report.figures.theme import BLUE, FAINT_INK, GREY, ORANGE, Record, pane
 
 _COLUMNS = 3
 _WIDTH, _HEIGHT = 260, 220
+_LINEAR = 0.01  # nats
+_SUBTITLE = f"scales: linear to {_LINEAR:g} nats, logarithmic beyond"
+_SYMLOG: dict[str, Any] = {
+    "scale": alt.Scale(type="symlog", constant=_LINEAR),
+    "axis": alt.Axis(values=[-10, -1, -0.1, -_LINEAR, 0, _LINEAR, 0.1, 1, 10], format="~g"),
+}
 
 
 def rate_and_coherence(records: Sequence[Record], title: str = "Features: rate, coherence and score") -> alt.FacetChart:
@@ -21,10 +28,15 @@ def rate_and_coherence(records: Sequence[Record], title: str = "Features: rate, 
         alt.Chart()
         .mark_point(filled=True, size=16, opacity=0.7)
         .encode(
-            x=alt.X("rate:Q", title="share of tokens", scale=alt.Scale(type="log"), axis=alt.Axis(format="~%", tickCount=4)),
+            x=alt.X(
+                "rate:Q",
+                title="share of tokens",
+                scale=alt.Scale(type="log", nice=False),
+                axis=alt.Axis(format="~%", tickCount=4),
+            ),
             y=alt.Y("coherence:Q", title="coherence"),
             color=alt.Color("score:Q", title="score", scale=alt.Scale(scheme="viridis")),
-            tooltip=_tooltip("score", "coherence", "rate") + [alt.Tooltip("tokens:N", title="fires at")],
+            tooltip=[*_tooltip("score", "coherence", "rate"), alt.Tooltip("tokens:N", title="fires at")],
         )
     )
     return themed(panels([marks], records, "layer:O", "layer", _COLUMNS, _WIDTH, _HEIGHT), title)
@@ -72,18 +84,22 @@ def attribution_and_ablation(
         title: what the figure shows.
     """
     base = alt.Chart()
-    x = alt.X("attribution:Q", title="attribution (nats per firing)")
+    # effects differ by powers of ten, and in sign
+    x, low = (
+        alt.X("attribution:Q", title="attribution (nats per firing)", **_SYMLOG),
+        alt.Y("ablation_low:Q", title="ablation (nats per firing)", **_SYMLOG),
+    )
     layered = [
         base.mark_line(color=FAINT_INK, strokeDash=[4, 4], strokeWidth=1).encode(x=x, y="attribution:Q"),
-        base.mark_rule(color=BLUE, opacity=0.3).encode(
-            x=x, y=alt.Y("ablation_low:Q", title="ablation (nats per firing)"), y2="ablation_high:Q"
-        ),
+        base.mark_rule(color=BLUE, opacity=0.3).encode(x=x, y=low, y2="ablation_high:Q"),
         base.mark_point(filled=True, size=18, color=BLUE).encode(
             x=x, y="ablation:Q", tooltip=_tooltip("attribution", "ablation")
         ),
     ]
     chart = panels(layered, records, "layer:O", "layer", _COLUMNS, _WIDTH, _HEIGHT)
-    return themed(chart.resolve_scale(x="independent", y="independent"), title)
+    return themed(
+        chart.resolve_scale(x="independent", y="independent"), title, "scales: linear to 0.01 nats, then logarithmic"
+    )
 
 
 def _tooltip(*fields: str) -> list[alt.Tooltip]:
