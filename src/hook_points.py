@@ -37,6 +37,11 @@ class HookPoint:
     def __str__(self) -> str:
         return f"{self.hook}.{self.layer}{f'@{self.offset:+d}' if self.offset else ''}"
 
+    @property
+    def transformer_lens(self) -> str:
+        """TransformerLens' spelling, `blocks.5.hook_resid_post`, which SAELens keeps with an SAE."""
+        return f"blocks.{self.layer}.hook_{self.hook}"
+
     def at(self, offset: int) -> Self:
         """The same hook and layer at another offset."""
         return replace(self, offset=offset)

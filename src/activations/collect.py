@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from src.activations.store import STORAGE_DTYPES, StoreLayout
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import LanguageModel, forward_pass, run_with_hooks
-from src.text import Keep, SequenceTable
+from src.text import Keep, SequenceTable, TokenSequence
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,14 @@ class CollectSettings:
     batch_size: int
     sink_norm: float | None
     non_finite: Literal["error", "mask"]
+
+
+class Sequences(Protocol):
+    """Sequences found by index: a table, or a choice from one."""
+
+    def read(self, start: int, stop: int, /) -> list[TokenSequence]:
+        """Sequences [start, stop) in their order."""
+        ...
 
 
 def sequences_per_part(bytes_per_token: int, max_length: int, part_bytes: int, batch_size: int) -> int:
@@ -70,7 +78,7 @@ def collect_parts(
 
 def compute_part(
     model: LanguageModel,
-    table: SequenceTable,
+    table: Sequences,
     layout: StoreLayout,
     settings: CollectSettings,
     part: int,

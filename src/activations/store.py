@@ -75,7 +75,11 @@ class ActivationStore:
 
     def __iter__(self) -> Iterator[Part]:
         for index in range(self.layout.n_parts):
-            yield Part(self.path, index, self.layout.sequences_of(index).start, self.artifact.meta.fingerprint)
+            yield self.part(index)
+
+    def part(self, index: int) -> Part:
+        """One of the parts, 0 to layout.n_parts - 1."""
+        return Part(self.path, index, self.layout.sequences_of(index).start, self.artifact.meta.fingerprint)
 
     def require(self, points: Sequence[HookPoint]) -> None:
         """StrataError if the store lacks one of the hook points; offsets are left out of account."""

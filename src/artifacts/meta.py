@@ -25,8 +25,11 @@ FORMAT_VERSIONS = {
     "moments": 1,
     "operators": 1,
     "scaling": 1,
+    "sae": 1,
     "evaluation": 1,
     "causal_evaluation": 1,
+    "explanations": 1,
+    "feature_scores": 1,
 }
 
 

@@ -9,16 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from src.activations.products import exact_products
-from src.causal.head import VocabularyHead
 from src.causal.interventions import CleanStates, Intervention, place_of_operator
 from src.causal.scores import EditProof, TokenScores
-from src.causal.suffix import CleanPass, SuffixReplay, Write
+from src.causal.suffix import CleanPass, SuffixReplay, Write, suitable_rows
 from src.errors import StrataError
 from src.hook_points import HookPoint, refuse_shifted
-from src.models import LanguageModel
+from src.models import LanguageModel, VocabularyHead
+from src.models.head import suitable_chunk
 
-_CPU_ROWS, _GPU_ROWS = 8, 128
-_CPU_CHUNK, _GPU_CHUNK = 2**25, 2**29
 _HELD_BYTES = 2**28  # of final hidden states
 
 
@@ -96,11 +94,9 @@ class ConditionScorer:
         self._targets = {condition.target for condition in conditions}
         self._sources = {point.at(0) for condition in conditions for point in condition.intervention.sources}
         model.check_hook_points(self._targets | self._sources)
-        on_cpu = model.device.type == "cpu"
-        suitable_rows, suitable_chunk = (_CPU_ROWS, _CPU_CHUNK) if on_cpu else (_GPU_ROWS, _GPU_CHUNK)
-        self.suffix = SuffixReplay(model, suitable_rows if rows_per_pass is None else rows_per_pass)
+        self.suffix = SuffixReplay(model, suitable_rows(model.device) if rows_per_pass is None else rows_per_pass)
         self.head = VocabularyHead(model, self.suffix.skipper)
-        self.chunk_bytes = suitable_chunk if chunk_bytes is None else chunk_bytes
+        self.chunk_bytes = suitable_chunk(model.device) if chunk_bytes is None else chunk_bytes
 
     def score(
         self,
@@ -118,14 +114,20 @@ class ConditionScorer:
             StrataError: padding or tokens that the model can't have, an intervention that fails, or a failing pass.
         """
         with exact_products():
-            clean = self.suffix.clean(input_ids, attention_mask, self._targets, self._sources)
-            is_token = clean.attention_mask.bool()
+            is_token = attention_mask.to(self.model.device).bool()
             may_edit = is_token if editable is None else is_token & editable.to(is_token.device)
+            latest = self._latest_first_edit(may_edit)
+            clean = self.suffix.clean(input_ids, attention_mask, self._targets, self._sources, latest)
             batch = _Batch(self, clean, is_token, may_edit)
             for group in self._groups(clean.input_ids):
                 batch.take(group)
                 advance(len(group) * len(is_token))
             return batch.finished()
+
+    def _latest_first_edit(self, may_edit: Bool[Tensor, "batch pos"]) -> int:
+        """The latest position at which a condition begins to edit a sequence."""
+        of_choice = {condition.choice: condition for condition in self.conditions}.values()
+        return max(int(condition.edited(may_edit).int().argmax(1).max()) for condition in of_choice)
 
     def _groups(self, input_ids: Int[Tensor, "batch pos"]) -> Iterator[list[int]]:
         """Indices of conditions of one target whose final states are held together; like tokens side by side."""

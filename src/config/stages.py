@@ -4,7 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from src.config.features import FeatureEvalConfig
 from src.config.matched_rank import MatchedRankConfig
+from src.config.sae import SaeConfig
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, DtypeName, ModelConfig, StageConfig
 from src.hook_points import HOOKS
@@ -244,6 +246,9 @@ class EvalConfig(StageConfig):
         description="the same without the residual metrics of the operators; implies run_matched_rank"
     )
     matched_rank: MatchedRankConfig
+    run_features: bool = Field(description="judge how single features of an SAE at each target layer are predicted")
+    features: FeatureEvalConfig
+    sae: SaeConfig
 
     @property
     def matches_ranks(self) -> bool:
@@ -255,4 +260,6 @@ class EvalConfig(StageConfig):
         """A key that nothing heeds is a misunderstanding."""
         if not self.matches_ranks and not self.matched_rank.is_standard:
             raise ValueError("matched_rank.* would be ignored: it needs run_matched_rank=true")
+        if not self.run_features and not self.features.is_standard:
+            raise ValueError("features.* would be ignored: it needs run_features=true")
         return self

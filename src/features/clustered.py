@@ -1,8 +1,33 @@
 """Means per feature over tokens, with errors that know that the tokens of a document depend on each other."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+# standard errors on either side of an estimate that make its 95 % interval
+INTERVAL = 1.96
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A mean of each feature and its standard error (NaN where documents are too few)."""
+
+    value: Float[Tensor, " feature"]
+    error: Float[Tensor, " feature"]
+
+    @property
+    def low(self) -> Float[Tensor, " feature"]:
+        """Lower end of the 95 % interval."""
+        return self.value - INTERVAL * self.error
+
+    @property
+    def high(self) -> Float[Tensor, " feature"]:
+        """Upper end of the 95 % interval."""
+        return self.value + INTERVAL * self.error
 
 
 class ClusteredSums:
@@ -40,3 +65,21 @@ class ClusteredSums:
             return torch.full_like(mean, float("nan"))
         squares = self._square - 2 * mean * self._with_count + mean.square() * self._count_square
         return (squares.clamp_min(0) * n / (n - 1)).sqrt() / self._count
+
+    def estimate(self) -> Estimate:
+        """Mean and standard error, on the CPU."""
+        return Estimate(self.mean().cpu(), self.standard_error().cpu())
+
+
+def document_windows(documents: Int[np.ndarray, " sequence"], n_sequences: int) -> Iterator[Int[np.ndarray, " index"]]:
+    """Indices of sequences, in windows of at least n_sequences (but the last), none of which parts a document.
+
+    documents: of each sequence. Within a window batches may be formed as one likes; after it its documents are whole.
+    """
+    order = np.argsort(documents, kind="stable")
+    ends = np.flatnonzero(np.diff(documents[order], append=np.iinfo(np.int64).max)) + 1
+    first = 0
+    for end in ends.tolist():
+        if end - first >= n_sequences or end == len(order):
+            yield order[first:end]
+            first = end

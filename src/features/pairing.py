@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from src.activations.passes import Rows, rows_by_part
-from src.activations.products import arithmetic_device, exact_products
+from src.activations.products import exact_products
 from src.activations.store import ActivationStore
 from src.errors import StrataError
+from src.features.reconstruction import Ratio, Reconstruction, ReconstructionSums
 from src.features.sae import Sae, require_point
 from src.hook_points import HookPoint
 from src.text import Keep
@@ -21,16 +20,6 @@ _HINT_ROWS = 2048  # tell hooks apart, where many have to be tried
 # another hook fits clearly better below this share of the FVU, and if the difference is no rounding
 _CLEARLY, _NEGLIGIBLE = 0.8, 0.01
 _PARTS = 8  # that the rows are taken from, spread over the store
-_FEATURES_AT_ONCE = 2**25  # numbers in one batch of feature activations
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of sums over documents with its 95 % interval; low and high are NaN where there is one document."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -132,74 +121,21 @@ def measure_pairings(
     Raises StrataError for a hook that is not there, another width, no counted rows, or rows that do not vary.
     """
     _refuse_other_width(sae, source, points)
-    sums = {point: _DocumentSums() for point in points}
+    sums = {point: ReconstructionSums() for point in points}
     with exact_products():
         for rows in _batches(source, points, max_rows):
             for point, total in sums.items():
                 total.add(sae, rows.activations[point][rows.is_counted], rows.document[rows.is_counted])
             del rows  # before the next part is read
-    return {point: total.pairing(point, _name(source)) for point, total in sums.items()}
+    return {point: _pairing(total.result(), point, _name(source)) for point, total in sums.items()}
 
 
-class _DocumentSums:
-    """Per document: number of rows, squared error, L0, and the sums of squares and of rows about a pilot mean."""
-
-    def __init__(self) -> None:
-        self.documents: list[Int[Tensor, " document"]] = []
-        self.sums: list[Float[Tensor, "document sum"]] = []
-        self.pilot: Float[Tensor, " d_model"] | None = None
-
-    def add(self, sae: Sae, rows: Float[Tensor, "row d_model"], document: Int[Tensor, " row"]) -> None:
-        device = next(sae.module.parameters()).device
-        exact = arithmetic_device(device)
-        at_once = max(1, _FEATURES_AT_ONCE // sae.n_features)
-        for batch, of_batch in zip(rows.split(at_once), document.split(at_once), strict=True):
-            if not len(batch):
-                continue
-            x = batch.to(device, torch.float32)
-            features, reconstruction = sae.reconstruct(x)
-            error, true = (x - reconstruction).to(exact).double(), x.to(exact).double()
-            self.pilot = true.mean(0) if self.pilot is None else self.pilot
-            true = true - self.pilot
-            scalars = [torch.ones_like(true[:, 0]), error.square().sum(1)]
-            scalars += [(features != 0).sum(1).to(exact).double(), true.square().sum(1)]
-            found, place = torch.unique(of_batch, return_inverse=True)
-            self._keep(found, place.to(exact), torch.cat([torch.stack(scalars, 1), true], 1))
-        # one row per document from here on, however many batches and parts it came in
-        if len(self.sums) > 1:
-            found, place = torch.unique(torch.cat(self.documents), return_inverse=True)
-            values = torch.cat(self.sums)
-            self.documents, self.sums = [], []
-            self._keep(found, place.to(exact), values)
-
-    def _keep(self, documents: Tensor, place: Tensor, values: Float[Tensor, "row sum"]) -> None:
-        total = values.new_zeros(len(documents), values.shape[1])
-        self.documents.append(documents)
-        self.sums.append(total.index_add_(0, place, values))
-
-    def pairing(self, point: HookPoint, where: str) -> Pairing:
-        if not self.sums:
-            raise StrataError(f"{where} has no counted rows to check an SAE on: collect more text")
-        count, sse, l0, square = self.sums[0][:, :4].unbind(1)
-        shifted = self.sums[0][:, 4:]
-        mean = shifted.sum(0) / count.sum()
-        sst = square - 2 * shifted @ mean + count * (mean @ mean)
-        if not sst.sum() > 0:
-            raise StrataError(f"{where}: {point} is the same in all of its {int(count.sum()):,} counted rows")
-        return Pairing(point, _ratio(sse, sst), _ratio(l0, count), int(count.sum()), len(count))
-
-
-def _ratio(above: Float[Tensor, " document"], below: Float[Tensor, " document"]) -> Ratio:
-    """Ratio of sums over documents, with the linearised standard error (Cochran 1977, *Sampling Techniques*, 6.4).
-
-    For FVU the mean in the denominator counts as known: the denominator is smallest there, so its derivative is 0.
-    """
-    n, value = len(above), float(above.sum() / below.sum())
-    if n < 2:
-        return Ratio(value, float("nan"), float("nan"))
-    deviation = above - value * below
-    error = float((deviation.square().sum() * n / (n - 1)).sqrt() / below.sum())
-    return Ratio(value, max(value - 1.96 * error, 0.0), value + 1.96 * error)
+def _pairing(found: Reconstruction | None, point: HookPoint, where: str) -> Pairing:
+    if found is None:
+        raise StrataError(f"{where} has no counted rows to check an SAE on: collect more text")
+    if not found.squares > 0:
+        raise StrataError(f"{where}: {point} is the same in all of its {found.n_rows:,} counted rows")
+    return Pairing(point, found.fvu, found.l0, found.n_rows, found.n_documents)
 
 
 def _batches(source: ActivationStore | Rows, points: Sequence[HookPoint], max_rows: int) -> Iterator[Rows]:

@@ -60,6 +60,11 @@ class Sae:
         return self.module.cfg.d_sae
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.module.parameters()).device
+
+    @property
     def model_name(self) -> str | None:
         """The model that the SAE says it was trained on."""
         return self.module.cfg.metadata.model_name
@@ -83,6 +88,16 @@ class Sae:
         features = self.encode(rows)
         decoded = self.module.decode(features)
         return features, decoded + rows.mean(-1, keepdim=True) if self.is_centred else decoded
+
+    def contribution_scale(self, rows: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row 1"]:
+        """What a unit of any feature adds to the reconstruction of each row, in units of its decoder row.
+
+        1, but for SAEs that normalise each row and undo that after decoding (SAELens' normalize_activations).
+        """
+        kind = self.module.cfg.normalize_activations
+        if kind == "constant_norm_rescale":
+            return rows.norm(dim=-1, keepdim=True) / self.d_model**0.5
+        return rows.std(dim=-1, keepdim=True) if kind == "layer_norm" else torch.ones_like(rows[..., :1])
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -127,10 +142,21 @@ def load_sae(config: SaeConfig, device: torch.device | str = "cpu", layer: int |
     return Sae(module, source, hook_name, _point(config, hook_name, source), _is_centred(module))
 
 
+def is_there(config: SaeConfig, layer: int) -> bool:
+    """Whether the SAE of a layer may be loaded: of a release always, a local one where its file or folder exists."""
+    path = config.filled(layer).path
+    return path is None or _placed(path).exists()
+
+
+def _placed(text: str) -> Path:
+    """A path as it is, else, where there is nothing, below the project."""
+    path = Path(text).expanduser()
+    return path if path.exists() else PROJECT_ROOT / path
+
+
 def _local_path(text: str) -> Path:
     """A folder of SAELens, or a params.npz; relative to the working directory, else to the project."""
-    path = Path(text).expanduser()
-    path = path if path.exists() else PROJECT_ROOT / path
+    path = _placed(text)
     if not path.exists():
         tried = dict.fromkeys(str(place.absolute()) for place in (Path(text).expanduser(), path))
         raise StrataError(

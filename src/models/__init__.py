@@ -5,14 +5,21 @@ are run through it once, and what the modules take and return decides where its 
 """
 
 from src.models.capture import HiddenStateCheck, attach, capture, check_hidden_states, forward_pass, run_with_hooks
+from src.models.gradients import GradientPass, states_and_gradients
+from src.models.head import VocabularyHead
 from src.models.language_model import LanguageModel, wrap_model
 from src.models.loading import layers_in_config, load_model, load_tokenizer
+from src.models.prefix import KeysAndValues, PrefixRecorder, prefix_cache
 from src.models.skipping import BlockSkipper
 
 __all__ = [
     "BlockSkipper",
+    "GradientPass",
     "HiddenStateCheck",
+    "KeysAndValues",
     "LanguageModel",
+    "PrefixRecorder",
+    "VocabularyHead",
     "attach",
     "capture",
     "check_hidden_states",
@@ -20,6 +27,8 @@ __all__ = [
     "layers_in_config",
     "load_model",
     "load_tokenizer",
+    "prefix_cache",
     "run_with_hooks",
+    "states_and_gradients",
     "wrap_model",
 ]

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
+from transformers.cache_utils import Cache
 
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -37,6 +38,7 @@ def run_with_hooks(
     attention_mask: Int[Tensor, "batch pos"],
     points: Collection[HookPoint],
     receive: Receiver,
+    cache: Cache | None = None,
 ) -> None:
     """One forward pass of the inner model; `receive(point, tensor)` is called for each point when it is computed.
 
@@ -47,18 +49,17 @@ def run_with_hooks(
     Args:
         model: a loaded model.
         input_ids: tokens, padded on the right; moved to the model's device.
-        attention_mask: 1 for tokens, 0 for padding.
+        attention_mask: 1 for tokens, 0 for padding; with a cache that holds positions before these, of all of them.
         points: what to read; order and repetition do not matter.
         receive: what to do with each hidden state; what it raises ends the pass and comes out of this function.
+        cache: of keys and values, for a model that takes one (src/models/prefix.py).
 
     Raises:
         StrataError: a point that the model does not have, padding that is not on the right (positions would silently
             be wrong in models with learned positions), tokens that the model does not have, or a pass that fails.
     """
     model.check_hook_points(points)
-    model.check_token_ids(input_ids)
-    if bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
-        raise StrataError("the attention mask has padding before tokens: pad sequences on the right")
+    check_batch(model, input_ids, attention_mask)
     if not points:
         return
     wanted = set(points)
@@ -75,11 +76,21 @@ def run_with_hooks(
         for point in set(points):
             hooks.callback(attach(model, point, partial(deliver, point)).remove)
         try:
-            model.inner(input_ids.to(model.device), attention_mask.to(model.device))
+            extra = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+            model.inner(input_ids.to(model.device), attention_mask.to(model.device), **extra)
         except StopForward:
             return
     missed = ", ".join(str(point) for point in sorted(wanted))
     raise StrataError(f"{type(model.module).__name__} did not run {missed} in this forward pass")
+
+
+def check_batch(
+    model: LanguageModel, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch pos"]
+) -> None:
+    """Raise StrataError for tokens that the model does not have, and for padding that is not on the right."""
+    model.check_token_ids(input_ids)
+    if bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
+        raise StrataError("the attention mask has padding before tokens: pad sequences on the right")
 
 
 @contextmanager
@@ -134,10 +145,15 @@ def capture(
     input_ids: Int[Tensor, "batch pos"],
     attention_mask: Int[Tensor, "batch pos"],
     points: Collection[HookPoint],
+    cache: Cache | None = None,
 ) -> dict[HookPoint, Float[Tensor, "batch pos d_model"]]:
     """Copies of the hidden states at all points, on the model's device; see `run_with_hooks`."""
     states: dict[HookPoint, Tensor] = {}
-    run_with_hooks(model, input_ids, attention_mask, points, lambda point, state: states.update({point: state.clone()}))
+
+    def copy(point: HookPoint, state: Tensor) -> None:
+        states[point] = state.clone()
+
+    run_with_hooks(model, input_ids, attention_mask, points, copy, cache)
     return states
 
 

@@ -7,6 +7,7 @@
 import json
 import math
 import re
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from src.artifacts import Meta, write_json
 from src.errors import StrataError
 from src.report.charts import save_chart
-from src.report.page import Figure, Section
+from src.report.page import Figure, PageLink, Section
 from src.report.tables import Cell, Table, cell_text, format_number
 
 REPORT = "report.json"
@@ -44,11 +45,20 @@ class _FigureFiles:
 
 
 @dataclass(frozen=True)
+class NamedPage:
+    """An HTML page in an artifact, which the report links to. file: relative to the artifact."""
+
+    title: str
+    file: str
+
+
+@dataclass(frozen=True)
 class _Report:
     title: str
     text: str = ""
     tables: list[Table] = field(default_factory=list)
     figures: list[_FigureFiles] = field(default_factory=list)
+    pages: list[NamedPage] = field(default_factory=list)
 
 
 _REPORT_FORMAT = TypeAdapter(_Report)
@@ -60,6 +70,7 @@ def write_report(
     text: str,
     tables: Sequence[Table] = (),
     figures: Sequence[NamedChart] = (),
+    pages: Sequence[NamedPage] = (),
 ) -> dict[str, Path]:
     """Write report.json and the figures into an artifact folder under construction.
 
@@ -92,6 +103,7 @@ def write_report(
             }
             for figure in figures
         ],
+        "pages": [vars(page) for page in pages],
     }
     write_json(folder / REPORT, report)
     return pictures
@@ -101,8 +113,10 @@ def _json_cell(cell: Cell) -> Cell:
     """JSON has no NaN and no infinity: they are kept as words."""
     if isinstance(cell, float) and not math.isfinite(cell):
         return format_number(cell)
-    if isinstance(cell, dict) and not all(
-        math.isfinite(number) for number in (cell["value"], cell["low"], cell["high"])
+    if (
+        isinstance(cell, dict)
+        and "value" in cell
+        and not all(math.isfinite(number) for number in (cell["value"], cell["low"], cell["high"]))
     ):
         words = cell_text(cell)
         return f"{words.text} {words.interval}"
@@ -129,7 +143,16 @@ def read_report(folder: Path, source: Meta | None = None) -> Section:
         Figure(files.title, _read_spec(folder, files.spec), _read_png(folder, files.png), files.caption)
         for files in report.figures
     ]
-    return Section(report.title, report.text, report.tables, figures, source)
+    links = [PageLink(page.title, _href(folder, page.file)) for page in report.pages]
+    return Section(report.title, report.text, report.tables, figures, source, links=links)
+
+
+def _href(folder: Path, name: str) -> str:
+    """The address of a file of an artifact from the folder that holds all artifacts."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        raise StrataError(f"{folder / REPORT} names a page that is not there ({name}); remake the artifact")
+    return urllib.parse.quote(f"{folder.parent.name}/{folder.name}/{name}")
 
 
 def _read_inside(folder: Path, name: str) -> bytes:

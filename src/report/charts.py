@@ -91,20 +91,25 @@ def page_assets() -> dict[str, Any]:
     # "</script" inside the libraries would end their script element
     vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     boot = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return {
+        "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        "vega": Markup(vega),
+        "boot": Markup(boot),
+        "policy": page_policy(vega, boot),
+    }
+
+
+def page_policy(*scripts: str) -> str:
+    """A content security policy: these scripts run, by their hash, and no other; nothing is requested of a network."""
     policy = {
         "default-src": "'none'",
-        "script-src": " ".join(_hash_source(code) for code in (vega, boot)),
+        "script-src": " ".join(_hash_source(code) for code in scripts),
         "style-src": "'unsafe-inline'",
         "img-src": "data: blob:",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    return {
-        "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        "vega": Markup(vega),
-        "boot": Markup(boot),
-        "policy": "; ".join(f"{directive} {sources}" for directive, sources in policy.items()),
-    }
+    return "; ".join(f"{directive} {sources}" for directive, sources in policy.items())
 
 
 def _hash_source(code: str) -> str:

@@ -13,7 +13,18 @@ from src.report.page import Section, duration, write_page
 from src.report.tables import Table
 
 # The order in which stages follow each other; kinds that are not named here come after, by the time of their end
-KIND_ORDER = ("sequences", "activations", "moments", "operators", "scaling", "evaluation", "causal_evaluation")
+KIND_ORDER = (
+    "sequences",
+    "activations",
+    "moments",
+    "operators",
+    "scaling",
+    "evaluation",
+    "causal_evaluation",
+    "sae",
+    "feature_scores",
+    "explanations",
+)
 
 _META_FORMAT = TypeAdapter(Meta)
 

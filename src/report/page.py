@@ -31,12 +31,21 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class PageLink:
+    """A page of an artifact of its own. href: relative to the folder that holds all artifacts."""
+
+    title: str
+    href: str
+
+
+@dataclass(frozen=True)
 class Section:
     """One part of the report.
 
     text: plain text; an empty line begins a new paragraph.
     source: the meta.json of the artifact that it shows.
     problem: True where the section says what could not be shown.
+    links: pages of the artifact that stand beside the report.
     """
 
     title: str
@@ -45,6 +54,7 @@ class Section:
     figures: Sequence[Figure] = ()
     source: Meta | None = None
     problem: bool = False
+    links: Sequence[PageLink] = ()
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], subtitle: str = "") -> None:

@@ -1,6 +1,7 @@
 """A table of results, and how its cells are written: the same on the terminal and in the report."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,16 @@ class Interval(TypedDict):
     high: float
 
 
-Cell = str | int | float | bool | Interval | None
+class Link(TypedDict):
+    """Words that lead to a place in another file of the artifacts' folder, as in `explanations/NAME/cards.html#f3`."""
+
+    text: str
+    href: str
+
+
+Cell = str | int | float | bool | Interval | Link | None
+# a report may come from someone else: nothing in it leads out of its folder, or to a script
+_INSIDE = re.compile(r"(?:[\w=+-][\w.=+-]*/)*[\w=+-][\w.=+-]*(?:#[\w.-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -47,10 +57,14 @@ class CellText:
 
     text: str
     interval: str = ""
+    href: str = ""
 
 
 def cell_text(cell: Cell) -> CellText:
-    """Write a cell: counts with thousands separators, floats with 4 significant digits, intervals in brackets."""
+    """Write a cell: counts with thousands separators, floats with 4 significant digits, intervals in brackets.
+
+    A link that leads out of the artifacts' folder is shown as its words alone.
+    """
     if cell is None:
         return CellText("–")
     if isinstance(cell, bool):
@@ -60,7 +74,7 @@ def cell_text(cell: Cell) -> CellText:
     if isinstance(cell, float):
         return CellText(format_number(cell))
     if isinstance(cell, dict):
-        return _interval_text(cell)
+        return _interval_text(cell) if "value" in cell else _link_text(cell)
     return CellText(str(cell))
 
 
@@ -82,6 +96,10 @@ def format_number(value: float) -> str:
 def _decimals(value: float, digits: int = 4) -> int:
     """Decimals that show so many significant digits of a number."""
     return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def _link_text(cell: Link) -> CellText:
+    return CellText(cell["text"], href=cell["href"] if _INSIDE.fullmatch(cell["href"]) else "")
 
 
 def _interval_text(cell: Interval) -> CellText:
@@ -113,5 +131,7 @@ def _is_number(cell: Cell) -> bool:
     return (
         cell in NON_FINITE
         if isinstance(cell, str)
-        else isinstance(cell, int | float | dict) and not isinstance(cell, bool)
+        else "value" in cell
+        if isinstance(cell, dict)
+        else isinstance(cell, int | float) and not isinstance(cell, bool)
     )

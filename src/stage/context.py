@@ -34,7 +34,7 @@ from src.stage.progress import Advance, progress_bar
 from src.stage.tracking import NoTracker, Tracker, WandbTracker
 
 if TYPE_CHECKING:
-    from src.report.artifact_report import NamedChart
+    from src.report.artifact_report import NamedChart, NamedPage
 
 log = logging.getLogger("strata")
 
@@ -172,16 +172,17 @@ class Stage:
         figures: "Sequence[NamedChart]",
         details: Sequence[Table] = (),
         metrics: Mapping[str, float] | None = None,
+        pages: "Sequence[NamedPage]" = (),
     ) -> None:
         """Show the tables of a stage, track them, and put them into the artifact, where the report page finds them.
 
         details: tables that are too long for a terminal: they are only tracked and put into the artifact.
-        metrics: numbers by name for the tracker's summary.
+        metrics: numbers by name for the tracker's summary. pages: HTML files of the draft that the report links to.
         """
         # altair takes a second to import, and --help must not wait for it
         from src.report.artifact_report import write_report
 
-        pictures = write_report(draft.path, title, text, [*tables, *details], figures)
+        pictures = write_report(draft.path, title, text, [*tables, *details], figures, pages)
         for table in tables:
             self.show(table)
         for table in details:

@@ -9,7 +9,18 @@ import sys
 from pathlib import Path
 
 # the packages whose versions can change a number
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "zarr", "safetensors", "pyarrow", "datasets")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "scipy",
+    "zarr",
+    "safetensors",
+    "pyarrow",
+    "datasets",
+    "sae-lens",
+)
 
 
 def package_versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from src.config.shared import LoggerConfig
 from src.errors import StrataError
-from src.report.tables import Table
+from src.report.tables import Cell, Table
 
 
 class Tracker(Protocol):
@@ -86,7 +86,7 @@ class WandbTracker:
 
     def log_table(self, table: Table) -> None:
         """Log a table under its title (estimates without their intervals)."""
-        rows: list[Any] = [[cell["value"] if isinstance(cell, dict) else cell for cell in row] for row in table.rows]
+        rows: list[Any] = [[_plain(cell) for cell in row] for row in table.rows]
         self._run.log({f"tables/{table.title}": self._wandb.Table(columns=list(table.columns), data=rows)})
 
     def log_figure(self, title: str, png: bytes) -> None:
@@ -106,3 +106,10 @@ class WandbTracker:
     def finish(self, exit_code: int) -> None:
         """Close the run."""
         self._run.finish(exit_code=exit_code)
+
+
+def _plain(cell: Cell) -> Any:
+    """A number or words: an estimate without its interval, a link without its place."""
+    if isinstance(cell, dict):
+        return cell["value"] if "value" in cell else cell["text"]
+    return cell

@@ -1,12 +1,17 @@
 """Every config file composes and passes its schema."""
 
+from typing import get_args
+
 import pytest
 from omegaconf import OmegaConf
 
 from src.config.causal import CausalEvalConfig
+from src.config.explain_features import ExplainConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
+from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
+from src.config.train_sae import TrainSaeConfig
 from src.errors import StrataError
 from src.stage.entry import CONFIGS, compose
 
@@ -14,8 +19,11 @@ STAGES = {
     "collect_activations": CollectConfig,
     "train_transport_operators": TransportConfig,
     "scaling_study": ScalingConfig,
+    "train_sae": TrainSaeConfig,
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
+    "explain_features": ExplainConfig,
+    "score_features": ScoreFeaturesConfig,
 }
 
 
@@ -53,6 +61,44 @@ def test_every_option_of_every_group_passes(group, option):
 def test_every_option_of_causal_eval_passes(option):
     config = checked("causal_eval", f"causal_eval={option}", "causal_eval.L=[0,1]")
     assert (config.causal_eval.L, config.causal_eval.k) == ([0, 1], "all")
+
+
+@pytest.mark.parametrize("option", options("architecture"))
+def test_every_architecture_has_the_keys_that_it_heeds(option):
+    config = checked("train_sae", f"architecture={option}")
+    assert config.architecture == option
+    assert set(options("architecture")) == set(get_args(TrainSaeConfig.model_fields["architecture"].annotation))
+    width = config.width(128)
+    assert width == 1024
+    if option == "matryoshka_batchtopk":
+        assert config.architecture_keys(width)["matryoshka_widths"] == [128, 256, 512, 1024]
+    if option == "jumprelu":
+        assert config.architecture_keys(width) == {"l0_coefficient": 1.0, "l0_warm_up_steps": 98}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["architecture=standard", "k=16"], r"^k: not for architecture=standard, it has l1_coefficient$"),
+        (["architecture=topk", "k=null"], r"^architecture=topk needs k: set it$"),
+        (["architecture=topk", "k=2.5"], r"^k=2\.5 is no whole number"),
+        (["l1_coefficient=1.0"], r"^l1_coefficient: not for architecture=topk, it has k$"),
+        (["matryoshka_widths=[2,4]"], r"^matryoshka_widths: not for architecture=topk"),
+        (
+            ["normalize_activations=layer_norm"],
+            r"^normalize_activations=layer_norm does not go with the auxiliary loss",
+        ),
+        (["warm_up=0.6", "decay=0.6"], r"^warm_up \+ decay is 1\.2 of the run"),
+        (["tokens=100"], r"^tokens=100 is less than one step of batch_size=2048"),
+        (["buffer_tokens=3000"], r"^buffer_tokens=3000 must hold 2 steps"),
+        (["source=model", "activations=x"], r"^activations names a store, and source=model reads none"),
+        (["d_sae=1"], r"^d_sae: 1 is not allowed: .*greater than or equal to 2"),
+    ],
+)
+def test_saes_that_can_t_be_trained_are_refused(overrides, message):
+    with pytest.raises(StrataError, match=message) as error:
+        checked("train_sae", *overrides)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_issue_s_models_and_datasets_are_there():

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from src.features.clustered import ClusteredSums
+from src.features.clustered import ClusteredSums, document_windows
 
 RNG = np.random.default_rng(0)
 
@@ -37,3 +39,13 @@ def test_one_document_has_no_error():
     sums.add(torch.ones(1, 2), torch.ones(1, 1))
     assert sums.standard_error().isnan().all()
     assert sums.mean().tolist() == [1, 1]
+
+
+@given(st.lists(st.integers(0, 8), max_size=40), st.integers(1, 12))
+def test_windows_part_no_document_and_leave_nothing_out(documents, size):
+    windows = list(document_windows(np.array(documents, dtype=np.int64), size))
+    assert sorted(index for window in windows for index in window) == list(range(len(documents)))
+    held = [{documents[index] for index in window} for window in windows]
+    assert sum(map(len, held)) == len(set(documents))
+    assert all(len(window) >= size for window in windows[:-1])
+    assert all(len(window) < size + documents.count(documents[window[-1]]) for window in windows)

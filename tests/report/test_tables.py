@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from src.report.tables import Table, cell_text, format_number, numeric_columns
+from src.report.tables import CellText, Link, Table, cell_text, format_number, numeric_columns
 from src.report.terminal import print_table
 
 
@@ -94,3 +94,11 @@ def test_no_terminal_is_too_narrow_for_a_number(width):
     assert below == ([] if width == 400 else 2 * interval)
     assert first.count("word") + sum(line.count("word") for line in folded) == 40
     assert len(folded) > 2
+
+
+def test_a_link_is_shown_as_words_and_leads_nowhere_but_into_the_artifacts_folder():
+    inside: Link = {"text": "#7", "href": "explanations/a-1/feature_cards_2.html#feature-7"}
+    assert cell_text(inside) == CellText("#7", href=inside["href"])
+    for href in ("https://x.y/z", "//x.y", "javascript:alert(1)", "../a", "a/../b", "/etc/a", "a b", ""):
+        assert cell_text({"text": "#7", "href": href}) == CellText("#7")
+    assert numeric_columns(Table("t", ["a"], [[inside], [3]])) == [False]

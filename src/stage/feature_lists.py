@@ -1,0 +1,86 @@
+"""Which features of an SAE a stage looks at: as the user says, else those that scored best, else all."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.artifacts import Artifact, list_artifacts, refuse_damaged
+from src.config.features import FeatureEvalConfig
+from src.errors import StrataError
+from src.features.feature_ids import read_feature_ids
+from src.features.sae import Sae, require_point
+from src.stage.context import Stage
+
+SCORES = "feature_scores"
+
+
+@dataclass(frozen=True)
+class FeatureList:
+    """Features of an SAE. source: where they come from, in words. artifact: that they come from, if any."""
+
+    ids: list[int]
+    source: str
+    artifact: Artifact | None = None
+
+
+def list_features(stage: Stage, config: FeatureEvalConfig, sae: Sae, n_saes: int) -> FeatureList:
+    """The features of one of n SAEs that the config asks for, repeated ones once.
+
+    Raises StrataError for a list that is missing or damaged, or that names a feature which the SAE does not have.
+    """
+    found = _found(stage, config, sae, n_saes)
+    ids = list(dict.fromkeys(found.ids))
+    if config.feature_ids != "all" and len(ids) < sae.n_features:
+        ids = ids[: config.max_features]
+    if outside := [each for each in ids if each >= sae.n_features]:
+        raise StrataError(
+            f"{found.source} names feature {outside[0]}, and SAE {sae.source} has features 0 to {sae.n_features - 1}: "
+            "take the list that was made for this SAE"
+        )
+    return FeatureList(ids, found.source, found.artifact)
+
+
+def _found(stage: Stage, config: FeatureEvalConfig, sae: Sae, n_saes: int) -> FeatureList:
+    layer = require_point(sae).layer
+    if isinstance(config.feature_ids, list):
+        return FeatureList(config.feature_ids, "features.feature_ids")
+    if config.feature_ids_file is not None:
+        if n_saes > 1 and "{layer}" not in config.feature_ids_file:
+            raise StrataError(
+                f"features.feature_ids_file={config.feature_ids_file} is one list, and SAEs of {n_saes} layers are "
+                "judged: put {layer} into it, or choose pairs of one target layer (eval.Ls, eval.ks)"
+            )
+        path = Path(config.feature_ids_file.replace("{layer}", str(layer))).expanduser()
+        return FeatureList(read_feature_ids(path), str(path))
+    if config.feature_ids_dir is not None:
+        return _of_folder(stage, config.feature_ids_dir, layer)
+    scored = [] if config.feature_ids == "all" else artifacts_of_sae(stage.root, SCORES, sae)
+    for artifact in scored:
+        path = artifact.path / _file(layer)
+        if path.is_file():
+            refuse_damaged(artifact, "run its score_features.py command again, and it is made anew")
+            return FeatureList(read_feature_ids(path), f"{artifact.path.name}/{path.name}", artifact)
+    return FeatureList(list(range(sae.n_features)), "all")
+
+
+def _of_folder(stage: Stage, chosen: str, layer: int) -> FeatureList:
+    for folder in (stage.root / SCORES / chosen, Path(chosen).expanduser()):
+        if folder.is_dir():
+            path = folder / _file(layer)
+            return FeatureList(read_feature_ids(path), str(path))
+    names = ", ".join(artifact.path.name for artifact in list_artifacts(stage.root, SCORES)) or "none"
+    raise StrataError(
+        f"features.feature_ids_dir={chosen}: neither a folder nor one of the {SCORES} in {stage.root / SCORES} "
+        f"(there: {names}); score features with score_features.py, or set features.feature_ids=all"
+    )
+
+
+def _file(layer: int) -> str:
+    return f"feature_scores_{layer}.json"
+
+
+def artifacts_of_sae(root: Path, kind: str, sae: Sae) -> list[Artifact]:
+    """The finished artifacts of a kind whose settings name this SAE's weights, the latest first."""
+    weights = sae.identity["weights"]
+    found = [each for each in list_artifacts(root, kind) if weights in json.dumps(each.meta.identity)]
+    return sorted(found, key=lambda each: each.meta.ended_at, reverse=True)
