@@ -211,10 +211,15 @@ def _replace(parts: Mapping[str, str]) -> None:
 
 def write(rows: Sequence[Row]) -> None:
     """Write the table between the markers of docs/testbed_latents.md, the rows as JSON, and the figure."""
-    _replace({"summary": summary(rows), "missing": missing(rows), "tables": tables(rows)})
     lines = ",\n".join(json.dumps(_rounded(asdict(row))) for row in rows)
     DATA.write_text(f"[\n{lines}\n]\n")
+    write_tables(read())
     draw(rows, FIGURE)
+
+
+def write_tables(rows: Sequence[Row]) -> None:
+    """Write the tables of rows as they are in the JSON between the markers of docs/testbed_latents.md."""
+    _replace({"summary": summary(rows), "missing": missing(rows), "tables": tables(rows)})
 
 
 def _rounded(value: object) -> object:
