@@ -147,7 +147,7 @@ def bench_effects(
         "layer",
         "ablation, CPU s",
         "integrated, CPU s",
-        "first order, per token",
+        "first order: per token",
         "per firing",
         "integrated, per token",
         "per firing",
