@@ -2,6 +2,7 @@
 
   python run_pipeline.py                                            the testbed: what `make demo` does
   python run_pipeline.py model=gpt2 dataset=wikitext2 num_tokens=50000 experiment.L=[3,6] experiment.k=[1,2]
+  python run_pipeline.py model=gemma_2_2b sae=gemma_scope_res dataset=slimpajama layers=[9,10]
 
 Each override goes to every stage that has its key. A stage whose artifact is there already is not run again.
 """
@@ -11,8 +12,12 @@ import sys
 import causal_eval
 import collect_activations
 import eval
+import explain_features
+import score_features
 import train_transport_operators
 from src.config.causal import CausalEvalConfig
+from src.config.explain_features import ExplainConfig
+from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.errors import StrataError
 from src.stage.entry import interrupts
@@ -26,7 +31,9 @@ STAGES = (
         TransportConfig,
         ("experiment.L=all", "experiment.k=all"),
     ),
-    PipelineStage("eval", eval.run, EvalConfig),
+    PipelineStage("score_features", score_features.run, ScoreFeaturesConfig, needs_saes=True),
+    PipelineStage("explain_features", explain_features.run, ExplainConfig, needs_saes=True),
+    PipelineStage("eval", eval.run, EvalConfig, with_saes=("run_features=true",)),
     PipelineStage(
         "causal_eval",
         causal_eval.run,

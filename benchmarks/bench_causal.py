@@ -1,16 +1,19 @@
-"""Twenty edits of one layer, against a hooked forward pass for each of them.
+"""Causal evaluations, against a hooked forward pass for each edit, and against the way of the published reference.
 
-    python -m benchmarks.bench_causal             # a random llama of 12 layers, d_model 256 (a minute or two)
+    python -m benchmarks.bench_causal             # a random llama of 12 layers, d_model 256 (minutes)
     python -m benchmarks.bench_causal --quick     # smaller (seconds)
 
-All contenders edit resid_post of one layer at every position of the same sequences, and share the weights and
-the machine; they take turns, and medians are shown. Hooked batches are what one would write without this project: the
-edit by a forward hook, at the same batch size, one forward pass for each condition and a clean one, and the same scores
-(NLL, KL to the clean distribution, agreement) from the logits. Lean batch size 1 is the same one sequence at a time,
-with NLL alone. The reference's way is the manner of the published code (benchmarks/reference_causal_way.py): batch
-size 1, the text streamed, skipped through and tokenised again for every condition, a scikit-learn prediction per
-position, the loss that the model itself computes. The others tokenise once, which is in their time. The arithmetic
-saved is counted: the products of the blocks and the vocabulary head of hooked batches over those of Strata.
+What is evaluated: twenty edits of every position, and the reference's own presets, as it runs them: transport, null and
+zero at positions 10, 50, 100 one at a time (single_js), at three sets of five positions (multiple_js), and at all
+(all_js). All contenders edit resid_post of one layer of the same sequences, share the weights and the machine, and take
+turns; medians are shown. Hooked batches are what one would write without this project: the edit by a forward hook, at
+the same batch size, one forward pass for each condition and a clean one, and the same scores (NLL, KL to the clean
+distribution, agreement) from the logits. Lean batch size 1 is the same one sequence at a time, with NLL alone. The
+reference's way is the manner of the published code (benchmarks/reference_causal_way.py): batch size 1, NLL alone, the
+text streamed, skipped through (100 documents for each sequence, as 10,000 for its 100) and tokenised again for every
+condition, operators asked through numpy and scikit-learn, a loop over positions that writes. The others tokenise once,
+which is in their time. The arithmetic is counted: matrix products of blocks and vocabulary head of hooked batches over
+those that Strata's scores need, which are the layers after the edit at the positions from the first edit on.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +44,23 @@ from src.transport.operator import TransportOperator
 
 N_CONDITIONS = 20
 LEAP = 2
+SKIPPED_PER_SEQUENCE = 100
+PRESETS = {
+    "single_js": [(10,), (50,), (100,)],
+    "multiple_js": [(10 + shift, *(place + shift for place in (50, 70, 100, 120))) for shift in range(3)],
+    "all_js": [None],
+}
 
 Scores = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Conditions that are evaluated together. null_operators: whose bias a condition of that name writes."""
+
+    name: str
+    conditions: list[Condition]
+    null_operators: dict[str, TransportOperator]
 
 
 def main() -> None:
@@ -49,46 +68,78 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
     parser.add_argument("--repeats", type=int, default=3, help="times that each contender runs (default: 3)")
     parser.add_argument("--layer", type=int, help="that is edited (default: the middle one)")
-    parser.add_argument("--batch-size", type=int, default=8, help="sequences per batch (default: 8)")
-    parser.add_argument(
-        "--skip", type=int, default=1000, help="documents before the first (default: 1000; reference: 10000)"
-    )
+    parser.add_argument("--batch-size", type=int, default=8, help="sequences, in one batch (default: 8)")
+    parser.add_argument("--only", nargs="*", help="these evaluations: 20_edits, single_js, multiple_js, all_js")
     parser.add_argument("--rows-per-pass", type=int, help="of Strata (default: what suits the device)")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     model = random_llama(quick=arguments.quick, device=arguments.device)
     target = HookPoint("resid_post", model.n_layers // 2 if arguments.layer is None else arguments.layer)
-    length, vocabulary = (64, model.module.config.vocab_size) if arguments.quick else (256, 4096)
-    conditions = [Condition(str(index), edit, target) for index, edit in enumerate(interventions(model, target))]
+    length, vocabulary = (128, model.module.config.vocab_size) if arguments.quick else (256, 4096)
+    rows: list[list[Cell]] = []
+    difference = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "text.jsonl"
-        text = Text.write(path, vocabulary, arguments.skip, arguments.batch_size, length)
-
-        def ids() -> Tensor:
-            return torch.cat(list(text.sequences())).to(model.device)
-
-        contenders: dict[str, Callable[[], Scores]] = {
-            "Strata": lambda: strata(model, conditions, ids(), arguments.rows_per_pass),
-            "hooked batches": lambda: hooked_batches(model, conditions, ids()),
-            "hooked, lean batch size 1": lambda: hooked_singly(model, conditions, ids()),
-            "reference's way": lambda: reference_way(model, conditions, text),
-        }
-        rows = measure(contenders, arguments.repeats, arguments.batch_size * length)
-        difference = largest_difference(contenders)
-    body, total = arithmetic_saved(model, target, length)
+        path, n_sequences = Path(folder) / "text.jsonl", arguments.batch_size
+        text = Text.write(path, vocabulary, SKIPPED_PER_SEQUENCE * n_sequences, n_sequences, length)
+        for workload in workloads(model, target):
+            if not arguments.only or workload.name in arguments.only:
+                run = measure(workload, contenders(model, workload, text, arguments.rows_per_pass), arguments.repeats)
+                ratio = arithmetic_saved(model, workload, length)
+                rows += table_rows(workload, run, n_sequences * length, ratio)
+                difference = max(difference, largest_difference(run))
     caption = (
-        f"Random llama, {model.n_layers} layers x {model.d_model}, {arguments.batch_size} sequences of {length} "
-        f"tokens after {arguments.skip:,} skipped documents, {N_CONDITIONS} edits of {target}; "
-        f"{torch.get_num_threads()} threads on {model.device}, medians of {arguments.repeats} turns. Arithmetic saved "
-        f"against hooked batches: {body:.2f} times in the blocks, {total:.2f} times with the vocabulary head. Largest "
-        f"difference of a sequence's NLL between contenders: {difference:.1e}."
+        f"Random llama, {model.n_layers} layers x {model.d_model}, {n_sequences} sequences of {length} tokens, "
+        f"edits of {target}; {torch.get_num_threads()} threads on {model.device}, medians of {arguments.repeats} "
+        f"turns. Arithmetic: of hooked batches over Strata's. Largest difference of a sequence's NLL: {difference:.1e}."
     )
-    columns = ["what", "seconds", "CPU seconds", "tokens x conditions / s", "time / Strata's", "CPU time / Strata's"]
+    columns = [
+        "edits",
+        "what",
+        "seconds",
+        "CPU seconds",
+        "tokens x conditions / s",
+        "time / Strata's",
+        "CPU time / Strata's",
+        "arithmetic / Strata's",
+    ]
     console = Console()
     if not console.is_terminal:
-        console.width = 140
+        console.width = 160
     print_table(Table("Causal evaluation", columns, rows, caption), console)
+
+
+def workloads(model: LanguageModel, target: HookPoint) -> Iterator[Workload]:
+    edits = enumerate(interventions(model, target))
+    yield Workload("20_edits", [Condition(str(index), edit, target) for index, edit in edits], {})
+    transport = next(interventions(model, target))
+    assert isinstance(transport, Transport)
+    null, zero = Constant(transport.operator.bias), Constant(torch.zeros(model.d_model, device=model.device))
+    families = {"transport": transport, "null": null, "zero": zero}
+    for preset, sets in PRESETS.items():
+        conditions = [
+            Condition(f"{name} {positions}", edit, target, positions)
+            for name, edit in families.items()
+            for positions in sets
+        ]
+        nulls = {each.name: transport.operator for each in conditions if each.intervention is null}
+        yield Workload(preset, conditions, nulls)
+
+
+def contenders(
+    model: LanguageModel, workload: Workload, text: Text, rows_per_pass: int | None
+) -> dict[str, Callable[[], Scores]]:
+    conditions = workload.conditions
+
+    def ids() -> Tensor:
+        return torch.cat(list(text.sequences())).to(model.device)
+
+    return {
+        "Strata": lambda: strata(model, conditions, ids(), rows_per_pass),
+        "hooked batches": lambda: hooked_batches(model, conditions, ids()),
+        "hooked, lean batch size 1": lambda: hooked_singly(model, conditions, ids()),
+        "reference's way": lambda: reference_way(model, conditions, workload.null_operators, text),
+    }
 
 
 def random_llama(*, quick: bool, device: str) -> LanguageModel:
@@ -179,10 +230,14 @@ def editing(model: LanguageModel, condition: Condition, states: dict[HookPoint, 
     edit = condition.intervention
 
     def overwrite(_module: Any, _args: Any, output: Tensor) -> Tensor:
+        chosen = slice(None) if condition.positions is None else list(condition.positions)
+        changed = output.clone()
         if isinstance(edit, Transport):
-            return edit.operator(states[edit.operator.source])
+            changed[:, chosen] = edit.operator(states[edit.operator.source][:, chosen])
+            return changed
         assert isinstance(edit, Constant)
-        return edit.value.expand_as(output).clone()
+        changed[:, chosen] = edit.value
+        return changed
 
     handle = target_block(model, condition).register_forward_hook(overwrite)
     try:
@@ -191,49 +246,65 @@ def editing(model: LanguageModel, condition: Condition, states: dict[HookPoint, 
         handle.remove()
 
 
-def arithmetic_saved(model: LanguageModel, target: HookPoint, length: int) -> tuple[float, float]:
-    """Products of hooked batches over those of Strata, per token: in the blocks, and with the vocabulary head."""
+def arithmetic_saved(model: LanguageModel, workload: Workload, length: int) -> float:
+    """Products of hooked batches over those that the same scores need, per token."""
     block = sum(weight.numel() for weight in model.blocks[0].parameters() if weight.ndim == 2)
     block += model.d_model * length  # scores and values of attention, half of which a causal mask leaves
     head = model.d_model * model.module.config.vocab_size
-    after = model.n_layers - 1 - target.layer
-    passes = N_CONDITIONS + 1
-    hooked, replayed = passes * model.n_layers * block, (model.n_layers + N_CONDITIONS * after) * block
-    return hooked / replayed, (hooked + passes * head) / (replayed + passes * head)
+    whole, needed = model.n_layers * block + head, 0.0
+    for condition in workload.conditions:
+        after = model.n_layers - 1 - condition.target.layer
+        needed += (1 - min(condition.positions or (0,)) / length) * (after * block + head)
+    return (1 + len(workload.conditions)) * whole / (whole + needed)
 
 
-def measure(contenders: dict[str, Callable[[], Scores]], repeats: int, tokens: int) -> list[list[Cell]]:
-    """Let the contenders take turns; one row of the table for each."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    cpu_seconds: dict[str, list[float]] = {name: [] for name in contenders}
+@dataclass
+class Run:
+    """What one contender took in each of its turns, and what it found in the last."""
+
+    scores: Scores = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+
+
+def measure(workload: Workload, contenders: dict[str, Callable[[], Scores]], repeats: int) -> dict[str, Run]:
+    """Let the contenders take turns."""
+    runs = {name: Run() for name in contenders}
     progress = Console(stderr=True, highlight=False, style="dim")
     contenders["Strata"]()  # warms up
     for turn in range(repeats):
         for name in reversed(contenders) if turn % 2 else contenders:
             start, cpu_start = time.perf_counter(), time.process_time()
-            contenders[name]()
+            runs[name].scores = contenders[name]()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
-            cpu_seconds[name].append(time.process_time() - cpu_start)
-            took = f"{seconds[name][-1]:.2f} s, {cpu_seconds[name][-1]:.2f} s of CPU"
-            progress.print(f"turn {turn + 1} of {repeats}: {name} {took}")
+            runs[name].seconds.append(time.perf_counter() - start)
+            runs[name].cpu_seconds.append(time.process_time() - cpu_start)
+            took = f"{runs[name].seconds[-1]:.2f} s, {runs[name].cpu_seconds[-1]:.2f} s of CPU"
+            progress.print(f"{workload.name}, turn {turn + 1} of {repeats}: {name} {took}")
+    return runs
+
+
+def table_rows(workload: Workload, runs: dict[str, Run], tokens: int, arithmetic: float) -> list[list[Cell]]:
+    ours = runs["Strata"]
     return [
         [
+            workload.name,
             name,
-            statistics.median(seconds[name]),
-            statistics.median(cpu_seconds[name]),
-            round(tokens * N_CONDITIONS / statistics.median(seconds[name])),
-            None if name == "Strata" else median_ratio(seconds[name], seconds["Strata"]),
-            None if name == "Strata" else median_ratio(cpu_seconds[name], cpu_seconds["Strata"]),
+            statistics.median(run.seconds),
+            statistics.median(run.cpu_seconds),
+            round(tokens * len(workload.conditions) / statistics.median(run.seconds)),
+            None if run is ours else median_ratio(run.seconds, ours.seconds),
+            None if run is ours else median_ratio(run.cpu_seconds, ours.cpu_seconds),
+            arithmetic if name == "hooked batches" else None,
         ]
-        for name in contenders
+        for name, run in runs.items()
     ]
 
 
-def largest_difference(contenders: dict[str, Callable[[], Scores]]) -> float:
+def largest_difference(runs: dict[str, Run]) -> float:
     """Of the mean NLL of a sequence."""
-    means = [torch.stack([nll if nll.ndim == 1 else nll.mean(1) for nll in run()]).cpu() for run in contenders.values()]
+    means = [torch.stack([nll if nll.ndim == 1 else nll.mean(1) for nll in run.scores]).cpu() for run in runs.values()]
     return max(float((means[0] - other).abs().max()) for other in means[1:])
 
 

@@ -24,8 +24,9 @@ Pair = tuple[HookPoint, HookPoint]
 
 _KIND, _VERSION = "moments", 1
 _REMEDY = "fit the operators again with overwrite=true, which makes the moments anew"
-# Bounds the shifted copies of a block, and in float32 the length over which a product is rounded to float32.
-_BLOCK_ROWS = 2048
+# Bounds the shifted copies of a block, and in float32 the length over which a product is rounded to float32. Blocks are
+# to stay in a CPU's caches, and to fill other devices.
+_BLOCK_ROWS_CPU, _BLOCK_ROWS_DEVICE = 1024, 2048
 
 
 class Moments:
@@ -125,11 +126,12 @@ class Moments:
         order = None if is_sorted else group.argsort(stable=True).to(self.device)
         work = torch.float64 if self.precision == "float64" else torch.float32
         shift = {h: shift.to(work) for h, shift in self.shift.items()}
+        length = _BLOCK_ROWS_CPU if self.device.type == "cpu" else _BLOCK_ROWS_DEVICE
         start = 0
         with exact_products():
             for index, size in enumerate(group.bincount().tolist()):
-                for first in range(start, start + size, _BLOCK_ROWS):
-                    block = slice(first, min(first + _BLOCK_ROWS, start + size))
+                for first in range(start, start + size, length):
+                    block = slice(first, min(first + length, start + size))
                     chosen = {h: x[block] if order is None else x[order[block]] for h, x in rows.items()}
                     self._add_block(index, {h: (x - shift[h]).to(work) for h, x in chosen.items()})
                 self.count[index] += size

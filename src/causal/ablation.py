@@ -8,19 +8,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from src.activations.collect import batches_of_like_length, right_padded
 from src.activations.products import exact_products
-from src.causal.feature_effects import FeatureEffects
+from src.causal.counted_batches import windows_of_batches
+from src.causal.feature_effects import FeatureEffects, checked_features
 from src.causal.suffix import CleanPass, SuffixReplay, Write, suitable_rows
 from src.errors import StrataError
 from src.features.active import active_features
-from src.features.clustered import document_windows
 from src.features.sae import Sae
 from src.hook_points import HookPoint
 from src.models import LanguageModel, VocabularyHead
-from src.text import Keep, TokenSequence
+from src.text import TokenSequence
 
-_BATCHES_IN_WINDOW = 8  # documents are open so long
 _HELD_BYTES = 2**27  # of final hidden states
 
 
@@ -40,8 +38,8 @@ def ablate_features(
     """The change of the NLL if x_t becomes x_t - z_tf W_dec[f] at every counted token, for each feature f by itself.
 
     x: the clean activations at the SAE's hook point, z = encode(x). The change is that of the sum over all predictions,
-    as in `Attribution`, and stands in the order of `features`. A feature costs a rerun of the later layers for each
-    sequence in which it fires, many of them stacked along the batch.
+    as in `attribute_features`, and stands in the order of `features`. A feature costs a rerun of the later layers for
+    each sequence in which it fires, many of them stacked along the batch.
 
     Args:
         model: a causal LM.
@@ -59,45 +57,21 @@ def ablate_features(
         StrataError: features that the SAE does not have, a hook point that the model does not have, no sequences, a
             model that predicts no tokens, an edit that did not happen, or a batch that outgrows the memory.
     """
-    wanted = _checked(sae, features, model, sequences)
+    wanted = checked_features(sae, features, model, sequences)
     model.check_hook_points([point])
     suffix = SuffixReplay(model, suitable_rows(model.device) if rows_per_pass is None else rows_per_pass)
     head = VocabularyHead(model, suffix.skipper)
     effects = FeatureEffects(len(wanted), model.device)
-    for window in document_windows(documents, batch_size * _BATCHES_IN_WINDOW):
-        lengths = np.array([len(sequences[index].token_ids) for index in window])
-        for places in batches_of_like_length(lengths, batch_size):
-            batch = window[places]
-            document = torch.from_numpy(documents[batch].astype(np.int64)).to(model.device)
-            ids, mask = right_padded([sequences[index].token_ids for index in batch])
-            counted = torch.zeros(mask.shape, dtype=torch.bool)
-            for row, index in enumerate(batch):
-                roles = torch.from_numpy(np.asarray(sequences[index].roles))
-                counted[row, : len(roles)] = roles == int(Keep.COUNTED)
-            effects.count(document, counted.sum(1))
+    for window in windows_of_batches(sequences, documents, batch_size, model.device):
+        for batch in window:
+            effects.count(batch.document, batch.is_counted.sum(1))
             with exact_products():
-                clean = suffix.clean(ids, mask, {point})
-                for edited in _changes(suffix, head, clean, point, sae, wanted, counted, chunk_bytes):
-                    effects.add(document[edited.sequence], edited.feature, edited.change, edited.fired)
-            advance(len(batch))
+                clean = suffix.clean(batch.input_ids, batch.attention_mask, {point})
+                for edited in _changes(suffix, head, clean, point, sae, wanted, batch.is_counted, chunk_bytes):
+                    effects.add(batch.document[edited.sequence], edited.feature, edited.change, edited.fired)
+            advance(len(batch.document))
         effects.close()
     return effects
-
-
-def _checked(
-    sae: Sae, features: Sequence[int], model: LanguageModel, sequences: Sequence[TokenSequence]
-) -> Int[Tensor, " feature"]:
-    beyond = [feature for feature in features if not 0 <= feature < sae.n_features]
-    if beyond:
-        raise StrataError(f"SAE {sae.source} has features 0..{sae.n_features - 1}, and no {beyond[0]}")
-    if sae.d_model != model.d_model:
-        raise StrataError(
-            f"SAE {sae.source} reads activations of width {sae.d_model}, and the residual stream of "
-            f"{model.config.name} has {model.d_model}: take an SAE of this model"
-        )
-    if not sequences:
-        raise StrataError("there are no sequences to ablate features in: the selection of text is empty")
-    return torch.tensor(list(features), dtype=torch.long, device=sae.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +99,7 @@ def _changes(
     predicted, next_ids = clean.attention_mask[:, 1:].bool(), clean.input_ids[:, 1:]
     clean_nll = torch.zeros(predicted.shape, device=predicted.device)
     clean_nll[predicted] = head.nll(clean.states[suffix.final][:, :-1][predicted], next_ids[predicted], chunk_bytes)
-    edits = _edits(clean.states[point], sae, wanted, is_counted.to(predicted.device))
+    edits = _edits(clean.states[point], sae, wanted, is_counted)
     of_row = clean.states[point][0].numel() * clean.states[point].itemsize
     size = max(suffix.rows_per_pass, _HELD_BYTES // of_row)
     for first in range(0, len(edits.sequence_of_row), size):

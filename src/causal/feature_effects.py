@@ -1,11 +1,17 @@
 """What taking features away does to the next-token loss, in means over tokens with errors over documents."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.activations.products import arithmetic_device
+from src.errors import StrataError
 from src.features.clustered import ClusteredSums
+from src.features.sae import Sae
+from src.models import LanguageModel
+from src.text import TokenSequence
 
 
 class FeatureEffects:
@@ -56,4 +62,25 @@ class FeatureEffects:
         if more:
             self._open = torch.cat([self._open, self._open.new_zeros(more, *self._open.shape[1:])])
             self._counted = torch.cat([self._counted, self._counted.new_zeros(more)])
-        return torch.tensor(places, device=self._device)[inverse.to(self._device)]
+        return torch.tensor(places, dtype=torch.long, device=self._device)[inverse.to(self._device)]
+
+
+def checked_features(
+    sae: Sae, features: Sequence[int], model: LanguageModel, sequences: Sequence[TokenSequence]
+) -> Int[Tensor, " feature"]:
+    """The features as indices on the SAE's device.
+
+    Raises:
+        StrataError: features that the SAE does not have, an SAE of another width than the model's, no text at all.
+    """
+    beyond = [feature for feature in features if not 0 <= feature < sae.n_features]
+    if beyond:
+        raise StrataError(f"SAE {sae.source} has features 0..{sae.n_features - 1}, and no {beyond[0]}")
+    if sae.d_model != model.d_model:
+        raise StrataError(
+            f"SAE {sae.source} reads activations of width {sae.d_model}, and the residual stream of "
+            f"{model.config.name} has {model.d_model}: take an SAE of this model"
+        )
+    if not sequences:
+        raise StrataError("there are no sequences to take features away in: the selection of text is empty")
+    return torch.tensor(list(features), dtype=torch.long, device=sae.device)

@@ -13,7 +13,8 @@ class EditProof:
 
     tokens: how many were edited. max_deviation: the largest |captured - written| at the hook point, where written is in
     the model's dtype. max_change_before: the largest change of the last block's output at a token before its sequence's
-    first edit, relative to its norm; rounding alone where it is about the dtype's epsilon.
+    first edit, relative to its norm; rounding alone where it is about the dtype's epsilon, and 0 where positions before
+    the edit were not rerun, which is done only where a rerun of all positions was found to leave them as they are.
     """
 
     tokens: int

@@ -22,7 +22,7 @@ from src.hook_points import HookPoint
 from src.models import BlockSkipper, KeysAndValues, LanguageModel, PrefixRecorder, attach, capture, prefix_cache
 
 # Of the positions: to leave out fewer is not worth a mask of its own, nor a pass of its own for those that could.
-_WORTHWHILE = 1 / 8
+_WORTHWHILE = 1 / 16
 _CPU_ROWS, _GPU_ROWS = 8, 128
 
 
@@ -159,7 +159,7 @@ class SuffixReplay:
             states = self._edited_pass(clean, sequence[rows], target, part, start)
             if start and n_positions > self._longest_compared.get(self._skips(target), 0):
                 whole = self._edited_pass(clean, sequence[rows[:1]], target, part_of(rows[:1], 0), 0)[self.final]
-                if not self._same(clean, sequence[rows], target, states[self.final], whole[:, start:]):
+                if not self._same(clean, int(sequence[rows[0]]), target, states[self.final][:1], whole):
                     return self.rerun_rows(clean, target, sequence, write)
             final[rows, start:] = states[self.final]
             difference = (states[target][part.edited].float() - part.values.float()).abs().amax(1)
@@ -219,19 +219,20 @@ class SuffixReplay:
     def _same(
         self,
         clean: CleanPass,
-        sequence: Int[Tensor, "row"],
+        sequence: int,
         target: HookPoint,
-        found: Float[Tensor, "row pos d_model"],
+        found: Float[Tensor, "1 last d_model"],
         whole: Float[Tensor, "1 pos d_model"],
     ) -> bool:
-        """Whether the first row came out as in a rerun of all positions: asked once of the longest batch so far.
+        """Whether a row came out as in a rerun of all positions, the first ones clean: asked of the longest batches.
 
         The probe is short, and windows of attention and scaled positions may begin beyond it.
         """
         count = self._skips(target)
-        self._longest_compared[count] = clean.input_ids.shape[1]
-        tokens = clean.attention_mask[sequence[:1], -whole.shape[1] :].bool()
-        if states_agree(found[:1], whole, tokens):
+        self._longest_compared[count] = whole.shape[1]
+        before = clean.states[self.final][sequence : sequence + 1, : whole.shape[1] - found.shape[1]]
+        tokens = clean.attention_mask[sequence : sequence + 1].bool()
+        if states_agree(torch.cat([before, found], 1), whole, tokens):
             return True
         self._replayable.refuse_positions(count)
         warnings.warn(

@@ -169,7 +169,7 @@ class TransportConfig(StageConfig):
     )
     l1_ratio: L1Ratio = Field(description="elasticnet with auto_tune=false: share of the L1 penalty; 1 = lasso")
     l1_ratios: list[L1Ratio] = Field(min_length=1, description="elasticnet: grid for auto_tune")
-    max_iter: int = Field(ge=1, description="lasso, elasticnet: steps per output and alpha at most")
+    max_iter: int = Field(ge=1, description="lasso, elasticnet: sweeps (on a GPU: steps) per output and alpha at most")
     tol: Positive = Field(
         description="lasso, elasticnet: an output is done when its duality gap is below tol * y'y (scikit-learn's rule)"
     )

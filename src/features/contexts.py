@@ -225,7 +225,7 @@ class _Search:
                     counts=tuple(self._counts[place].tolist()),
                     tokens=tuple(tokens[place]),
                     contexts=(
-                        *_unlike(top[place], self._settings.top),
+                        *unlike(top[place], self._settings.top),
                         *_in_bands(drawn[place], self._settings.bands, self._settings.per_band),
                     ),
                 )
@@ -241,12 +241,25 @@ def _coarser(counts: Int[Tensor, "feature bin"], doublings: Int[Tensor, " featur
     return torch.zeros_like(counts).scatter_add_(1, place, counts)
 
 
-def _unlike(contexts: Sequence[Context], n: int) -> list[Context]:
-    """The first n contexts whose words up to the firing token differ."""
-    kept: dict[tuple[int, ...], Context] = {}
-    for context in contexts:
-        kept.setdefault(context.token_ids[: context.place + 1], context)
-    return list(kept.values())[:n]
+def unlike(contexts: Sequence[Context], n: int) -> list[Context]:
+    """The first n contexts whose words up to the firing token differ, in their order.
+
+    Where there are fewer, as for a feature that fires at the beginning of texts, those whose whole windows differ
+    make up for them.
+    """
+    kept: dict[int, Context] = {}
+    for whole in (False, True):
+        seen = {_words(context, whole) for context in kept.values()}
+        for place, context in enumerate(contexts):
+            words = _words(context, whole)
+            if len(kept) < n and place not in kept and words not in seen:
+                seen.add(words)
+                kept[place] = context
+    return [kept[place] for place in sorted(kept)]
+
+
+def _words(context: Context, whole: bool) -> tuple[int, ...]:
+    return context.token_ids if whole else context.token_ids[: context.place + 1]
 
 
 def _in_bands(drawn: Sequence[Context], bands: int, per_band: int) -> list[Context]:
@@ -258,6 +271,6 @@ def _in_bands(drawn: Sequence[Context], bands: int, per_band: int) -> list[Conte
     found: list[Context] = []
     for band in reversed(range(bands)):
         places = by_strength[band * len(drawn) // bands : (band + 1) * len(drawn) // bands]
-        some = _unlike([drawn[place] for place in sorted(places)], per_band)
+        some = unlike([drawn[place] for place in sorted(places)], per_band)
         found += [replace(it, band=band) for it in sorted(some, key=lambda it: -it.activation)]
     return found

@@ -1,6 +1,6 @@
 """How the next-token loss depends on hidden states: many hook points from one forward and one backward pass."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import NamedTuple
@@ -39,6 +39,7 @@ def states_and_gradients(
     points: Collection[HookPoint],
     head: VocabularyHead | None = None,
     chunk_bytes: int | None = None,
+    written: Mapping[HookPoint, Float[Tensor, "batch pos d_model"]] | None = None,
 ) -> GradientPass:
     """States at some hook points, and gradients there of the sum of the next-token NLL over all tokens predicted.
 
@@ -53,6 +54,8 @@ def states_and_gradients(
         head: of this model, where many batches follow each other; None = made, and so checked, for this batch.
         chunk_bytes: of the log-probabilities held at a time, about four times as much at the peak; None: what suits
             the device.
+        written: activations that take the place of the model's own at some of the points: the gradients are those of
+            the model so edited.
 
     Raises:
         StrataError: a model without a vocabulary head, or one that is not causal; a point or token that the model does
@@ -63,7 +66,7 @@ def states_and_gradients(
     check_batch(model, input_ids, attention_mask)
     input_ids, mask = input_ids.to(model.device), attention_mask.to(model.device)
     with torch.inference_mode(mode=False), torch.enable_grad(), forward_pass(model, input_ids.shape):
-        states, leaves, final = _forward(model, input_ids, set(points))
+        states, leaves, final = _forward(model, input_ids, set(points), written or {})
         nll, of_final = _loss(head, final.detach(), input_ids, mask, chunk_bytes)
         # what is read in the last block alone goes the same way: its graph is one addition
         found = torch.autograd.grad(final, list(leaves.values()), of_final) if leaves else ()
@@ -80,7 +83,10 @@ def states_and_gradients(
 
 
 def _forward(
-    model: LanguageModel, input_ids: Int[Tensor, "batch pos"], points: set[HookPoint]
+    model: LanguageModel,
+    input_ids: Int[Tensor, "batch pos"],
+    points: set[HookPoint],
+    written: Mapping[HookPoint, Float[Tensor, "batch pos d_model"]],
 ) -> tuple[dict[HookPoint, Tensor], dict[HookPoint, Tensor], Float[Tensor, "batch pos d_model"]]:
     """Copies of the states, leaves whose gradients are those of the states, and the last block's output.
 
@@ -93,6 +99,7 @@ def _forward(
 
     def visit(point: HookPoint, state: Tensor) -> Tensor:
         # opt's MLP gives [token, d_model]
+        state = written[point].to(state.dtype).view(state.shape) if point in written else state
         states[point] = state.detach().reshape(*input_ids.shape, model.d_model).clone()
         leaves[point] = torch.zeros_like(state, requires_grad=True)
         return state + leaves[point]

@@ -19,12 +19,17 @@ from src.stage.entry import check_overrides, checked_config, compose, override_k
 
 @dataclass(frozen=True)
 class PipelineStage:
-    """A stage of the pipeline: its primary config, its function, and the overrides that the pipeline itself makes."""
+    """A stage of the pipeline: its primary config, its function, and the overrides that the pipeline itself makes.
+
+    with_saes: more overrides, for models that there are SAEs of. needs_saes: it is passed over for other models.
+    """
 
     config_name: str
     run: Callable[[Any, Stage], Any]
     schema: type[StageConfig]
     overrides: tuple[str, ...] = ()
+    with_saes: tuple[str, ...] = ()
+    needs_saes: bool = False
 
 
 def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Path:
@@ -32,8 +37,9 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
 
     A stage works on what the stages before it returned: an artifact of a kind is handed on under the config key of that
     name (activations=..., operators=...), unless the user has set it. All configs are composed and checked before the
-    first stage runs. A stage that means nothing for the model is passed over, and the user told. Raises StrataError for
-    a key that no stage has, and for an artifact that is not finished.
+    first stage runs. A stage that means nothing for the model is passed over, and the user told; so is what needs SAEs
+    where the user has chosen a model and no SAEs of it. Raises StrataError for a key that no stage has, and for an
+    artifact that is not finished.
     """
     for argument in arguments:
         if argument.startswith("-"):
@@ -41,9 +47,15 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
         if not any(_knows(stage, argument) for stage in stages):
             known = {key: info for stage in stages for key, info in flat_keys(stage.schema)}
             raise StrataError(unknown_key_message(override_key(argument), known))
+    has_saes = _has_saes(arguments)
+    if not has_saes and any(stage.needs_saes or stage.with_saes for stage in stages):
+        print("no SAEs of this model are chosen (sae=...): what follows its features is left out", file=sys.stderr)
     jobs = []
     for stage in stages:
-        overrides = [*stage.overrides, *(word for word in arguments if _knows(stage, word))]
+        if stage.needs_saes and not has_saes:
+            continue
+        own = (*stage.overrides, *(stage.with_saes if has_saes else ()))
+        overrides = [*own, *(word for word in arguments if _knows(stage, word))]
         check_overrides(overrides, stage.schema)
         config = compose(stage.config_name, overrides)
         checked_config(stage.schema, config)
@@ -66,6 +78,12 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
             )
         made[artifact.meta.kind] = artifact.path.name
     return Path(jobs[-1][1].artifacts_dir)
+
+
+def _has_saes(arguments: Sequence[str]) -> bool:
+    """Whether there are SAEs: those of the default model, or the ones that the user names."""
+    chosen = {override_key(word).split(".")[0] for word in arguments}
+    return "sae" in chosen or "model" not in chosen
 
 
 def _knows(stage: PipelineStage, argument: str) -> bool:

@@ -31,7 +31,7 @@ from src.transport.affine import (
 )
 from src.transport.metrics import r2_per_dimension, r2_variance_weighted
 from src.transport.preprocessing import RAW, Prepared, Preprocessing
-from src.transport.working_sets import Solution, solve_elastic_nets
+from src.transport.sparse_solvers import Solution, solve_elastic_nets
 
 MAX_ITER, TOL = 5000, 1e-4
 

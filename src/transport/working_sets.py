@@ -6,7 +6,7 @@ not pass gets a new working set. Problems whose sets have grown large are solved
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,10 +16,9 @@ from src.activations.products import exact_products
 from src.transport.fista import Problems, fista
 
 # Problems that are checked together.
-_BLOCK_CPU, _BLOCK_DEVICE = 512, 4096
-# Numbers in the arrays of one batch: on a CPU what its caches hold, elsewhere what fills the device.
-_GRAMS_CPU, _GRAMS_DEVICE = 2**19, 2**26
-_WEIGHTS_CPU, _WEIGHTS_DEVICE = 2**16, 2**23
+_BLOCK = 4096
+# Numbers in the arrays of one batch, which fill a device: Gram matrices of each problem's own, and weights.
+_GRAMS, _WEIGHTS = 2**26, 2**23
 # A working set takes in as many inputs as are used already, and this many at least.
 _NEW = 16
 # Above this share of the inputs the shared product is faster than those with Gram matrices of each problem's own.
@@ -29,52 +28,41 @@ _ROUNDS = 8
 _INNER, _FINAL = 0.01, 0.3
 
 
-@dataclass(frozen=True)
-class Solution:
-    """weight [d_in, column]; converged: whether the duality gap of a column fell below tol * square in time."""
-
-    weight: Float[Tensor, "d_in column"]
-    converged: Bool[Tensor, "column"]
-
-
-def solve_elastic_nets(
+def solve_on_working_sets(
     gram: Float[Tensor, "d_in d_in"],
-    cross: Float[Tensor, "d_in column"],
+    cross: Float[Tensor, "column d_in"],
     square: Float[Tensor, "column"],
     l1: Float[Tensor, "column"],
     l2: Float[Tensor, "column"],
-    start: Float[Tensor, "d_in column"] | None,
+    start: Float[Tensor, "column d_in"],
     max_iter: int,
     tol: float,
-) -> Solution:
-    """Minimise |y - Xb|^2 / 2 + l1 |b|_1 + l2 |b|^2 / 2 for every column, from X'X, X'y and y'y alone.
+) -> tuple[Float[Tensor, "column d_in"], Bool[Tensor, "column"]]:
+    """`solve_elastic_nets` on any device, a row for each column: weights, and whether they converged.
 
-    A column has converged when its duality gap on all inputs is at most tol * y'y (scikit-learn's rule for ElasticNet).
-    gram: the diagonal must be positive. start: warm start; None = zeros. max_iter: steps per column on one working set.
+    max_iter: steps per column on one working set.
     """
     length = gram.diagonal().sqrt()
     # inputs of length 1: the diagonal metric becomes the plain one
     gram = gram / length / length[:, None]
     # an eigenvalue is at most the largest absolute row sum; one of a working set's matrix is at most one of the whole
     largest = gram.abs().sum(1).max()
-    weight = torch.zeros_like(cross) if start is None else start.clone()
-    converged = torch.zeros(cross.shape[1], dtype=torch.bool, device=cross.device)
+    weight = start.clone()
+    converged = torch.zeros(len(cross), dtype=torch.bool, device=cross.device)
     with exact_products():
-        for columns in torch.arange(cross.shape[1], device=cross.device).split(_on(cross, _BLOCK_CPU, _BLOCK_DEVICE)):
+        for columns in torch.arange(len(cross), device=cross.device).split(_BLOCK):
             problems = Problems(
                 gram,
-                (cross[:, columns].T / length).contiguous(),
+                cross[columns] / length,
                 square[columns],
                 l1[columns],
                 length.expand(len(columns), -1),
                 l1[columns, None] / length,
                 l2[columns, None] / length.square(),
             )
-            found, converged[columns] = _solve(
-                problems, (weight[:, columns].T * length).contiguous(), largest, max_iter, tol
-            )
-            weight[:, columns] = (found / length).T
-    return Solution(weight, converged)
+            found, converged[columns] = _solve(problems, weight[columns] * length, largest, max_iter, tol)
+            weight[columns] = found / length
+    return weight, converged
 
 
 def _solve(
@@ -98,12 +86,12 @@ def _solve(
         on_all_inputs[index] = ~converged[index] & (size > _LARGE * weight.shape[1])
         target_gap = torch.maximum(_INNER * gap, _FINAL * tol * part.square)
         stays = (~converged[index] & ~on_all_inputs[index]).nonzero()[:, 0]
-        for batch, width in _batches(stays, size, _on(weight, _GRAMS_CPU, _GRAMS_DEVICE)):
+        for batch, width in _batches(stays, size, _GRAMS):
             inputs = excess[batch].topk(width).indices
             restricted = _restricted(part.select(batch), inputs)
             found, _ = fista(restricted, start[batch].gather(1, inputs), target_gap[batch], largest, max_iter)
             weight[index[batch]] = start[batch].scatter(1, inputs, found)
-    n_together = max(16, _on(weight, _WEIGHTS_CPU, _WEIGHTS_DEVICE) // weight.shape[1])
+    n_together = max(16, _WEIGHTS // weight.shape[1])
     for index in (~converged).nonzero()[:, 0].split(n_together):
         if len(index) == 0:  # nothing is left
             break
@@ -139,8 +127,3 @@ def _restricted(problems: Problems, inputs: Int[Tensor, "problem chosen"]) -> Pr
         threshold=problems.threshold.gather(1, inputs),
         shrinkage=problems.shrinkage.gather(1, inputs),
     )
-
-
-def _on(tensor: Tensor, cpu: int, device: int) -> int:
-    """What suits the device that the tensor lies on."""
-    return cpu if tensor.device.type == "cpu" else device

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from src.causal.ablation import ablate_features
-from src.causal.attribution import Attribution
+from src.causal.attribution import attribute_features
 from src.causal.feature_effects import FeatureEffects
 from src.errors import StrataError
 from src.features.sae import Sae
 from src.hook_points import HookPoint
-from src.models import LanguageModel, attach, capture, states_and_gradients, wrap_model
+from src.models import LanguageModel, attach, capture, wrap_model
 from src.text import Keep, TokenSequence
 from tests.fixtures.loaded_saes import random_sae
 from tests.fixtures.tiny_models import N_VOCAB, model_config, tiny_model
@@ -112,29 +112,13 @@ def test_ablation_equals_a_hooked_full_forward_of_each_feature(
     torch.testing.assert_close(*errors, atol=1e-6, rtol=1e-3)
 
 
-def attribution(model: LanguageModel, point: HookPoint, sae: Sae) -> FeatureEffects:
-    sequences = make_sequences()
-    found = Attribution(sae)
-    for rows in ([0, 1, 2], [3, 4, 5]):
-        longest = max(LENGTHS[row] for row in rows)
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask, counted = torch.zeros_like(ids), torch.zeros(len(rows), longest, dtype=torch.bool)
-        for place, row in enumerate(rows):
-            ids[place, : LENGTHS[row]] = torch.from_numpy(sequences[row].token_ids)
-            mask[place, : LENGTHS[row]] = 1
-            counted[place, : LENGTHS[row]] = torch.from_numpy(sequences[row].roles == int(Keep.COUNTED))
-        states, gradients, _ = states_and_gradients(model, ids, mask, [point])
-        found.add(states[point], gradients[point], counted, torch.from_numpy(DOCUMENTS[rows]))
-    return found.close()
-
-
 @pytest.mark.parametrize(("family", "architecture", "where", "keys"), CASES)
 def test_attribution_is_the_derivative_with_respect_to_a_features_contribution(
     family: str, architecture: str, where: str, keys: dict[str, Any]
 ) -> None:
     point = HookPoint.parse(where)
     model, sae = wrap_model(tiny_model(family), model_config()), random_sae(point, architecture, **keys)
-    found = attribution(model, point, sae)
+    found = attribute_features(model, point, sae, make_sequences(), DOCUMENTS, steps=0, batch_size=3)
     exact = wrap_model(tiny_model(family).double(), model_config())
     step = 1e-3
     features = list(range(sae.n_features))[::4]
@@ -147,22 +131,54 @@ def test_attribution_is_the_derivative_with_respect_to_a_features_contribution(
     assert found.per_token.n_documents == 4
 
 
-def test_errors_are_over_documents_whatever_the_batches() -> None:
+def test_half_way_it_is_the_derivative_there_where_no_features_share_a_group() -> None:
+    model, sae = wrap_model(tiny_model("gpt2"), model_config()), random_sae(POINT, n_features=6)
+    found = attribute_features(model, POINT, sae, make_sequences(), DOCUMENTS, groups=100_000, seed=3)
+    exact, step = wrap_model(tiny_model("gpt2").double(), model_config()), 1e-3
+    per_token, _ = expected_means(exact, sae, POINT, list(range(6)), (0.5 - step, 0.5 + step))
+    torch.testing.assert_close(found.per_token.mean(), per_token / (2 * step), atol=2e-4, rtol=2e-3)
+
+
+def test_half_way_comes_nearer_to_exact_ablation_than_first_order_and_repeats() -> None:
     model, sae = wrap_model(tiny_model("llama"), model_config()), random_sae(POINT)
-    found = attribution(model, POINT, sae)
-    document = torch.tensor([0, 1, 3, 2])
+    sae.module.W_dec.data *= 0.1
+    text = make_sequences(), DOCUMENTS
+    exact = ablate_features(model, POINT, sae, list(range(40)), *text).per_token.mean()
+    errors = {}
+    for groups, steps in ((1, 0), (16, 1), (400, 1), (400, 3)):
+        words: dict[str, Any] = {"groups": groups, "steps": steps}
+        found = attribute_features(model, POINT, sae, *text, **words).per_token.mean()
+        errors[groups, steps] = float((found - exact).norm() / exact.norm())
+        assert torch.equal(found, attribute_features(model, POINT, sae, *text, **words).per_token.mean())
+    assert errors[16, 1] < 0.5 * errors[1, 0]
+    assert errors[400, 1] < 0.2 * errors[1, 0]
+    assert errors[400, 3] < errors[400, 1]
+
+
+def test_all_the_way_it_is_exact_ablation_where_no_features_share_a_group() -> None:
+    """The integral of the derivative is the change."""
+    model, sae = wrap_model(tiny_model("gpt2"), model_config()), random_sae(POINT, n_features=6)
+    text, some = (make_sequences(), DOCUMENTS), [4, 1, 2]
+    exact = ablate_features(model, POINT, sae, some, *text)
+    found = attribute_features(model, POINT, sae, *text, features=some, groups=100_000, steps=8)
+    assert float(exact.per_token.mean().abs().max()) > 1e-2
+    torch.testing.assert_close(found.per_token.mean(), exact.per_token.mean(), atol=2e-5, rtol=1e-3)
+    errors = found.per_firing.standard_error(), exact.per_firing.standard_error()
+    torch.testing.assert_close(*errors, atol=2e-4, rtol=2e-3, equal_nan=True)
+
+
+def test_errors_are_over_documents_however_their_sequences_come() -> None:
     sums = FeatureEffects(1)
-    # what a feature did in each document, document by document
-    ours = attribution(model, POINT, sae).per_token
-    for name in document.tolist():
-        sums.count(torch.tensor([name]), torch.tensor([5]))
-        sums.add(torch.tensor([name]), torch.tensor([0]), torch.tensor([float(name)]), torch.tensor([1.0]))
-        sums.close()
+    for names in ([2, 0], [3, 2], [1, 3]):  # documents 2 and 3 come in two pieces
+        document = torch.tensor(names)
+        pieces = torch.tensor([2.0 if name in (2, 3) else 1.0 for name in names])
+        sums.count(document, 6 / pieces)
+        sums.add(document, torch.zeros(2, dtype=torch.long), document / pieces, torch.ones(2))
+    sums.close()
     assert sums.per_token.n_documents == 4
-    assert float(sums.per_token.mean()) == pytest.approx(6 / 20)
-    assert float(sums.per_token.standard_error()) == pytest.approx(np.arange(4).std(ddof=1) / 2 / 5)
-    torch.testing.assert_close(ours.standard_error(), found.per_token.standard_error())
-    assert bool((found.per_token.standard_error() > 0).any())
+    assert float(sums.per_token.mean()) == pytest.approx(6 / 24)
+    assert float(sums.per_token.standard_error()) == pytest.approx(np.arange(4).std(ddof=1) / 2 / 6)
+    assert float(sums.per_firing.mean()) == pytest.approx(6 / 6)
 
 
 def test_what_can_not_be_ablated_is_refused() -> None:

@@ -1,5 +1,7 @@
 """Loss recovered, against a run of the model by hand: reconstructions in place of a block's output."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -100,7 +102,8 @@ def test_a_perfect_reconstruction_recovers_all_and_the_mean_nothing(model, seque
 
     point = POINTS[1]
     for function, zero, mean in ((lambda x: x, 1, 1), (lambda x: MEANS[point].expand_as(x), None, 0)):
-        effect = loss_recovered(model, {point: Fixed(function)}, MEANS, sequences, batch_size=3)[point]
+        sae: Any = Fixed(function)
+        effect = loss_recovered(model, {point: sae}, MEANS, sequences, batch_size=3)[point]
         assert effect.recovered_mean.value == pytest.approx(mean, abs=1e-5)
         if zero is not None:
             assert effect.recovered_zero.value == pytest.approx(zero, abs=1e-5)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from src.causal.suffix import SuffixReplay, Write
 from src.errors import StrataError
 from src.hook_points import HookPoint
-from src.models import LanguageModel, VocabularyHead, capture, wrap_model
+from src.models import LanguageModel, VocabularyHead, attach, capture, wrap_model
+from src.models.inner import hidden_state
 from tests.fixtures.tiny_models import D_MODEL, FAMILIES, N_LAYERS, model_config, ragged_batch, tiny_model
 
 NOT_CAUSAL = ("bert", "distilbert", "t5")
@@ -58,10 +60,10 @@ def hooked_logits(model: LanguageModel, ids: Tensor, mask: Tensor, target: HookP
 
 
 def edits(mask: Tensor) -> list[Write]:
-    """Noise at one position, at all, at two, and nowhere."""
+    """Noise at one position, at all, at two, late, and nowhere."""
     draws = torch.Generator().manual_seed(1)
     writes = []
-    for positions in ([3], range(mask.shape[1]), [2, 8], []):
+    for positions in ([3], range(mask.shape[1]), [2, 8], [8], []):
         edited = torch.zeros_like(mask, dtype=torch.bool)
         edited[:, list(positions)] = True
         edited &= mask.bool()
@@ -70,20 +72,31 @@ def edits(mask: Tensor) -> list[Write]:
 
 
 def check_replay(module: Any) -> None:
+    """In float32 at all hook points; in float64, at some, it is the same but for what models compute in float32."""
+    # eager attention of gemma2 rounds otherwise in passes of other shapes; full passes are 8e-6 from the truth here
+    tolerance = 3e-5 if module.config.model_type == "gemma2" else 1e-5
+    check_targets(module, [HookPoint(hook, layer) for hook in HOOKS for layer in range(N_LAYERS)], tolerance)
+    with pytest.MonkeyPatch.context() as patch:  # the masks of float64 are infinite in a float32 softmax
+        softmax = nn.functional.softmax
+        patch.setattr(nn.functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim, dtype=x.dtype))
+        check_targets(module.double(), [HookPoint("resid_pre", 0), HookPoint("resid_post", 0)], 1e-6)
+
+
+def check_targets(module: Any, targets: list[HookPoint], tolerance: float) -> None:
     model = wrap_model(module, model_config())
     ids, mask = ragged_batch(LENGTHS)
-    writes = edits(mask)
-    targets = [HookPoint(hook, layer) for hook in HOOKS for layer in range(N_LAYERS)]
-    replay = SuffixReplay(model, rows_per_pass=7)  # cuts edits in two
+    writes = [Write(write.edited, write.values.to(model.dtype)) for write in edits(mask)]
+    replay = SuffixReplay(model, rows_per_pass=3)  # cuts edits in two
     head = VocabularyHead(model, replay.skipper)
     clean = replay.clean(ids, mask, targets)
+    assert clean.prefix_length == max(LENGTHS) - 1
     for target in targets:
         rerun = replay.rerun(clean, target, writes)
         assert rerun.max_deviation.tolist() == [0] * len(writes)
         for write, final in zip(writes, rerun.final, strict=True):
             expected = hooked_logits(model, ids, mask, target, write)[mask.bool()]
             found = head(final[mask.bool()])
-            torch.testing.assert_close(found, expected, atol=1e-5 * max(1, float(expected.abs().max())), rtol=0)
+            torch.testing.assert_close(found, expected, atol=tolerance * max(1, float(expected.abs().max())), rtol=0)
             if write.edited.any():
                 assert (expected - head(clean.states[replay.final][mask.bool()])).abs().max() > 1e-2
 
@@ -103,6 +116,100 @@ def test_replay_equals_a_hooked_full_forward(family: str) -> None:
 @pytest.mark.parametrize(("family", "keys"), VARIANTS)
 def test_replay_of_alibi_soft_caps_windows_and_eager_attention(family: str, keys: dict[str, Any]) -> None:
     check_replay(tiny_model(family, **keys))
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_replay_in_bfloat16(family: str) -> None:
+    """Within the rounding of a few products: the norm of each token's state."""
+    model = wrap_model(tiny_model(family).to(torch.bfloat16), model_config())
+    ids, mask = ragged_batch(LENGTHS)
+    writes = [Write(write.edited, write.values.bfloat16()) for write in edits(mask)]
+    target = HookPoint("resid_post", 0)
+    replay = SuffixReplay(model, rows_per_pass=7)
+    clean = replay.clean(ids, mask, [target])
+    assert clean.prefix_length
+    rerun = replay.rerun(clean, target, writes)
+    assert rerun.max_deviation.tolist() == [0] * len(writes)
+    for write, final in zip(writes, rerun.final, strict=True):
+        handle = attach(model, target, partial(overwritten, write))
+        expected = capture(model, ids, mask, [replay.final])[replay.final][mask.bool()].float()
+        handle.remove()
+        error = (final[mask.bool()].float() - expected).norm(dim=-1) / expected.norm(dim=-1)
+        assert error.max() < 4 * torch.finfo(torch.bfloat16).eps
+
+
+def overwritten(write: Write, state: Tensor) -> Tensor:
+    changed = state.reshape(*write.edited.shape, D_MODEL).clone()
+    changed[write.edited] = write.values
+    return changed.view(state.shape)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", "falcon"])
+def test_only_the_positions_from_the_first_edit_on_run(family: str) -> None:
+    model = wrap_model(tiny_model(family), model_config())
+    ids, mask = ragged_batch(LENGTHS)
+    target = HookPoint("resid_post", 1)
+    replay = SuffixReplay(model, 4)
+    runs: list[tuple[int, ...]] = []
+    model.blocks[2].register_forward_hook(
+        lambda _module, _args, output: runs.append(tuple(hidden_state(output).shape[:2]))
+    )
+    clean = replay.clean(ids, mask, [target])
+    replay.rerun(clean, target, edits(mask))
+    runs.clear()
+    replay.rerun(clean, target, edits(mask))
+    # all: 4 sequences; [2, 8] and [3]: 4 each; [8]: the 2 sequences that reach it
+    assert runs == [(4, 12), (4, 10), (4, 9), (2, 4)]
+    late = replay.clean(ids, mask, [target], latest_first_edit=3)
+    assert {keys.shape[2] for keys, _ in late.prefix.values()} == {3}
+    assert late.prefix.keys() == {2}
+    runs.clear()
+    rerun = replay.rerun(late, target, edits(mask))
+    assert runs == [(4, 12), (4, 10), (4, 9), (2, 9)]
+    expected = replay.rerun(clean, target, edits(mask)).final
+    torch.testing.assert_close(rerun.final[:, mask.bool()], expected[:, mask.bool()], atol=1e-4, rtol=1e-5)
+    assert not replay.clean(ids, mask, [target], latest_first_edit=0).prefix
+
+
+def test_a_model_that_goes_wrong_beyond_the_probe_is_rerun_at_all_positions() -> None:
+    module = tiny_model("llama")
+
+    def misplaced(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        positions = kwargs["position_ids"]
+        return args, kwargs | {"position_ids": positions - positions.min() * (positions.min() > 6)}
+
+    module.model.rotary_emb.register_forward_pre_hook(misplaced, with_kwargs=True)
+    model = wrap_model(module, model_config())
+    ids, mask = ragged_batch(LENGTHS)
+    target = HookPoint("resid_post", 0)
+    replay = SuffixReplay(model, 7)
+    clean = replay.clean(ids, mask, [target])
+    assert clean.prefix_length
+    write = edits(mask)[3]
+    with pytest.warns(UserWarning, match="LlamaForCausalLM gives other numbers when only the positions after an edit"):
+        final = replay.rerun(clean, target, [write]).final[0]
+    expected = hooked_logits(model, ids, mask, target, write)[mask.bool()]
+    found = VocabularyHead(model, replay.skipper)(final[mask.bool()])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert not replay.clean(ids, mask, [target]).prefix
+
+
+def test_a_state_space_model_is_rerun_at_all_positions() -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=97, hidden_size=D_MODEL, num_hidden_layers=N_LAYERS, state_size=4)
+    model = wrap_model(MambaForCausalLM(config).eval(), model_config())
+    ids, mask = ragged_batch(LENGTHS)
+    target = HookPoint("resid_post", 0)
+    replay = SuffixReplay(model, 7)
+    clean = replay.clean(ids, mask, [target])
+    assert not clean.prefix
+    rerun = replay.rerun(clean, target, edits(mask))
+    head = VocabularyHead(model, replay.skipper)
+    for write, final in zip(edits(mask), rerun.final, strict=True):
+        expected = hooked_logits(model, ids, mask, target, write)[mask.bool()]
+        torch.testing.assert_close(head(final[mask.bool()]), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", "falcon"])
@@ -137,8 +244,8 @@ def test_positions_before_the_edit_do_not_change_at_all() -> None:
     final = replay.rerun(clean, target, [kept, noise, copied]).final
     torch.testing.assert_close(final[1, :, :5], final[0, :, :5], atol=0, rtol=0)
     assert (final[1, :, 5:] - final[0, :, 5:]).abs().amax(-1)[mask[:, 5:].bool()].min() > 1e-3
-    torch.testing.assert_close(final[2], final[0], atol=0, rtol=0)
-    torch.testing.assert_close(final[0], clean.states[replay.final], atol=1e-5, rtol=0)
+    torch.testing.assert_close(final[2][mask.bool()], final[0][mask.bool()], atol=1e-5, rtol=0)
+    torch.testing.assert_close(final[0], clean.states[replay.final], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 100])
@@ -154,8 +261,9 @@ def test_the_size_of_passes_changes_nothing_but_the_passes(rows: int) -> None:
     model.blocks[2].register_forward_hook(lambda _module, _args, output: seen.append(len(output)))
     final = replay.rerun(clean, target, edits(mask)).final
     assert max(seen) <= rows
-    assert sum(seen) == 4 * len(LENGTHS)
-    tokens = mask.bool().expand(4, -1, -1)
+    # three edits of all sequences, one of the two that reach it, and a row that is rerun at all positions to compare
+    assert sum(seen) == 3 * len(LENGTHS) + 2 + 1
+    tokens = mask.bool().expand(5, -1, -1)
     torch.testing.assert_close(final[tokens], expected[tokens], atol=1e-4, rtol=1e-5)
 
 
@@ -188,7 +296,7 @@ def test_a_model_that_can_not_be_replayed_gets_full_forwards_and_one_warning(sta
     assert len(caught) == 1
     for target in targets:
         rerun = replay.rerun(clean, target, edits(mask))
-        assert rerun.max_deviation.tolist() == [0] * 4
+        assert rerun.max_deviation.tolist() == [0] * 5
         for write, final in zip(edits(mask), rerun.final, strict=True):
             expected = hooked_logits(model, ids, mask, target, write)[mask.bool()]
             torch.testing.assert_close(head(final[mask.bool()]), expected, atol=1e-4, rtol=0)

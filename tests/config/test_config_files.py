@@ -9,6 +9,7 @@ from src.config.causal import CausalEvalConfig
 from src.config.explain_features import ExplainConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
+from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.config.train_sae import TrainSaeConfig
 from src.errors import StrataError
@@ -22,6 +23,7 @@ STAGES = {
     "eval": EvalConfig,
     "causal_eval": CausalEvalConfig,
     "explain_features": ExplainConfig,
+    "score_features": ScoreFeaturesConfig,
 }
 
 

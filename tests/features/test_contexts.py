@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from src.features import contexts as module
-from src.features.contexts import ContextSettings, count_firings, find_contexts
+from src.features.contexts import ContextSettings, count_firings, find_contexts, unlike
 from src.features.sae import load_sae
+from src.features.windows import Context
 from src.hook_points import HookPoint
 from src.text import Keep
 from tests.fixtures.saes import D, F, planted_gemma_scope, planted_rows, sae_config, sparse_latents, write_gemma_scope
@@ -158,6 +159,16 @@ def test_bands_depend_on_the_seed_alone(planted, monkeypatch):
 
     assert drawn(1, 10_000) == drawn(1, 10_000)
     assert drawn(1, 10_000) != drawn(2, 10_000)
+
+
+def test_contexts_with_the_same_words_are_shown_once_unless_there_are_too_few_others():
+    def context(activation, token_ids, place=1):
+        return Context(None, 0, 0, place, activation, place, token_ids, (0.0,) * len(token_ids))
+
+    same = [context(9, (1, 2, 3)), context(8, (1, 2, 4)), context(7, (1, 2, 3)), context(6, (5, 2, 3))]
+    assert [it.activation for it in unlike(same, 2)] == [9, 6]
+    assert [it.activation for it in unlike(same, 3)] == [9, 8, 6]
+    assert [it.activation for it in unlike(same, 4)] == [9, 8, 6]
 
 
 def test_draws_are_uniform_over_documents(tmp_path):

@@ -58,7 +58,7 @@ def test_hostile_tokens_and_explanations_stay_text(page):
     assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
     assert "alert(1)</script>" not in page.split('id="data">')[1].split("</script>")[0]
     data = json.loads(elements.texts["data"])
-    assert data["strings"][1] == HOSTILE.replace("\ud800", "?")
+    assert data["strings"][0] == HOSTILE.replace("\ud800", "?")
 
 
 def test_nothing_is_requested_and_only_our_script_runs(page):
@@ -86,7 +86,7 @@ def test_the_data_are_those_of_the_card(page):
     assert (first["bins"], first["n_bins"]) == ([0, 6, 0, 4], 64)
     assert (first["near"], first["scores"]) == ([[8, 0.5]], {"final_score": 0.25})
     context = first["contexts"][0]
-    assert [data["strings"][token] for token in context["t"]] == ["<bos>", data["strings"][1], " sat\n"]
+    assert [data["strings"][token] for token in context["t"]] == ["<bos>", HOSTILE.replace("\ud800", "?"), " sat\n"]
     assert (context["a"], context["x"], context["at"], context["b"]) == ([1, 3.0], [0], 1, None)
     assert [data["strings"][token] for token, _ in first["down"]] == [" sat\n"]
 

@@ -28,8 +28,8 @@ def firing_rates(records: Sequence[Record], dead: Sequence[Record]) -> alt.Layer
     )  # fmt: skip
     words = (
         alt.Chart(data(dead))
-        .mark_text(align="right", baseline="top", color=FAINT_INK, fontSize=11)
-        .encode(x=alt.value(250), y=alt.value(2), text="text:N")
+        .mark_text(align="left", baseline="top", color=FAINT_INK, fontSize=11)
+        .encode(x=alt.value(6), y=alt.value(4), text="text:N")
     )
     panels = [
         alt.layer(
