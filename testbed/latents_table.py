@@ -189,13 +189,13 @@ def named_share(named: Sequence[Named], ranks: Ranks) -> str:
         known = sum(one.f1 >= PARTLY for one in members)
         word = sum(one.word_f1 >= PARTLY > one.f1 for one in members)
         n = max(1, len(members))
-        return f"{known} of {len(members)} ({known / n:.0%}) are a known latent and {word} more ({word / n:.0%}) a word"
+        return f"{known} of {len(members)} ({known / n:.0%}) are a known latent, {word} more ({word / n:.0%}) a word"
 
     top = [one for one in named if ranks[one.layer, one.feature].is_top]
     others = [one for one in named if not ranks[one.layer, one.feature].is_top]
     return (
-        f"With F1 of {PARTLY} or more, {share(top)} that is none, among the best-scoring features (`selected`); of the "
-        f"others {share(others)}."
+        f"With F1 of {PARTLY} or more: of the best-scoring features (`selected`) {share(top)}; of the others "
+        f"{share(others)}."
     )
 
 

@@ -174,6 +174,6 @@ def test_ranks_of_a_scored_layer_put_the_best_first_and_what_has_no_score_last(t
         latents_table.Named(2, 1, "topics", "days", 0.0, "the", 0.0),
     ]
     top, others = latents_table.named_share(named, ranks).split("of the others")
-    assert "1 of 2 (50%) are a known latent and 1 more (50%)" in top
-    assert "0 of 2 (0%) are a known latent and 0 more" in others
+    assert "1 of 2 (50%) are a known latent, 1 more (50%) a word" in top
+    assert "0 of 2 (0%) are a known latent, 0 more (0%) a word" in others
     assert latents_table.best_scoring(named, ranks).splitlines()[2].startswith("| 2 | 1 | 2 | weekdays: monday | 0.90")
