@@ -7,7 +7,7 @@ from pathlib import Path
 from src.artifacts import Artifact, list_artifacts, refuse_damaged
 from src.config.features import FeatureEvalConfig
 from src.errors import StrataError
-from src.features.feature_ids import read_feature_ids
+from src.features.feature_ids import read_listed_features
 from src.features.sae import Sae, require_point
 from src.stage.context import Stage
 
@@ -51,7 +51,7 @@ def _found(stage: Stage, config: FeatureEvalConfig, sae: Sae, n_saes: int) -> Fe
                 "judged: put {layer} into it, or choose pairs of one target layer (eval.Ls, eval.ks)"
             )
         path = Path(config.feature_ids_file.replace("{layer}", str(layer))).expanduser()
-        return FeatureList(read_feature_ids(path), str(path))
+        return FeatureList(read_listed_features(path).ids, str(path))
     if config.feature_ids_dir is not None:
         return _of_folder(stage, config.feature_ids_dir, layer)
     scored = [] if config.feature_ids == "all" else artifacts_of_sae(stage.root, SCORES, sae)
@@ -59,7 +59,7 @@ def _found(stage: Stage, config: FeatureEvalConfig, sae: Sae, n_saes: int) -> Fe
         path = artifact.path / _file(layer)
         if path.is_file():
             refuse_damaged(artifact, "run its score_features.py command again, and it is made anew")
-            return FeatureList(read_feature_ids(path), f"{artifact.path.name}/{path.name}", artifact)
+            return FeatureList(read_listed_features(path).ids, f"{artifact.path.name}/{path.name}", artifact)
     return FeatureList(list(range(sae.n_features)), "all")
 
 
@@ -67,7 +67,7 @@ def _of_folder(stage: Stage, chosen: str, layer: int) -> FeatureList:
     for folder in (stage.root / SCORES / chosen, Path(chosen).expanduser()):
         if folder.is_dir():
             path = folder / _file(layer)
-            return FeatureList(read_feature_ids(path), str(path))
+            return FeatureList(read_listed_features(path).ids, str(path))
     names = ", ".join(artifact.path.name for artifact in list_artifacts(stage.root, SCORES)) or "none"
     raise StrataError(
         f"features.feature_ids_dir={chosen}: neither a folder nor one of the {SCORES} in {stage.root / SCORES} "
