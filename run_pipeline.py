@@ -20,7 +20,7 @@ from src.config.explain_features import ExplainConfig
 from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.errors import StrataError
-from src.stage.entry import interrupts
+from src.stage.entry import interrupts, quoted
 from src.stage.pipeline import PipelineStage, run_stages
 
 STAGES = (
@@ -51,7 +51,7 @@ def main() -> None:
         return
     with interrupts("run_pipeline"):
         try:
-            artifacts = run_stages(STAGES, sys.argv[1:])
+            artifacts = run_stages(STAGES, [quoted(word) for word in sys.argv[1:]])
             from src.report.index import write_index
 
             print(f"report: {write_index(artifacts)}")
