@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -152,3 +154,26 @@ def test_the_table_says_what_the_readme_promises(table: list[Row]) -> None:
         row.is_more_than_trivial for group in ("next weekday", "next emotion", "sum's carry") for row in of[group]
     )
     assert all(row.low <= row.f1 <= row.high for row in table)
+
+
+def test_ranks_of_a_scored_layer_put_the_best_first_and_what_has_no_score_last(tmp_path: Path) -> None:
+    columns = {
+        "layer": [2, 2, 2, 3],
+        "feature": [0, 1, 2, 0],
+        "score": [0.5, None, 0.9, 0.1],
+        "selected": [False, False, True, True],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "features.parquet")
+    ranks = latents_table.ranks_of(tmp_path)
+    assert {place: one.rank for place, one in ranks.items()} == {(2, 2): 1, (2, 0): 2, (2, 1): 3, (3, 0): 1}
+    assert [place for place, one in ranks.items() if one.is_top] == [(2, 2), (3, 0)]
+    named = [
+        latents_table.Named(2, 2, "weekdays", "monday", 0.9, "monday", 0.9),
+        latents_table.Named(3, 0, "topics", "days", 0.2, "the", 0.6),
+        latents_table.Named(2, 0, "topics", "days", 0.2, "the", 0.3),
+        latents_table.Named(2, 1, "topics", "days", 0.0, "the", 0.0),
+    ]
+    top, others = latents_table.named_share(named, ranks).split("of the others")
+    assert "1 of 2 (50%) are a known latent and 1 more (50%)" in top
+    assert "0 of 2 (0%) are a known latent and 0 more" in others
+    assert latents_table.best_scoring(named, ranks).splitlines()[2].startswith("| 2 | 1 | 2 | weekdays: monday | 0.90")
