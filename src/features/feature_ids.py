@@ -11,10 +11,14 @@ LIST_KEY = "high_quality_feature_ids"
 
 @dataclass(frozen=True)
 class ListedFeatures:
-    """Features that a file names, best first. scores: by name, one number per feature of the SAE, if it has any."""
+    """Features that a file names, best first.
+
+    scores: by name, one number per feature of the SAE, if it has any. layer: that the file says it is of.
+    """
 
     ids: list[int]
     scores: dict[str, list[float | None]] = field(default_factory=dict)
+    layer: int | None = None
 
     def scores_of(self, feature: int) -> dict[str, float]:
         """The scores of one feature that are numbers."""
@@ -37,8 +41,11 @@ def read_listed_features(path: Path) -> ListedFeatures:
     ids = content.get(LIST_KEY) if isinstance(content, dict) else content
     if not isinstance(ids, list) or not ids or not all(type(each) is int and each >= 0 for each in ids):
         raise StrataError(f"feature list {path} names no features: {remedy}")
-    scores = content.get("scores") if isinstance(content, dict) else None
-    return ListedFeatures(list(dict.fromkeys(ids)), _usable(scores) if isinstance(scores, dict) else {})
+    is_bare = not isinstance(content, dict)
+    scores, meta = ({}, {}) if is_bare else (content.get("scores"), content.get("meta"))
+    layer = meta.get("hook_layer") if isinstance(meta, dict) else None
+    usable = _usable(scores) if isinstance(scores, dict) else {}
+    return ListedFeatures(list(dict.fromkeys(ids)), usable, layer if type(layer) is int else None)
 
 
 def _usable(scores: dict[str, object]) -> dict[str, list[float | None]]:
@@ -48,3 +55,23 @@ def _usable(scores: dict[str, object]) -> dict[str, list[float | None]]:
         for name, values in scores.items()
         if isinstance(values, list)
     }
+
+
+def read_features_of_sae(path: Path, layer: int, n_features: int) -> ListedFeatures:
+    """The same, of an SAE of n features that reads a layer.
+
+    Raises StrataError also if the file says that it is of another layer, or has scores of more or fewer features.
+    """
+    found = read_listed_features(path)
+    if found.layer not in (None, layer):
+        raise StrataError(
+            f"feature list {path} is of layer {found.layer}, and layer {layer} is wanted: put {{layer}} into its name, "
+            f"or choose the list of layer {layer}"
+        )
+    others = {len(each) for each in found.scores.values()} - {n_features}
+    if others:
+        raise StrataError(
+            f"feature list {path} scores {max(others):,} features, and the SAE has {n_features:,}: take the list that "
+            "was made for this SAE"
+        )
+    return found
