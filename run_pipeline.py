@@ -39,6 +39,10 @@ STAGES = (
         causal_eval.run,
         CausalEvalConfig,
         ("causal_eval.max_samples=32",),
+        with_saes=(
+            "interventions=[transport,rotated,identity,null,mean,resample,zero,ablate_features,transport_features]",
+            "features.max_features=2",
+        ),
     ),
 )
 
