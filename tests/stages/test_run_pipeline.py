@@ -52,7 +52,7 @@ def test_each_stage_works_on_what_the_stages_before_it_made(folder):
     cards = list((folder / "artifacts" / "explanations").glob("*/feature_cards_*.html"))
     assert len(cards) == 3
     assert all(str(path.relative_to(folder / "artifacts")) in page for path in cards)
-    # now several stores and several operators of the same model and dataset lie there; a model that is named has no SAEs
+    # now several stores and several operators of the same model and dataset lie there; a named model has no SAEs
     for change in ("num_tokens=7000", "alphas=[0.1,1.0]"):
         again = pipeline(folder, change, "model=testbed")
         assert again.returncode == 0, again.stderr
