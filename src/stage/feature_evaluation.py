@@ -95,7 +95,7 @@ def prepare_features(
     judged: dict[HookPoint, JudgedSae] = {}
     for target, sae in saes.items():
         check_pairing(sae, store, target, max_fvu=config.sae.max_fvu)
-        listed = list_features(stage, config.features, sae, len(saes))
+        listed = list_features(stage, config.features, sae, len(saes), config.feature_scores)
         chosen = ChosenFeatures(sae, torch.tensor(listed.ids, dtype=torch.long))
         judged[target] = JudgedSae(chosen, listed, *_cards(stage, sae, listed.ids))
     covered = {pair: saved for pair, saved in operators.items() if _target(pair, saved) in judged}

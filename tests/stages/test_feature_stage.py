@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +196,29 @@ def test_the_cards_of_an_sae_are_linked(root, evaluation):
     # no link to a card that is not there
     assert "#6" in cells
     assert open_meta(linked.path).kind == "evaluation"
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_named_scores_come_before_later_ones(root, evaluation):
+    """What run_pipeline.py has scored is what its evaluation is of, whatever was scored beside it."""
+    assert "feature_scores" in EvalConfig.model_fields  # the pipeline hands artifacts on under the name of their kind
+    weights = evaluation.meta.identity["features"]["saes"]["resid_post.2"]["sae"]["weights"]
+    meta = json.loads((evaluation.path / "meta.json").read_text())
+    folders = []
+    for name, ids in (("first", [4, 2]), ("later", [3])):
+        folders.append(root / "artifacts" / "feature_scores" / name)
+        folders[-1].mkdir(parents=True)
+        (folders[-1] / "feature_scores_2.json").write_text(json.dumps({"high_quality_feature_ids": ids}))
+        plan = Plan(root / "artifacts", "feature_scores", name, {"saes": [weights]}, [], name)
+        seal(folders[-1], plan, replace(stores.PROVENANCE, config=meta["config"]), {})
+    pair = ("eval.Ls=1", "eval.ks=1")
+    for name, ids in (("first", [4, 2]), ("later", [3])):
+        made = evaluate(root, *pair, f"feature_scores={name}")
+        assert pq.read_table(made.path / "features.parquet")["feature"].to_pylist() == ids
+    with pytest.raises(StrataError, match=r"feature_scores=none: none of the feature_scores there \(first, later\)"):
+        evaluate(root, *pair, "feature_scores=none")
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
