@@ -43,7 +43,8 @@ def run(config: CausalEvalConfig, stage: Stage) -> Artifact:
         write_records(draft.path / "by_distance", distance_records(evaluation))
         methods, dataset = work.subjects.methods, config.dataset.dataset_name
         n_directions = None if work.directions is None else work.directions.count(work.subjects.targets)
-        text = show.result_text(evaluation, methods, work.subjects.hook, dataset, n_directions)
+        n_features = None if work.features is None else work.features.count
+        text = show.result_text(evaluation, methods, work.subjects.hook, dataset, n_directions, n_features)
         tables, details = show.result_tables(evaluation, " at ".join(filter(None, (methods, work.subjects.hook))))
         figures, metrics = show.causal_figures(evaluation), causal_metrics(evaluation)
         stage.report(draft, "Causal evaluation", text, tables, figures, details, metrics)

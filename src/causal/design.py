@@ -7,10 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.causal.directions import Directions
-from src.causal.interventions import AlongDirections, Intervention
+from src.causal.feature_codes import FeatureCodes
+from src.causal.feature_interventions import AblateFeatures, AblateOthers, AlongLatents, MeanFeatures
+from src.causal.interventions import AlongDirections, Intervention, Transport
 from src.causal.perplexity import Condition
 from src.causal.positions import POOLED, Positions, position_text
-from src.causal.standard import OF_AN_OPERATOR, baseline_interventions, standard_interventions
+from src.causal.standard import OF_AN_OPERATOR, baseline_interventions, on_tokens_with, standard_interventions
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.transport.operator import TransportOperator
@@ -39,7 +41,8 @@ class Trial:
 
     intervention: `transport`, `zero`, ... operator: the name of the one that it was made of; empty if of none. label:
     `transport`, or `transport (ridge)` where there are operators of several names. positions: as text; POOLED = all
-    sets. conditions: the names of the conditions that are counted.
+    sets. conditions: the names of the conditions that are counted. features: which ones of an SAE are edited, as text;
+    empty: the whole activation is.
     """
 
     pair: LayerPair
@@ -48,6 +51,20 @@ class Trial:
     label: str
     positions: str
     conditions: tuple[str, ...]
+    features: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSubject:
+    """The features of one hook point that are edited.
+
+    groups: those that are edited together, by what tables call them, as places among the features of the codes. means:
+    of all features of the codes, over training tokens; None if not asked for.
+    """
+
+    codes: FeatureCodes
+    groups: Mapping[str, tuple[int, ...]]
+    means: Float[Tensor, " feature"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,31 +82,36 @@ def design_conditions(
     d_model: int,
     seed: int,
     directions: Directions | None = None,
+    features: Mapping[HookPoint, FeatureSubject] | None = None,
 ) -> Design:
     """All trials, those of a pair and an intervention side by side, with one that pools them if there are several sets.
 
     interventions: names, of which each pair is given those that it can have. directions: only the component along those
-    of the target is replaced. What does not depend on the source is one condition for all pairs of a target.
+    of the target is replaced. features: of each target, for the interventions that edit them. What does not depend on
+    the source is one condition for all pairs of a target.
     """
     trials: list[Trial] = []
     conditions: dict[str, Condition] = {}
     several = len({name for subject in subjects.values() for name in subject.operators}) > 1
     for pair, subject in subjects.items():
-        available = list(_available(pair, subject, interventions, d_model, seed))
+        available = [(*it, "") for it in _available(pair, subject, interventions, d_model, seed)]
+        if features is not None:
+            available += _of_features(pair, subject, interventions, features[subject.target], seed)
         for wanted in interventions:
-            for name, operator, place, intervention in available:
+            for name, operator, place, intervention, chosen in available:
                 if name != wanted:
                     continue
                 label = f"{name} ({operator})" if operator and several else name
+                label += f" {chosen}" if chosen else ""
                 edit = intervention
                 if directions is not None:
                     edit = AlongDirections(directions.at(subject.target), intervention)
                 names = {js: f"{label} {place} at {position_text(js)}" for js in positions}
                 for js, condition in names.items():
                     conditions.setdefault(condition, Condition(condition, edit, subject.target, js))
-                    trials.append(Trial(pair, name, operator, label, position_text(js), (condition,)))
+                    trials.append(Trial(pair, name, operator, label, position_text(js), (condition,), chosen))
                 if len(positions) > 1:
-                    trials.append(Trial(pair, name, operator, label, POOLED, tuple(names.values())))
+                    trials.append(Trial(pair, name, operator, label, POOLED, tuple(names.values()), chosen))
     if not trials:
         raise StrataError(f"none of the interventions {', '.join(interventions)} can be made at these pairs of layers")
     return Design(tuple(trials), tuple(conditions.values()))
@@ -112,3 +134,22 @@ def _available(
             elif place == 0:
                 source = f"{subject.source.at(0)}->" if name == "identity" else ""
                 yield name, "", f"{source}{subject.target}{offset}", it
+
+
+def _of_features(
+    pair: LayerPair, subject: PairSubject, wanted: Sequence[str], features: FeatureSubject, seed: int
+) -> Iterator[tuple[str, str, str, Intervention, str]]:
+    """As `_available`, with the features, of the interventions that edit them."""
+    codes, place = features.codes, f"{subject.target}{f'@{pair.offset:+d}' if pair.offset else ''}"
+    transports = {name: Transport(operator) for name, operator in subject.operators.items()}
+    for label, places in features.groups.items():
+        for name, transport in transports.items():
+            yield "transport_features", name, str(pair), AlongLatents(codes, places, transport), label
+        others: dict[str, Intervention] = {
+            "ablate_features": AblateFeatures(codes, places),
+            "random_features": AblateOthers(codes, places, seed),
+        }
+        if features.means is not None:
+            others["mean_features"] = MeanFeatures(codes, places, features.means)
+        for name, it in on_tokens_with(subject.source, others).items():
+            yield name, "", place, it, label

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from src.activations.collect import batches_of_like_length, right_padded
 from src.causal.design import Trial
@@ -19,6 +18,7 @@ from src.text import Keep, TokenSequence
 from src.transport.bootstrap import DocumentBootstrap, Estimate
 
 REFERENCES = ("zero", "mean")
+FEATURE_REFERENCES = ("ablate_features", "mean_features")
 # A change before an edit, in units of the dtype's epsilon: replays of other batch shapes round otherwise in each block
 _ROUNDING = 64.0
 
@@ -29,7 +29,6 @@ class ScoredBatch:
 
     sequences: Int[np.ndarray, " row"]
     scores: TokenScores
-    edited: Mapping[str, Bool[Tensor, "row position"]]
 
 
 def may_be_edited(sequence: TokenSequence, edit_bos: bool) -> Bool[np.ndarray, "position"]:
@@ -64,8 +63,7 @@ def score_sequences(
             flags = may_be_edited(sequences[row], edit_bos)
             editable[place, : len(flags)] = torch.from_numpy(flags)
         scores = scorer.score(input_ids, mask, editable, advance)
-        edited = {condition.name: condition.edited(editable) for condition in scorer.conditions}
-        keep(ScoredBatch(rows, scores, edited))
+        keep(ScoredBatch(rows, scores))
         sums.append(SequenceSums.of(scores, torch.from_numpy(documents[rows]), distance_bins(longest)))
         proofs.append(scores.proofs)
     return SequenceSums.join(sums), {
@@ -88,8 +86,9 @@ def distance_bins(longest: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one trial came to. recovered: by the reference (zero or mean ablation of the same tokens), where there is.
+    """What one trial came to.
 
+    recovered: by the reference (zero or mean ablation of the same tokens, or of the same features), where there is one.
     by_distance: change of the NLL in each of `distance_bins`. proof: of all conditions of the trial.
     """
 
@@ -118,25 +117,26 @@ class CausalEvaluation:
 def judge(
     trials: Sequence[Trial], sums: SequenceSums, proofs: Mapping[str, EditProof], bootstrap: DocumentBootstrap
 ) -> CausalEvaluation:
-    """Summaries of all trials with paired intervals.
+    """Summaries of all trials with paired intervals; features that change no prediction are left out.
 
     Raises:
         StrataError: an edit did not happen.
     """
     _refuse_failed_edits(proofs)
     score_sums = ScoreSums(sums, bootstrap)
+    trials = _without_silent_features(trials, score_sums)
     references = {
-        (trial.pair, trial.positions, trial.intervention): trial.conditions
+        (trial.pair, trial.positions, trial.features, trial.intervention): trial.conditions
         for trial in trials
-        if trial.intervention in REFERENCES
+        if trial.intervention in (REFERENCES if not trial.features else FEATURE_REFERENCES)
     }
     results = []
     for trial in trials:
         recovered = {
-            name: score_sums.recovered_share(trial.conditions, reference)
-            for name in REFERENCES
+            name: score_sums.recovered_share(trial.conditions, reference, of_same_tokens=not trial.features)
+            for name in (REFERENCES if not trial.features else FEATURE_REFERENCES)
             if name != trial.intervention
-            and (reference := references.get((trial.pair, trial.positions, name))) is not None
+            and (reference := references.get((trial.pair, trial.positions, trial.features, name))) is not None
         }
         results.append(
             TrialResult(
@@ -155,6 +155,19 @@ def judge(
         sums.distances,
         sum(proof.tokens for proof in proofs.values()),
     )
+
+
+def _without_silent_features(trials: Sequence[Trial], sums: ScoreSums) -> list[Trial]:
+    """The trials without those of features that fire at no edited token: their mean alone would change something."""
+    telling = [trial for trial in trials if trial.features and trial.intervention != "mean_features"]
+    if not telling:
+        return list(trials)
+    live = {(trial.pair, trial.features) for trial in telling if sums.n_affected(*trial.conditions)}
+    return [
+        trial
+        for trial in trials
+        if not trial.features or ((trial.pair, trial.features) in live and sums.n_affected(*trial.conditions))
+    ]
 
 
 def _refuse_failed_edits(proofs: Mapping[str, EditProof]) -> None:

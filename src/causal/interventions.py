@@ -6,7 +6,7 @@ order of `clean.edited.nonzero()`. Each is a small frozen class; anything with `
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -199,43 +199,24 @@ class AlongDirections:
         return y.to(dtype) + (new.to(dtype) - y.to(dtype)) @ basis @ basis.T
 
 
-class Dictionary(Protocol):
-    """What an SAE (of SAELens, say) offers: latents of activations, and activations of latents."""
+@runtime_checkable
+class Selective(Protocol):
+    """An intervention that leaves some of the tokens that it may edit as they are."""
 
-    def encode(self, x: Tensor, /) -> Tensor:
-        """[token, d_model] -> [token, d_sae]."""
-        ...
-
-    def decode(self, latents: Tensor, /) -> Tensor:
-        """[token, d_sae] -> [token, d_model]."""
+    def edits(self, clean: CleanStates) -> Bool[Tensor, "batch pos"]:
+        """Of `clean.edited`, the tokens that it changes."""
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class AlongLatents:
-    """Only some latents of a dictionary are replaced by those of another intervention.
+def edited_tokens(intervention: Intervention, clean: CleanStates) -> Bool[Tensor, "batch pos"]:
+    """Of the tokens that may be edited, those that an intervention changes; all, if it does not choose."""
+    inner = intervention.inner if isinstance(intervention, OnTokensWith) else intervention
+    return inner.edits(clean) if isinstance(inner, Selective) else clean.edited
 
-    y + decode(z_new) - decode(z), where z = encode(y) and z_new is z with the chosen latents of encode(y_new): what the
-    dictionary does not reconstruct stays as it is.
-    """
 
-    dictionary: Dictionary
-    latents: tuple[int, ...]
-    inner: Intervention
-
-    @property
-    def sources(self) -> tuple[HookPoint, ...]:
-        """Those of the other intervention."""
-        return self.inner.sources
-
-    def __call__(self, clean: CleanStates) -> Float[Tensor, "edited d_model"]:
-        """Computed on the model's device, where the dictionary must lie."""
-        y = clean.target_rows()
-        z = self.dictionary.encode(y)
-        z_new = z.clone()
-        chosen = list(self.latents)
-        z_new[:, chosen] = self.dictionary.encode(self.inner(clean).to(y.dtype))[:, chosen]
-        return y + self.dictionary.decode(z_new) - self.dictionary.decode(z)
+def is_selective(intervention: Intervention) -> bool:
+    """Whether what is edited depends on the activations."""
+    return isinstance(intervention.inner if isinstance(intervention, OnTokensWith) else intervention, Selective)
 
 
 def source_seen_from_target(operator: TransportOperator) -> HookPoint:
@@ -245,12 +226,10 @@ def source_seen_from_target(operator: TransportOperator) -> HookPoint:
 
 def place_of_operator(intervention: Intervention) -> HookPoint | None:
     """The place that an intervention's operator was fitted for, without its offset; None if it holds no operator."""
-    match intervention:
-        case Transport(operator=operator):
-            return operator.target.at(0)
-        case AlongDirections(inner=inner) | AlongLatents(inner=inner) | OnTokensWith(inner=inner):
-            return place_of_operator(inner)
-    return None
+    if isinstance(intervention, Transport):
+        return intervention.operator.target.at(0)
+    inner = getattr(intervention, "inner", None)
+    return None if inner is None else place_of_operator(inner)
 
 
 def orthonormal_basis(directions: Float[Tensor, "direction d_model"]) -> Float[Tensor, "d_model direction"]:

@@ -1,7 +1,7 @@
 """What interventions do to next-token predictions: scores per token, from one clean pass and stacked replays."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from src.activations.products import exact_products
-from src.causal.interventions import CleanStates, Intervention, place_of_operator
+from src.causal.interventions import CleanStates, Intervention, edited_tokens, is_selective, place_of_operator
 from src.causal.scores import EditProof, TokenScores
 from src.causal.suffix import CleanPass, SuffixReplay, Write, suitable_rows
 from src.errors import StrataError
@@ -53,8 +53,13 @@ class Condition:
         """What decides which tokens are edited: positions (none: all), and the offsets of sources."""
         return self.positions or (), tuple(sorted({point.offset for point in self.intervention.sources} - {0}))
 
+    @property
+    def tokens(self) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+        """What two conditions share if they edit the same tokens: their choice, unless it depends on activations."""
+        return *self.choice, self.name if is_selective(self.intervention) else ""
+
     def edited(self, editable: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-        """Which of the tokens that may be edited this condition edits."""
+        """Which of the tokens that may be edited this condition edits; a selective intervention: at most."""
         edited, (_, offsets) = editable.clone(), self.choice
         for offset in offsets:
             # False beyond both ends, where there is no token
@@ -124,16 +129,18 @@ class ConditionScorer:
                 advance(len(group) * len(is_token))
             return batch.finished()
 
-    def _latest_first_edit(self, may_edit: Bool[Tensor, "batch pos"]) -> int:
-        """The latest position at which a condition begins to edit a sequence."""
+    def _latest_first_edit(self, may_edit: Bool[Tensor, "batch pos"]) -> int | None:
+        """The latest position at which a condition begins to edit a sequence; None: it may be any."""
+        if any(is_selective(condition.intervention) for condition in self.conditions):
+            return None
         of_choice = {condition.choice: condition for condition in self.conditions}.values()
         return max(int(condition.edited(may_edit).int().argmax(1).max()) for condition in of_choice)
 
     def _groups(self, input_ids: Int[Tensor, "batch pos"]) -> Iterator[list[int]]:
         """Indices of conditions of one target whose final states are held together; like tokens side by side."""
 
-        def order(index: int) -> tuple[HookPoint, tuple[tuple[int, ...], tuple[int, ...]]]:
-            return self.conditions[index].target, self.conditions[index].choice
+        def order(index: int) -> tuple[HookPoint, tuple[tuple[int, ...], tuple[int, ...], str]]:
+            return self.conditions[index].target, self.conditions[index].tokens
 
         size = max(1, _HELD_BYTES // (input_ids.numel() * self.model.d_model * self.model.dtype.itemsize))
         for _, indices in groupby(sorted(range(len(self.conditions)), key=order), lambda index: order(index)[0]):
@@ -161,6 +168,7 @@ class _Batch:
         self._agrees = self._predicted.repeat(shape[0], 1, 1)
         self._affected = torch.zeros(shape, dtype=torch.bool, device=is_token.device)
         self._proofs: dict[str, EditProof] = {}
+        self._edited: dict[str, Tensor] = {}
 
     def take(self, group: list[int]) -> None:
         """Replay some conditions of one target, and score the predictions that they can change."""
@@ -168,10 +176,12 @@ class _Batch:
         writes = [self._write(condition) for condition in conditions]
         rerun = self._scorer.suffix.rerun(self._clean, conditions[0].target, writes)
         edited = torch.stack([write.edited for write in writes])
+        names = [condition.name for condition in conditions]
+        self._edited |= zip(names, edited.cpu(), strict=True)
         reached = edited.cumsum(-1) > 0
         self._affected[group] = reached[..., :-1] & self._predicted
         # those that edit the same tokens change the same predictions
-        for _, members in groupby(range(len(group)), lambda place: conditions[place].choice):
+        for _, members in groupby(range(len(group)), lambda place: conditions[place].tokens):
             places = list(members)
             indices = torch.tensor(group)[places].to(edited.device)
             for row, position, scores in self._compare(self._affected[indices[0]], rerun.final[places]):
@@ -182,7 +192,7 @@ class _Batch:
         change = change.masked_fill(reached | ~self._is_token, 0).flatten(1).amax(1)
         tokens = edited.flatten(1).sum(1).tolist()
         proofs = zip(tokens, rerun.max_deviation.tolist(), change.tolist(), strict=True)
-        self._proofs |= {condition.name: EditProof(*proof) for condition, proof in zip(conditions, proofs, strict=True)}
+        self._proofs |= {name: EditProof(*proof) for name, proof in zip(names, proofs, strict=True)}
 
     def finished(self) -> TokenScores:
         """What was found, on the CPU."""
@@ -198,12 +208,14 @@ class _Batch:
             agrees=self._agrees.cpu(),
             affected=self._affected.cpu(),
             proofs={name: self._proofs[name] for name in names},
+            edited={name: self._edited[name] for name in names},
         )
 
     def _write(self, condition: Condition) -> Write:
         edited = condition.edited(self._may_edit)
         states = CleanStates(condition.target, self._clean.states, self._is_token, edited)
-        values = condition.intervention(states)
+        edited = edited_tokens(condition.intervention, states)
+        values = condition.intervention(replace(states, edited=edited))
         shape = int(edited.sum()), self._clean_final.shape[-1]
         if values.shape != shape:
             raise StrataError(

@@ -71,7 +71,7 @@ class TokenScoreFiles:
         self._add_clean(batch)
         scores = batch.scores
         condition, row, position = scores.affected.nonzero(as_tuple=True)
-        edited = torch.stack([batch.edited[name] for name in scores.conditions])
+        edited = torch.stack([scores.edited[name] for name in scores.conditions])
         columns = [
             pa.DictionaryArray.from_arrays(pa.array(condition.int().numpy()), self._conditions),
             batch.sequences[row.numpy()].astype(np.int32),

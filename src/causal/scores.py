@@ -1,7 +1,7 @@
 """Scores per token and condition, and the evidence that the edits behind them happened."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -47,7 +47,8 @@ class TokenScores:
     predicted: whether there is a token at p + 1; where there is none, scores are 0 or false. clean_nll, nll: -log P of
     that token, in nats. kl: KL divergence from the clean distribution to that under the condition, in nats. agrees: the
     most likely token is the clean one. affected: predictions that the condition can change, which are those from its
-    first edit in the sequence on; all others hold the clean score exactly.
+    first edit in the sequence on; all others hold the clean score exactly. edited: the tokens that each condition
+    edits, by its name.
     """
 
     conditions: tuple[str, ...]
@@ -58,3 +59,4 @@ class TokenScores:
     agrees: Bool[Tensor, "condition sequence position"]
     affected: Bool[Tensor, "condition sequence position"]
     proofs: Mapping[str, EditProof]
+    edited: Mapping[str, Bool[Tensor, "sequence token"]] = field(default_factory=dict)

@@ -43,7 +43,7 @@ def standard_interventions(
     if operator.weight.shape[0] != operator.weight.shape[1]:
         del baselines["identity"]
     chosen = {**interventions, **baselines}
-    return _on_tokens_with(source, {name: it for name, it in chosen.items() if names is None or name in names})
+    return on_tokens_with(source, {name: it for name, it in chosen.items() if names is None or name in names})
 
 
 def baseline_interventions(
@@ -56,10 +56,11 @@ def baseline_interventions(
     interventions: dict[str, Intervention] = {"identity": CopySource(source)}
     if target_mean is not None:
         interventions["mean"] = Constant(target_mean)
-    return _on_tokens_with(source, {**interventions, "resample": Resample(seed), "zero": Constant(torch.zeros(d_out))})
+    return on_tokens_with(source, {**interventions, "resample": Resample(seed), "zero": Constant(torch.zeros(d_out))})
 
 
-def _on_tokens_with(source: HookPoint, interventions: dict[str, Intervention]) -> dict[str, Intervention]:
+def on_tokens_with(source: HookPoint, interventions: dict[str, Intervention]) -> dict[str, Intervention]:
+    """Interventions that edit only tokens whose source is there, if it has an offset."""
     if not source.offset:
         return interventions
     return {name: it if source in it.sources else OnTokensWith(source, it) for name, it in interventions.items()}

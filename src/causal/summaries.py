@@ -87,12 +87,17 @@ class ScoreSums:
             agreement_affected=Estimate.of(self._agreement[:, places].sum(1) / n),
         )
 
-    def recovered_share(self, conditions: str | Sequence[str], reference: str | Sequence[str]) -> Estimate:
+    def recovered_share(
+        self, conditions: str | Sequence[str], reference: str | Sequence[str], *, of_same_tokens: bool = True
+    ) -> Estimate:
         """(NLL_reference - NLL_condition) / (NLL_reference - NLL_clean): 1 as the clean run, 0 as the ablation.
 
         reference: zero or mean ablation of the same tokens; several conditions are pooled with several references.
         Predictions that no edit can change cancel. NaN where the reference does no harm, for then nothing is there to
         recover; the interval is NaN where it does none in more than 2.5 % of the replicates, for then it has no end.
+
+        of_same_tokens: whether both must begin to edit at the same tokens. Edits of features do not: each changes
+        what it has to, and the share is of the whole harm.
 
         Raises:
             StrataError: an unknown condition, or conditions and references that change different predictions.
@@ -100,7 +105,8 @@ class ScoreSums:
         ours, theirs = (self._places([names] if isinstance(names, str) else names) for names in (conditions, reference))
         # the affected predictions are the last ones of a sequence, so their number tells which they are
         affected = self._sums.n
-        if len(ours) != len(theirs) or not torch.equal(affected[ours], affected[theirs]):
+        alike = not of_same_tokens or torch.equal(affected[ours], affected[theirs])
+        if len(ours) != len(theirs) or not alike:
             raise StrataError(
                 f"the recovered share of {conditions} against {reference} compares edits that begin at different "
                 "tokens: give both the same positions"
@@ -111,6 +117,10 @@ class ScoreSums:
             return Estimate(torch.nan, torch.nan, torch.nan)
         endless = float((harm[1:] <= 0).double().mean()) > _TAIL
         return Estimate(share.value, torch.nan, torch.nan) if endless else share
+
+    def n_affected(self, *conditions: str) -> int:
+        """How many predictions the conditions can change."""
+        return round(float(self._n[0, self._places(conditions)].sum()))
 
     def change_by_distance(self, *conditions: str) -> list[Estimate]:
         """Mean change of the NLL in each bin of distance from the first edit of a sequence, of conditions pooled.

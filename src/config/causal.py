@@ -1,18 +1,34 @@
 """The config of causal_eval.py: its keys, their types and limits, and what --help says of them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from src.config.features import FeatureInterventionsConfig
+from src.config.sae import SaeConfig
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, ModelConfig, StageConfig
 from src.config.stages import Layers, Leaps, Method, Offsets
 
 Position = Annotated[int, Field(ge=0)]
 Positions = Annotated[list[Position], Field(min_length=1)]
-InterventionName = Literal["transport", "rotated", "identity", "null", "mean", "resample", "zero"]
+InterventionName = Literal[
+    "transport",
+    "rotated",
+    "identity",
+    "null",
+    "mean",
+    "resample",
+    "zero",
+    "transport_features",
+    "ablate_features",
+    "mean_features",
+    "random_features",
+]
 
 NEED_AN_OPERATOR = ("transport", "rotated", "null")
+OF_FEATURES = ("transport_features", "ablate_features", "mean_features", "random_features")
+_NAMES: tuple[InterventionName, ...] = get_args(InterventionName)
 
 
 class InterventionsConfig(Schema):
@@ -72,8 +88,17 @@ class CausalEvalConfig(StageConfig):
         description="only operators of this hook; null = any. eval_mode=baselines: what is edited; null = resid_post"
     )
     interventions: Annotated[list[InterventionName], Field(min_length=1)] | None = Field(
-        description="what is written in place of the activation; null = all that eval_mode has"
+        description="what is written in place of the activation; null = all that eval_mode has, but for those of "
+        "features of an SAE at layer L + k: ablate_features (z = 0), transport_features (z of the operator's "
+        "prediction), mean_features (the mean of z), random_features (as many other active features are 0)"
     )
+    sae: SaeConfig = Field(description="SAEs of the layers whose features are edited")
+    feature_scores: str | None = Field(
+        min_length=1,
+        description="name of the feature_scores artifact whose best features are edited (where it lacks a layer, those "
+        "of the latest one); null = the latest of each SAE. Lists of features.* come before it",
+    )
+    features: FeatureInterventionsConfig
     directions: str | None = Field(
         min_length=1,
         description="safetensors file with a tensor `directions` [n, d_model], or tensors named after the hook points "
@@ -105,13 +130,17 @@ class CausalEvalConfig(StageConfig):
     @property
     def wanted(self) -> tuple[InterventionName, ...]:
         """The interventions, in the order in which tables show them."""
-        names: tuple[InterventionName, ...] = (
-            "transport", "rotated", "identity", "null", "mean", "resample", "zero",
-        )  # fmt: skip
         chosen = self.interventions or [
-            name for name in names if self.eval_mode == "pretrained" or name not in NEED_AN_OPERATOR
+            name
+            for name in _NAMES
+            if name not in OF_FEATURES and (self.eval_mode == "pretrained" or name not in NEED_AN_OPERATOR)
         ]
-        return tuple(name for name in names if name in chosen)
+        return tuple(name for name in _NAMES if name in chosen)
+
+    @property
+    def edits_features(self) -> bool:
+        """Whether features of SAEs are edited."""
+        return any(name in OF_FEATURES for name in self.wanted)
 
     @model_validator(mode="after")
     def _nothing_in_vain(self) -> Self:
@@ -120,6 +149,22 @@ class CausalEvalConfig(StageConfig):
             raise ValueError(
                 f"interventions: {', '.join(impossible)} need a fitted operator, and eval_mode=baselines uses none: "
                 "leave them out, or set eval_mode=pretrained"
+            )
+        of_features = [name for name in self.wanted if name in OF_FEATURES]
+        if self.eval_mode == "baselines" and of_features:
+            raise ValueError(
+                f"interventions: {', '.join(of_features)} need the store that operators were fitted on, to check the "
+                "SAE against it, and eval_mode=baselines uses none: set eval_mode=pretrained"
+            )
+        if of_features and self.directions is not None:
+            raise ValueError(
+                f"interventions: {', '.join(of_features)} edit features, and directions=... edits along directions: "
+                "choose one of them"
+            )
+        if self.features.is_named and not of_features:
+            raise ValueError(
+                f"features.* says which features are edited, and interventions names none of {', '.join(OF_FEATURES)}: "
+                "name some, as in interventions=[transport,ablate_features,transport_features]"
             )
         if "resample" in self.wanted and min(self.batch_size, self.causal_eval.max_samples) < 2:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The keys of the feature part of eval.py (features.*)."""
+"""The keys of stages that look at chosen features of SAEs (features.*): eval.py and causal_eval.py."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,8 +9,8 @@ from src.config.schema import Schema
 MAX_FEATURES = 819  # of the reference: 5 % of 16,384
 
 
-class FeatureEvalConfig(Schema):
-    """Which features of the SAEs are judged."""
+class FeatureListConfig(Schema):
+    """Which features of the SAEs a stage looks at."""
 
     feature_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Literal["all"] | None = Field(
         description="features of each SAE, by number, or all; null = from feature_ids_file or feature_ids_dir, else "
@@ -28,10 +28,6 @@ class FeatureEvalConfig(Schema):
         description="so many features of each SAE at most, from the start of the list, which has the best first; no "
         "limit to feature_ids=all; null = no limit"
     )
-    filter_inactive_features: bool = Field(
-        description="tables and the reference's JSON show projections at the tokens where a feature truly fires; false "
-        "= at all tokens. The parquet file holds both, and predicted firing"
-    )
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:
@@ -43,7 +39,28 @@ class FeatureEvalConfig(Schema):
         return self
 
     @property
+    def is_named(self) -> bool:
+        """Whether the user says which features."""
+        return (self.feature_ids, self.feature_ids_file, self.feature_ids_dir) != (None,) * 3
+
+
+class FeatureEvalConfig(FeatureListConfig):
+    """Which features of the SAEs are judged."""
+
+    filter_inactive_features: bool = Field(
+        description="tables and the reference's JSON show projections at the tokens where a feature truly fires; false "
+        "= at all tokens. The parquet file holds both, and predicted firing"
+    )
+
+    @property
     def is_standard(self) -> bool:
         """Whether the user has set none of the keys."""
-        lists = (self.feature_ids, self.feature_ids_file, self.feature_ids_dir)
-        return lists == (None,) * 3 and self.max_features == MAX_FEATURES and self.filter_inactive_features
+        return not self.is_named and self.max_features == MAX_FEATURES and self.filter_inactive_features
+
+
+class FeatureInterventionsConfig(FeatureListConfig):
+    """Which features of the SAEs are edited, and how many at once."""
+
+    mode: Literal["each", "together"] = Field(
+        description="each = every feature is an experiment of its own; together = all of an SAE are edited at once"
+    )

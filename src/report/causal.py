@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from src.causal.evaluate import REFERENCES, CausalEvaluation, TrialResult
+from src.causal.evaluate import FEATURE_REFERENCES, REFERENCES, CausalEvaluation, TrialResult
 from src.causal.positions import POOLED
 from src.report.artifact_report import NamedChart
 from src.report.by_offset import figures_by_offset, offset_text, pair_cells, pair_columns
+from src.report.causal_features import STRONGEST, feature_figures, feature_table, of_features, of_whole_activations
 from src.report.causal_records import bins, together
 from src.report.evaluation import interval
 from src.report.figures.causal import NO_OPERATOR, change_bars, change_lines
@@ -21,26 +22,39 @@ from src.transport.pairs import LayerPair
 # longer tables are left to the report page
 LONGEST_SHOWN = 40
 _MOST_PANELS = 16
+_EVERY_EDIT = "Every condition of features"
 # nats per affected prediction: where an ablation costs less there is nothing to recover a share of
 _TRIFLE = 0.01
 
 
 def result_tables(evaluation: CausalEvaluation, what: str) -> tuple[list[Table], list[Table]]:
     """The tables for the terminal, and those for the report page alone. what: as in `ridge at resid_post`."""
-    evaluation = _without_trifles(evaluation)
-    every, proof = condition_table(evaluation, what, full=True), proof_table(evaluation)
+    evaluation, proof = _without_trifles(evaluation), proof_table(evaluation)
+    whole, edited = of_whole_activations(evaluation), of_features(evaluation)
+    shown, details = _whole_tables(whole, what) if whole.results else ([], [])
+    if edited.results:
+        shown.append(feature_table(edited, STRONGEST))
+        every = condition_table(edited, what, full=True)
+        details += [replace(feature_table(edited), title="Every feature"), replace(every, title=_EVERY_EDIT)]
+    return shown, [*details, proof]
+
+
+def _whole_tables(evaluation: CausalEvaluation, what: str) -> tuple[list[Table], list[Table]]:
+    """Those of edits of whole activations, without their proof."""
+    every = condition_table(evaluation, what, full=True)
     pairs = list(dict.fromkeys(result.trial.pair for result in evaluation.results))
     if len(pairs) > 1:
-        return [pair_table(evaluation, what)], [every, proof]
+        return [pair_table(evaluation, what)], [every]
     short = condition_table(evaluation, f"{what}, L = {pairs[0].L}, k = {pairs[0].k}", full=False)
-    return ([short], [every, proof]) if len(short.rows) <= LONGEST_SHOWN else ([_pooled(short)], [every, proof])
+    return ([short], [every]) if len(short.rows) <= LONGEST_SHOWN else ([_pooled(short)], [every])
 
 
 def condition_table(evaluation: CausalEvaluation, what: str, *, full: bool) -> Table:
     """One row per trial. full: every number with its interval, and the number of sequences and predictions."""
     pairs = list(dict.fromkeys(result.trial.pair for result in evaluation.results))
     several = len(pairs) > 1
-    references = [name for name in REFERENCES if any(name in result.recovered for result in evaluation.results)]
+    known = (*REFERENCES, *FEATURE_REFERENCES)
+    references = [name for name in known if any(name in result.recovered for result in evaluation.results)]
     rows: list[list[Cell]] = []
     for result in evaluation.results:
         summary = result.summary
@@ -137,12 +151,26 @@ def proof_table(evaluation: CausalEvaluation) -> Table:
     return Table("Proof of the edits", columns, rows, caption)
 
 
-def result_text(evaluation: CausalEvaluation, methods: str, hook: str, dataset: str, n_directions: str | None) -> str:
-    """What was done. methods: of the operators, if any. n_directions: None = whole activations were replaced."""
+def result_text(
+    evaluation: CausalEvaluation,
+    methods: str,
+    hook: str,
+    dataset: str,
+    n_directions: str | None,
+    n_features: int | None = None,
+) -> str:
+    """What was done. methods: of the operators, if any. n_directions: None = whole activations were replaced.
+
+    n_features: of SAEs that were edited, if any.
+    """
     what = (
         f"Operators ({methods}) and what they are compared with" if methods else "Interventions that need no operator"
     )
     where = hook if n_directions is None else f"the component of {hook} along {n_directions} directions"
+    if n_features is not None:
+        features = f"{n_features:,} features of SAEs of {hook}"
+        is_alone = all(result.trial.features for result in evaluation.results)
+        where = features if is_alone else f"{where}, and of {features}"
     return (
         f"{what}, written in place of {where}, in {evaluation.n_sequences:,} sequences of {dataset} that nothing was "
         f"fitted on. Every edit happened: at all {evaluation.tokens_edited:,} edited tokens, what was captured at the "
@@ -151,7 +179,12 @@ def result_text(evaluation: CausalEvaluation, methods: str, hook: str, dataset: 
 
 
 def causal_figures(evaluation: CausalEvaluation) -> list[NamedChart]:
-    """Change by condition, change by distance from the edit, and recovered shares over (L, k)."""
+    """Change by condition, change by distance from the edit, recovered shares over (L, k); those of features."""
+    whole, edited = of_whole_activations(evaluation), of_features(evaluation)
+    return [*(_whole_figures(whole) if whole.results else []), *(feature_figures(edited) if edited.results else [])]
+
+
+def _whole_figures(evaluation: CausalEvaluation) -> list[NamedChart]:
     pooled = together(_without_trifles(evaluation))
     pairs = list(dict.fromkeys(result.trial.pair for result in pooled))
     drawn = set(pairs[:_MOST_PANELS])
@@ -204,6 +237,8 @@ def _without_trifles(evaluation: CausalEvaluation) -> CausalEvaluation:
 
     def worth_showing(result: TrialResult) -> TrialResult:
         place = result.trial.pair, result.trial.positions
+        if result.trial.features:
+            return result  # feature by feature, edits do little
         shares = {name: share for name, share in result.recovered.items() if harm[*place, name] >= _TRIFLE}
         return replace(result, recovered=shares)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from src.features.clustered import INTERVAL
+from src.features.clustered import FEWEST_DOCUMENTS, INTERVAL
 from src.features.layer_scores import ScoredLayer
 from src.features.scoring import TERMS, Preset
 from src.report.artifact_report import NamedChart
@@ -72,7 +72,8 @@ def feature_table(layers: Sequence[ScoredLayer], word: Word, per_layer: int | No
     caption = (
         f"The best {shown} of each layer's selected features. coherence: 1 = fires at one token, 0 = at tokens as "
         f"varied as the text's. focus: peak of its logits in standard deviations.{effect} |r|: the highest correlation "
-        "with another feature. fires at: shares of its activation. Brackets: 95 % intervals over documents."
+        "with another feature. fires at: shares of its activation. Brackets: 95 % intervals over documents, "
+        f"where it fires in {FEWEST_DOCUMENTS} of them."
     )
     return Table("The best features", columns, rows, caption)
 

@@ -4,14 +4,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.artifacts import Artifact, list_artifacts, refuse_damaged
-from src.config.features import FeatureEvalConfig
+from src.artifacts import META, Artifact, list_artifacts, open_artifact, refuse_damaged
+from src.config.features import FeatureListConfig
 from src.errors import StrataError
-from src.features.feature_ids import read_feature_ids
+from src.features.feature_ids import read_features_of_sae, read_listed_features
 from src.features.sae import Sae, require_point
 from src.stage.context import Stage
 
 SCORES = "feature_scores"
+_REMAKE = "run its score_features.py command again, and it is made anew"
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,16 @@ class FeatureList:
     artifact: Artifact | None = None
 
 
-def list_features(stage: Stage, config: FeatureEvalConfig, sae: Sae, n_saes: int) -> FeatureList:
+def list_features(
+    stage: Stage, config: FeatureListConfig, sae: Sae, n_saes: int, scores: str | None = None
+) -> FeatureList:
     """The features of one of n SAEs that the config asks for, repeated ones once.
+
+    scores: the artifact of scores that comes before later ones, where the config names no list.
 
     Raises StrataError for a list that is missing or damaged, or that names a feature which the SAE does not have.
     """
-    found = _found(stage, config, sae, n_saes)
+    found = _found(stage, config, sae, n_saes, scores)
     ids = list(dict.fromkeys(found.ids))
     if config.feature_ids != "all" and len(ids) < sae.n_features:
         ids = ids[: config.max_features]
@@ -40,7 +45,7 @@ def list_features(stage: Stage, config: FeatureEvalConfig, sae: Sae, n_saes: int
     return FeatureList(ids, found.source, found.artifact)
 
 
-def _found(stage: Stage, config: FeatureEvalConfig, sae: Sae, n_saes: int) -> FeatureList:
+def _found(stage: Stage, config: FeatureListConfig, sae: Sae, n_saes: int, scores: str | None) -> FeatureList:
     layer = require_point(sae).layer
     if isinstance(config.feature_ids, list):
         return FeatureList(config.feature_ids, "features.feature_ids")
@@ -48,26 +53,40 @@ def _found(stage: Stage, config: FeatureEvalConfig, sae: Sae, n_saes: int) -> Fe
         if n_saes > 1 and "{layer}" not in config.feature_ids_file:
             raise StrataError(
                 f"features.feature_ids_file={config.feature_ids_file} is one list, and SAEs of {n_saes} layers are "
-                "judged: put {layer} into it, or choose pairs of one target layer (eval.Ls, eval.ks)"
+                "wanted: put {layer} into it, or choose pairs of one target layer"
             )
         path = Path(config.feature_ids_file.replace("{layer}", str(layer))).expanduser()
-        return FeatureList(read_feature_ids(path), str(path))
+        return FeatureList(_read(path, sae), str(path))
     if config.feature_ids_dir is not None:
-        return _of_folder(stage, config.feature_ids_dir, layer)
+        return _of_folder(stage, config.feature_ids_dir, sae)
     scored = [] if config.feature_ids == "all" else artifacts_of_sae(stage.root, SCORES, sae)
-    for artifact in scored:
+    if scores is not None and scores not in (names := [each.path.name for each in list_artifacts(stage.root, SCORES)]):
+        raise StrataError(f"feature_scores={scores}: none of the {SCORES} there ({', '.join(names) or 'none'})")
+    for artifact in sorted(scored, key=lambda each: each.path.name != scores):
         path = artifact.path / _file(layer)
         if path.is_file():
-            refuse_damaged(artifact, "run its score_features.py command again, and it is made anew")
-            return FeatureList(read_feature_ids(path), f"{artifact.path.name}/{path.name}", artifact)
+            refuse_damaged(artifact, _REMAKE)
+            return FeatureList(read_listed_features(path).ids, f"{artifact.path.name}/{path.name}", artifact)
     return FeatureList(list(range(sae.n_features)), "all")
 
 
-def _of_folder(stage: Stage, chosen: str, layer: int) -> FeatureList:
+def _read(path: Path, sae: Sae) -> list[int]:
+    return read_features_of_sae(path, require_point(sae).layer, sae.n_features).ids
+
+
+def _of_folder(stage: Stage, chosen: str, sae: Sae) -> FeatureList:
     for folder in (stage.root / SCORES / chosen, Path(chosen).expanduser()):
         if folder.is_dir():
-            path = folder / _file(layer)
-            return FeatureList(read_feature_ids(path), str(path))
+            artifact = open_artifact(folder, SCORES) if (folder / META).is_file() else None
+            if artifact is not None:
+                refuse_damaged(artifact, _REMAKE)
+                if not _is_of_sae(artifact, sae):
+                    raise StrataError(
+                        f"features.feature_ids_dir={chosen}: {folder} scores other SAEs than {sae.source}: score its "
+                        "features with score_features.py, or choose another list"
+                    )
+            path = folder / _file(require_point(sae).layer)
+            return FeatureList(_read(path, sae), str(path), artifact)
     names = ", ".join(artifact.path.name for artifact in list_artifacts(stage.root, SCORES)) or "none"
     raise StrataError(
         f"features.feature_ids_dir={chosen}: neither a folder nor one of the {SCORES} in {stage.root / SCORES} "
@@ -81,6 +100,9 @@ def _file(layer: int) -> str:
 
 def artifacts_of_sae(root: Path, kind: str, sae: Sae) -> list[Artifact]:
     """The finished artifacts of a kind whose settings name this SAE's weights, the latest first."""
-    weights = sae.identity["weights"]
-    found = [each for each in list_artifacts(root, kind) if weights in json.dumps(each.meta.identity)]
+    found = [each for each in list_artifacts(root, kind) if _is_of_sae(each, sae)]
     return sorted(found, key=lambda each: each.meta.ended_at, reverse=True)
+
+
+def _is_of_sae(artifact: Artifact, sae: Sae) -> bool:
+    return sae.identity["weights"] in json.dumps(artifact.meta.identity)

@@ -12,6 +12,7 @@ from src.causal.ablation import ablate_features
 from src.causal.attribution import attribute_features
 from src.causal.feature_effects import FeatureEffects
 from src.errors import StrataError
+from src.features import clustered
 from src.features.sae import Sae
 from src.hook_points import HookPoint
 from src.models import LanguageModel, attach, capture, wrap_model
@@ -22,6 +23,12 @@ from tests.fixtures.tiny_models import N_VOCAB, model_config, tiny_model
 POINT = HookPoint("resid_post", 0)
 DOCUMENTS = np.array([3, 0, 3, 1, 2, 0])  # not in order, some of several sequences
 LENGTHS = [9, 4, 12, 7, 1, 11]
+
+
+@pytest.fixture(autouse=True)
+def _errors_of_few_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four documents are enough here: what is compared are errors, not their coverage."""
+    monkeypatch.setattr(clustered, "FEWEST_DOCUMENTS", 2)
 
 
 def make_sequences(seed: int = 0) -> list[TokenSequence]:

@@ -45,7 +45,7 @@ def test_batches_give_the_sums_of_one_batch_and_every_token_score_once() -> None
         assert sorted(row for batch in kept for row in batch.sequences) == [0, 1, 2, 3, 4]
         assert sum(done) == 5
         assert proofs["zero"].tokens == 37 - 5  # BOS is not edited
-        assert all(batch.edited["zero"][:, 0].sum() == 0 for batch in kept)
+        assert all(batch.scores.edited["zero"][:, 0].sum() == 0 for batch in kept)
         assert min(len(batch.sequences) for batch in kept) >= 2  # 5 sequences in twos: the last one is not left alone
         found[batch_size] = judge([TRIAL], sums, proofs, DocumentBootstrap(20, 0))
     one, other = (found[size].results[0].summary for size in (2, 50))
