@@ -1,6 +1,7 @@
 """Features edited by causal_eval.py, in a model with one that is transported and one that is made on the way."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -198,7 +199,7 @@ def test_without_feature_interventions_nothing_knows_of_saes(project):
 
 def test_the_sae_and_the_features_decide_the_fingerprint(project, tmp_path):
     words = (*PAIR, "causal_eval.js=[[3]]", "interventions=[ablate_features]")
-    save_sae(tmp_path, 1)
+    shutil.copytree("saes/layer_1", tmp_path / "layer_1")
     paths = {
         edit(*words, f"features.feature_ids={ids}", *more).path
         for ids, more in (("[1]", ()), ("[1,2]", ()), ("[1,2]", ("features.mode=together",)))
