@@ -88,7 +88,7 @@ class MeanFeatures:
 
 @dataclass(frozen=True, eq=False)
 class AblateOthers:
-    """A control: of the other features that fire at a token, so many at random become 0 as of the given ones fire there.
+    """A control: as many other features become 0, at random among those that fire, as of the given ones fire there.
 
     Draws depend on the seed and the batch.
     """

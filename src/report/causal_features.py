@@ -17,7 +17,7 @@ from src.transport.pairs import LayerPair
 
 STRONGEST = 20  # rows on the terminal
 _DRAWN, _PANELS = 12, 6
-_ABLATION = FEATURE_REFERENCES[0]
+_ABLATION, _MEAN = FEATURE_REFERENCES
 
 
 def of_features(evaluation: CausalEvaluation) -> CausalEvaluation:
@@ -83,6 +83,7 @@ def feature_table(evaluation: CausalEvaluation, limit: int | None = None) -> Tab
     found = feature_results(evaluation)
     pairs, names = list(dict.fromkeys(each.pair for each in found)), _names(found)
     judged = [name for name in names if name.startswith("transport")]
+    references = [_ABLATION, *([_MEAN] if _MEAN in names else [])]
     rows: list[list[Cell]] = []
     for each in found[:limit]:
         row: list[Cell] = [*pair_cells(each.pair, pairs), each.features, each.firings]
@@ -91,19 +92,22 @@ def feature_table(evaluation: CausalEvaluation, limit: int | None = None) -> Tab
             in_full = name == _ABLATION or limit is None
             row.append(None if change is None else interval(change) if in_full else change.value)
         for name in judged:
-            share = each.share(name)
-            row.append(None if share is None else interval(share))
+            for reference in references:
+                share = each.share(name, reference)
+                row.append(None if share is None else interval(share))
         rows.append(row)
     of = {name: f"{name.removeprefix('transport_features').strip()} " if len(judged) > 1 else "" for name in judged}
     columns = [*pair_columns(pairs), "feature", "firings", *(_short(name) for name in names)]
-    columns += [f"{of[name]}recovered" for name in judged]
+    words = {_ABLATION: "recovered", _MEAN: "vs mean"}
+    columns += [f"{of[name]}{words[reference]}" for name in judged for reference in references]
     cut = f" The {limit} of {len(found):,} whose ablation costs most." if limit and len(found) > limit else ""
     caption = (
         f"Features of the SAE at layer L + k.{cut} Change of the NLL of the text in nats per firing: ablated (z = 0); "
         "transported (z of the operator's prediction from layer L in its place, also where it fires there alone); mean "
         "(z = its mean, everywhere); random (as many other features that fire at the same tokens are 0). recovered: "
-        "share of the ablation's cost that the transported latent wins back: 1 transported, 0 synthesised; left out "
-        "where the ablation's cost can't be told from 0. 95 % intervals from a paired bootstrap over documents."
+        "share of the ablation's cost that the transported latent wins back: 1 transported, 0 synthesised; vs mean: of "
+        "the cost of z at its mean, so above 0 only where the operator tells tokens apart. Left out where that cost "
+        "can't be told from 0. 95 % intervals from a paired bootstrap over documents."
     )
     return Table("What edits of features do to predictions", columns, rows, caption)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from src.causal.interventions import (
     AlongDirections,
-    AlongLatents,
     CleanStates,
     Constant,
     CopySource,
@@ -182,23 +181,3 @@ def test_directions_that_span_nothing_of_their_own_are_refused() -> None:
     for rows in ([[0.0, 0, 0]], [[1, torch.nan, 0]]):
         with pytest.raises(StrataError, match="zero, NaN or infinite"):
             orthonormal_basis(torch.tensor(rows))
-
-
-class _Rectified:
-    """A dictionary of three latents, which reconstructs three of six dimensions."""
-
-    def encode(self, x: Tensor) -> Tensor:
-        return x[:, :3].relu()
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return torch.cat([latents, latents * 0], 1)
-
-
-def test_along_latents_the_rest_and_the_error_of_the_dictionary_stay() -> None:
-    clean = clean_states([4, 3])
-    inner = CopySource(SOURCE)
-    x, y = clean.rows(SOURCE), clean.target_rows()
-    written = AlongLatents(_Rectified(), (1,), inner)(clean)
-    assert torch.equal(written[:, [0, 2, 3, 4, 5]], y[:, [0, 2, 3, 4, 5]])
-    torch.testing.assert_close(written[:, 1], y[:, 1] + x[:, 1].relu() - y[:, 1].relu())
-    assert AlongLatents(_Rectified(), (1,), inner).sources == (SOURCE,)

@@ -11,6 +11,8 @@ import altair as alt
 from src.report.figures.theme import CATEGORIES, FAINT_INK, INK, Record, data, finite, ordered, panels, themed
 
 _LOWEST, _HIGHEST = -1.0, 1.5  # of recovered shares: beyond them intervals are cut off
+_LINEAR = 0.01
+_TICKS = [-10, -1, -0.1, -_LINEAR, 0, _LINEAR, 0.1, 1, 10]
 
 
 def feature_changes(records: Sequence[Record], title: str = "What edits of single features cost") -> alt.FacetChart:
@@ -20,7 +22,8 @@ def feature_changes(records: Sequence[Record], title: str = "What edits of singl
         records: one per pair, feature and kind: `change`, `change_low`, `change_high` (nats per firing).
         title: what the figure shows.
     """
-    return _dots(records, "change", title, "change of NLL per firing (nats)", None, None)
+    subtitle = f"scale: linear to {_LINEAR:g} nats, logarithmic beyond"
+    return _dots(records, "change", title, "change of NLL per firing (nats)", None, subtitle)
 
 
 def feature_shares(
@@ -45,7 +48,9 @@ def _dots(
 ) -> alt.FacetChart:
     features, kinds = ordered(records, "feature"), ordered(records, "kind")
     several = len(kinds) > 1
-    scale = alt.Scale(nice=False) if domain is None else alt.Scale(domain=domain, nice=False, clamp=True)
+    symlog = alt.Scale(type="symlog", constant=_LINEAR, nice=False)
+    scale = symlog if domain is None else alt.Scale(domain=domain, nice=False, clamp=True)
+    axis = alt.Axis(values=_TICKS) if domain is None else alt.Axis()
     colours = [*CATEGORIES, INK]
     colour = alt.Color(
         "kind:N",
@@ -67,7 +72,7 @@ def _dots(
     )
     if several:
         base = base.encode(yOffset=alt.YOffset("kind:N", sort=kinds, scale=alt.Scale(domain=kinds)))
-    x, low = (alt.X(f"{field}:Q", title=label, scale=scale) for field in (value, f"{value}_low"))
+    x, low = (alt.X(f"{field}:Q", title=label, scale=scale, axis=axis) for field in (value, f"{value}_low"))
     marks = [0.0] if domain is None else [0.0, 1.0]
     layered = [
         alt.Chart(data([{"mark": mark} for mark in marks])).mark_rule(color=FAINT_INK).encode(x="mark:Q"),
@@ -76,5 +81,5 @@ def _dots(
     ]
     n_rows = max(len({row["feature"] for row in records if row["pair"] == pair}) for pair in ordered(records, "pair"))
     height = max(20, 9 * len(kinds)) * n_rows
-    chart = panels(layered, records, "pair:N", "", 3, 280, height).resolve_scale(y="independent")
+    chart = panels(layered, records, "pair:N", "", 3, 280, height).resolve_scale(y="independent", yOffset="independent")
     return themed(chart, title, subtitle)
