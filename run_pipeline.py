@@ -20,7 +20,7 @@ from src.config.explain_features import ExplainConfig
 from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.errors import StrataError
-from src.stage.entry import interrupts
+from src.stage.entry import interrupts, quoted
 from src.stage.pipeline import PipelineStage, run_stages
 
 STAGES = (
@@ -39,6 +39,10 @@ STAGES = (
         causal_eval.run,
         CausalEvalConfig,
         ("causal_eval.max_samples=32",),
+        with_saes=(
+            "interventions=[transport,rotated,identity,null,mean,resample,zero,ablate_features,transport_features]",
+            "features.max_features=2",
+        ),
     ),
 )
 
@@ -51,7 +55,7 @@ def main() -> None:
         return
     with interrupts("run_pipeline"):
         try:
-            artifacts = run_stages(STAGES, sys.argv[1:])
+            artifacts = run_stages(STAGES, [quoted(word) for word in sys.argv[1:]])
             from src.report.index import write_index
 
             print(f"report: {write_index(artifacts)}")

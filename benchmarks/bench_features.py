@@ -7,7 +7,8 @@
 and without the encoding. The loop does for one feature after the other what a reader of the formulas would write in
 numpy, on the dense activations; both give the same numbers, which is asserted. It leaves out all errors, decoder
 cosines and lists of tokens, which are in ours. *Effects*: first-order effects of all features of all layers from one
-backward pass per batch, and exact ablation of features drawn from those that fire; Spearman's correlation between them.
+backward pass per batch, integrated gradients (4 groups, 2 steps), and exact ablation of features drawn from those that
+fire; Spearman's correlations with ablation.
 One thread.
 """
 
@@ -26,6 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from src.activations.collect import batches_of_like_length
 from src.causal.ablation import ablate_features
+from src.causal.attribution import attribute_features
 from src.causal.feature_effects import FeatureEffects
 from src.config.sae import SaeConfig
 from src.config.schema import parse_config
@@ -36,6 +38,7 @@ from src.features.encoding import encode_text
 from src.features.layer_scores import FeatureMetrics, measure_features
 from src.features.sae import Sae, load_sae, require_point
 from src.features.scoring import rank_correlation
+from src.hook_points import HookPoint
 from src.models import LanguageModel, load_model, load_tokenizer
 from src.models.head import VocabularyHead
 from src.models.unembedding import Unembedding, read_unembedding
@@ -43,6 +46,8 @@ from src.stage.entry import compose
 from src.text import TokenSequence, read_documents, tokenize_documents
 
 Result = TypeVar("Result")
+Subject = tuple[LanguageModel, HookPoint, Sae]
+Text = tuple[list[TokenSequence], np.ndarray]
 
 BATCH = 16
 PRIOR = 5.0
@@ -136,27 +141,43 @@ def bench_effects(
     encoding: float,
     console: Console,
 ) -> None:
-    """Attribution of everything against ablation of some features."""
-    table = Table(title=f"First-order and exact effects, {n_features} live features per layer")
-    for name in ("layer", "ablation, CPU s", "per feature", "Spearman, per token", "per firing", "beyond 2 SE"):
+    """First orders of everything and integrated gradients of some features, against their ablation."""
+    table = Table(title=f"Estimated and exact effects, {n_features} live features per layer (Spearman's correlations)")
+    for name in (
+        "layer",
+        "ablation, CPU s",
+        "integrated, CPU s",
+        "first order: per token",
+        "per firing",
+        "integrated, per token",
+        "per firing",
+        "beyond 2 SE",
+    ):
         table.add_column(name, justify="right")
     for layer, sae in saes.items():
         attributed = attributed_effects(codes[layer])
         live = (~attributed.per_firing.value.isnan()).nonzero()[:, 0]
         some = live[torch.randperm(len(live), generator=torch.Generator().manual_seed(0))[:n_features]]
 
-        def ablate(sae: Sae = sae, some: torch.Tensor = some) -> FeatureEffects:
-            point, places = require_point(sae), np.arange(len(sequences))
-            return ablate_features(model, point, sae, some.tolist(), sequences, places, batch_size=BATCH)
+        subject, text = (model, require_point(sae), sae), (sequences, np.arange(len(sequences)))
+
+        def ablate(subject: Subject = subject, some: torch.Tensor = some, text: Text = text) -> FeatureEffects:
+            return ablate_features(*subject, some.tolist(), *text, batch_size=BATCH)
+
+        def integrate(subject: Subject = subject, some: torch.Tensor = some, text: Text = text) -> FeatureEffects:
+            return attribute_features(*subject, *text, features=some.tolist(), groups=4, steps=2, batch_size=BATCH)
 
         measured, seconds = cpu_seconds(ablate)
+        integrated, integrated_seconds = cpu_seconds(integrate)
         per_token, per_firing = measured.per_token.estimate(), measured.per_firing.estimate()
         table.add_row(
             str(layer),
             f"{seconds:.1f}",
-            f"{seconds / len(some):.3f}",
+            f"{integrated_seconds:.1f}",
             f"{rank_correlation(attributed.per_token.value[some], per_token.value):.3f}",
             f"{rank_correlation(attributed.per_firing.value[some], per_firing.value):.3f}",
+            f"{rank_correlation(integrated.per_token.estimate().value, per_token.value):.3f}",
+            f"{rank_correlation(integrated.per_firing.estimate().value, per_firing.value):.3f}",
             f"{float((per_token.value.abs() > 2 * per_token.error).double().mean()):.0%}",
         )
     console.print(table)

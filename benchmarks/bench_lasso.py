@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,8 +106,9 @@ def strata(data: Data, alphas: Sequence[float], l1_ratio: float) -> Weights:
 
 
 def scikit_learn(data: Data, alphas: Sequence[float], l1_ratio: float) -> Weights:
-    how = {"fit_intercept": False, "tol": TOL, "max_iter": MAX_ITER, "warm_start": True}
-    model = ElasticNet(l1_ratio=l1_ratio, precompute=data.x.T @ data.x, **how)
+    # a dict, since scikit-learn's type of precompute is read as bool alone
+    how: dict[str, Any] = {"precompute": data.x.T @ data.x, "fit_intercept": False, "warm_start": True}
+    model = ElasticNet(l1_ratio=l1_ratio, tol=TOL, max_iter=MAX_ITER, **how)
     return [model.set_params(alpha=alpha).fit(data.x, data.y).coef_.T.copy() for alpha in alphas]
 
 

@@ -15,7 +15,7 @@ from testbed.ground_truth import LATENTS, Latent, Marked, find
 from testbed.lexicon import BOS, PAD, vocabulary
 
 HERE = Path(__file__).resolve().parent
-MIN_SUPPORT = 15  # tokens of a latent, in 5 documents, in each half
+MIN_SUPPORT = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,10 @@ class Corpus:
         return (self.is_chosen_on == chosen_on)[self.document]
 
 
-def read_corpus(limit: int | None = None, seed: int = 0) -> Corpus:
+def read_corpus(limit: int | None = None, min_support: int = MIN_SUPPORT, seed: int = 0) -> Corpus:
     """The held-out documents (the first `limit`), labelled and cut into halves; copies are in the same half.
 
-    Latents with less than `MIN_SUPPORT` in either half are left out.
+    Latents with fewer than `min_support` tokens, or fewer than 5 documents, in either half are left out.
     """
     lines = (HERE / "corpus" / "heldout.jsonl").read_text().splitlines()[:limit]
     records = [json.loads(line) for line in lines]
@@ -65,7 +65,7 @@ def read_corpus(limit: int | None = None, seed: int = 0) -> Corpus:
         of_documents = torch.zeros(len(records), len(LATENTS)).index_add_(
             0, corpus.document[tokens], corpus.labels[tokens].float()
         )
-        enough &= (of_documents.sum(0) >= MIN_SUPPORT) & ((of_documents > 0).sum(0) >= 5)
+        enough &= (of_documents.sum(0) >= min_support) & ((of_documents > 0).sum(0) >= 5)
     kept = tuple(latent for latent, is_kept in zip(LATENTS, enough.tolist(), strict=True) if is_kept)
     return Corpus(corpus.documents, corpus.document, corpus.labels[:, enough], kept, corpus.is_chosen_on)
 

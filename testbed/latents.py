@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -171,19 +172,22 @@ def measure(corpus: Corpus, path: str, layers: Sequence[int], baselines: bool = 
 
 
 def name_features(corpus: Corpus, path: str, layer: int, states: Tensor) -> list[Named]:
-    """The latent that each feature of an SAE is best: chosen on one half, scored on the other."""
-    codes = encoder(load(path, layer), states)
-    chosen_on = corpus.tokens(chosen_on=True)
-    rows = codes(chosen_on)
+    """The latent, and the single word, that each feature of an SAE is best: chosen on one half, scored on the other."""
+    codes, chosen_on = encoder(load(path, layer), states), corpus.tokens(chosen_on=True)
+    rows, others = codes(chosen_on), codes(~chosen_on)
     thresholds = firing_thresholds(rows, N_THRESHOLDS)
-    label, matches = best_labels(count_hits(rows, corpus.labels[chosen_on], thresholds), thresholds)
-    whole = torch.zeros_like(corpus.document[~chosen_on])
-    counts = document_counts(codes(~chosen_on), corpus.labels[~chosen_on][:, label], whole, matches, 1)
-    scores = f1_replicates(counts, torch.ones(1, 1, dtype=torch.float64))[0]
-    latents = [corpus.latents[i] for i in label.tolist()]
+    whole = torch.zeros(len(others), dtype=torch.long)
+
+    def best(labels: Tensor) -> tuple[list[int], list[float]]:
+        label, matches = best_labels(count_hits(rows, labels[chosen_on], thresholds), thresholds)
+        counts = document_counts(others, labels[~chosen_on][:, label], whole, matches, 1)
+        return label.tolist(), f1_replicates(counts, torch.ones(1, 1, dtype=torch.float64))[0].nan_to_num().tolist()
+
+    words_by_id = vocabulary()
+    words = single_tokens(corpus)(torch.ones_like(chosen_on)).bool()
     return [
-        Named(layer, feature, latent.group, latent.name, score)
-        for feature, (latent, score) in enumerate(zip(latents, scores.tolist(), strict=True))
+        Named(layer, feature, *astuple(corpus.latents[latent]), f1, words_by_id[word], word_f1)
+        for feature, (latent, f1, word, word_f1) in enumerate(zip(*best(corpus.labels), *best(words), strict=True))
     ]
 
 

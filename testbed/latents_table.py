@@ -18,13 +18,15 @@ LISTED = 5  # best-scoring features of each layer that are listed
 
 @dataclass(frozen=True)
 class Named:
-    """A feature, and the latent that it is best; F1 of the half that nothing was chosen on."""
+    """A feature, the latent that it is best, and the single word; F1 of the half that nothing was chosen on."""
 
     layer: int
     feature: int
     group: str
     latent: str
     f1: float
+    word: str
+    word_f1: float
 
 
 @dataclass(frozen=True)
@@ -171,11 +173,12 @@ def scores_by_group(rows: Sequence[Row], ranks: Ranks) -> str:
 
 def best_scoring(named: Sequence[Named], ranks: Ranks) -> str:
     """A Markdown table: the best-scoring features of each layer, and the latent that each is best."""
-    lines = ["| layer | rank | feature | latent | F1 |", "|---|---|---|---|---|"]
+    lines = ["| layer | rank | feature | latent | F1 | word | F1 |", "|---|---|---|---|---|---|---|"]
     for one in sorted(named, key=lambda one: (one.layer, ranks[one.layer, one.feature].rank)):
         rank = ranks[one.layer, one.feature].rank
         if rank <= LISTED:
-            lines.append(f"| {one.layer} | {rank} | {one.feature} | {one.group}: {one.latent} | {one.f1:.2f} |")
+            latent, word = f"{one.group}: {one.latent} | {one.f1:.2f}", f"{one.word} | {one.word_f1:.2f}"
+            lines.append(f"| {one.layer} | {rank} | {one.feature} | {latent} | {word} |")
     return "\n".join(lines)
 
 
@@ -184,13 +187,15 @@ def named_share(named: Sequence[Named], ranks: Ranks) -> str:
 
     def share(members: Sequence[Named]) -> str:
         known = sum(one.f1 >= PARTLY for one in members)
-        return f"{known} of {len(members)} ({known / max(1, len(members)):.0%})"
+        word = sum(one.word_f1 >= PARTLY > one.f1 for one in members)
+        n = max(1, len(members))
+        return f"{known} of {len(members)} ({known / n:.0%}) are a known latent and {word} more ({word / n:.0%}) a word"
 
     top = [one for one in named if ranks[one.layer, one.feature].is_top]
     others = [one for one in named if not ranks[one.layer, one.feature].is_top]
     return (
-        f"Of the best-scoring features (`selected`), {share(top)} are a known latent with F1 of {PARTLY} or more; of "
-        f"the others {share(others)}."
+        f"With F1 of {PARTLY} or more, {share(top)} that is none, among the best-scoring features (`selected`); of the "
+        f"others {share(others)}."
     )
 
 
@@ -211,10 +216,15 @@ def _replace(parts: Mapping[str, str]) -> None:
 
 def write(rows: Sequence[Row]) -> None:
     """Write the table between the markers of docs/testbed_latents.md, the rows as JSON, and the figure."""
-    _replace({"summary": summary(rows), "missing": missing(rows), "tables": tables(rows)})
     lines = ",\n".join(json.dumps(_rounded(asdict(row))) for row in rows)
     DATA.write_text(f"[\n{lines}\n]\n")
+    write_tables(read())
     draw(rows, FIGURE)
+
+
+def write_tables(rows: Sequence[Row]) -> None:
+    """Write the tables of rows as they are in the JSON between the markers of docs/testbed_latents.md."""
+    _replace({"summary": summary(rows), "missing": missing(rows), "tables": tables(rows)})
 
 
 def _rounded(value: object) -> object:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from src.activations.products import exact_products
 from src.causal.counted_batches import windows_of_batches
-from src.causal.feature_effects import FeatureEffects, refuse_unfit
+from src.causal.feature_effects import FeatureEffects, checked_features
 from src.causal.suffix import CleanPass, SuffixReplay, Write, suitable_rows
 from src.errors import StrataError
 from src.features.active import active_features
@@ -57,7 +57,7 @@ def ablate_features(
         StrataError: features that the SAE does not have, a hook point that the model does not have, no sequences, a
             model that predicts no tokens, an edit that did not happen, or a batch that outgrows the memory.
     """
-    wanted = _checked(sae, features, model, sequences)
+    wanted = checked_features(sae, features, model, sequences)
     model.check_hook_points([point])
     suffix = SuffixReplay(model, suitable_rows(model.device) if rows_per_pass is None else rows_per_pass)
     head = VocabularyHead(model, suffix.skipper)
@@ -72,16 +72,6 @@ def ablate_features(
             advance(len(batch.document))
         effects.close()
     return effects
-
-
-def _checked(
-    sae: Sae, features: Sequence[int], model: LanguageModel, sequences: Sequence[TokenSequence]
-) -> Int[Tensor, " feature"]:
-    beyond = [feature for feature in features if not 0 <= feature < sae.n_features]
-    if beyond:
-        raise StrataError(f"SAE {sae.source} has features 0..{sae.n_features - 1}, and no {beyond[0]}")
-    refuse_unfit(sae, model, sequences)
-    return torch.tensor(list(features), dtype=torch.long, device=sae.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,8 +65,17 @@ class FeatureEffects:
         return torch.tensor(places, dtype=torch.long, device=self._device)[inverse.to(self._device)]
 
 
-def refuse_unfit(sae: Sae, model: LanguageModel, sequences: Sequence[TokenSequence]) -> None:
-    """StrataError for an SAE of another width than the model's, or no text at all."""
+def checked_features(
+    sae: Sae, features: Sequence[int], model: LanguageModel, sequences: Sequence[TokenSequence]
+) -> Int[Tensor, " feature"]:
+    """The features as indices on the SAE's device.
+
+    Raises:
+        StrataError: features that the SAE does not have, an SAE of another width than the model's, no text at all.
+    """
+    beyond = [feature for feature in features if not 0 <= feature < sae.n_features]
+    if beyond:
+        raise StrataError(f"SAE {sae.source} has features 0..{sae.n_features - 1}, and no {beyond[0]}")
     if sae.d_model != model.d_model:
         raise StrataError(
             f"SAE {sae.source} reads activations of width {sae.d_model}, and the residual stream of "
@@ -74,3 +83,4 @@ def refuse_unfit(sae: Sae, model: LanguageModel, sequences: Sequence[TokenSequen
         )
     if not sequences:
         raise StrataError("there are no sequences to take features away in: the selection of text is empty")
+    return torch.tensor(list(features), dtype=torch.long, device=sae.device)

@@ -93,6 +93,11 @@ class CausalEvalConfig(StageConfig):
         "prediction), mean_features (the mean of z), random_features (as many other active features are 0)"
     )
     sae: SaeConfig = Field(description="SAEs of the layers whose features are edited")
+    feature_scores: str | None = Field(
+        min_length=1,
+        description="name of the feature_scores artifact whose best features are edited (where it lacks a layer, those "
+        "of the latest one); null = the latest of each SAE. Lists of features.* come before it",
+    )
     features: FeatureInterventionsConfig
     directions: str | None = Field(
         min_length=1,

@@ -44,6 +44,13 @@ class PresetConfig(Schema):
     final: WeightsConfig = Field(description="of the score itself")
 
 
+class IntegratedConfig(Schema):
+    """Integrated gradients (integrated.*), for causal=integrated: groups x steps passes for each batch and layer."""
+
+    groups: int = Field(ge=1, description="random groups of candidates that are taken away together")
+    steps: int = Field(ge=1, description="points on the way from the activation to the activation without a feature")
+
+
 class ScoreFeaturesConfig(StageConfig):
     """score_features.py."""
 
@@ -58,17 +65,17 @@ class ScoreFeaturesConfig(StageConfig):
     )
     max_tokens: int = Field(ge=100, description="stop with the document that reaches so many tokens, BOS included")
     context_window: int = Field(ge=2, description="tokens of a document at most, BOS counted; the rest is cut off")
-    causal: Literal["ablation", "attribution", "none"] = Field(
-        description="ablation = first-order effects of all features, exact ones of the candidates; attribution = only "
-        "the first; none = no backward pass"
+    causal: Literal["ablation", "integrated", "attribution", "none"] = Field(
+        description="attribution = first-order effects of all features; ablation = and exact ones of the candidates; "
+        "integrated = and estimates of theirs by integrated gradients, at a cost that does not grow with their number; "
+        "none = no backward pass"
     )
-    candidate_percent: Percent = Field(
-        description="share of the features whose effect is measured by ablation (32 at least)"
-    )
+    candidate_percent: Percent = Field(description="share of the features whose effect is measured (32 at least)")
     top_percent: Percent = Field(description="share of the features that are selected as the best")
     ablation_tokens: int = Field(
-        ge=100, description="tokens of the documents, drawn at random, in which candidates are ablated"
+        ge=100, description="tokens of the documents, drawn at random, in which candidates are measured"
     )
+    integrated: IntegratedConfig
     coherence_prior: NotNegative = Field(
         description="documents that the text's own distribution of tokens counts for when a feature's is estimated; "
         "0 = no shrinkage"

@@ -247,6 +247,11 @@ class EvalConfig(StageConfig):
     )
     matched_rank: MatchedRankConfig
     run_features: bool = Field(description="judge how single features of an SAE at each target layer are predicted")
+    feature_scores: str | None = Field(
+        min_length=1,
+        description="name of the feature_scores artifact whose best features are judged (where it lacks a layer, those "
+        "of the latest one); null = the latest of each SAE. Lists of features.* come before it",
+    )
     features: FeatureEvalConfig
     sae: SaeConfig
 

@@ -10,11 +10,13 @@ from torch import Tensor
 
 # standard errors on either side of an estimate that make its 95 % interval
 INTERVAL = 1.96
+# documents below which a mean has no standard error: a mean over one document's tokens would have an error of 0
+FEWEST_DOCUMENTS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A mean of each feature and its standard error (NaN where documents are too few)."""
+    """A mean of each feature and its standard error (NaN where fewer than five documents have something to count)."""
 
     value: Float[Tensor, " feature"]
     error: Float[Tensor, " feature"]
@@ -33,14 +35,15 @@ class Estimate:
 class ClusteredSums:
     """Sums over documents from which means of several quantities and their standard errors come.
 
-    A document's rows must be added in one call. Memory: three numbers for each feature, whatever the number of
-    documents.
+    A document's rows must be added in one call. Memory: five numbers for each feature, whatever the number of
+    documents. Of a feature only documents with a count above 0 are documents: of a mean over firings, those in which it
+    fires.
     """
 
     def __init__(self, n_features: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> None:
         self._sum, self._square, self._with_count = torch.zeros(3, n_features, device=device, dtype=dtype)
         self._count = torch.zeros(n_features, device=device, dtype=dtype)
-        self._count_square = torch.zeros_like(self._count)
+        self._count_square, self._with_any = torch.zeros_like(self._count), torch.zeros_like(self._count)
         self.n_documents = 0
 
     def add(self, values: Float[Tensor, "document feature"], counts: Float[Tensor, "document #feature"]) -> None:
@@ -52,6 +55,7 @@ class ClusteredSums:
         self._with_count += (values * counts).sum(0)
         self._count += counts.sum(0)
         self._count_square += counts.square().sum(0)
+        self._with_any += (counts > 0).sum(0)
         self.n_documents += len(values)
 
     def mean(self) -> Float[Tensor, " feature"]:
@@ -59,12 +63,14 @@ class ClusteredSums:
         return self._sum / self._count
 
     def standard_error(self) -> Float[Tensor, " feature"]:
-        """Linearised standard error of the mean (Cochran 1977, *Sampling Techniques*, 6.4); NaN for one document."""
-        mean, n = self.mean(), self.n_documents
-        if n < 2:
-            return torch.full_like(mean, float("nan"))
+        """Linearised standard error of the mean (Cochran 1977, *Sampling Techniques*, 6.4).
+
+        NaN where fewer than five documents have something to count.
+        """
+        mean, n = self.mean(), self._with_any
         squares = self._square - 2 * mean * self._with_count + mean.square() * self._count_square
-        return (squares.clamp_min(0) * n / (n - 1)).sqrt() / self._count
+        error = (squares.clamp_min(0) * n / (n - 1)).sqrt() / self._count
+        return error.where(n >= FEWEST_DOCUMENTS, torch.nan)
 
     def estimate(self) -> Estimate:
         """Mean and standard error, on the CPU."""

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.activations.products import arithmetic_device
-from src.features.clustered import Estimate
+from src.features.clustered import FEWEST_DOCUMENTS, Estimate
 from src.features.codes import SparseCodes
 from src.features.firing import Firing
 
@@ -71,7 +71,8 @@ def token_coherence(
         top_tokens[members] = torch.where(tokens >= 0, vocabulary[tokens.clamp_min(0).cpu()], -1)
         top_shares[members] = top.cpu()
     dead = firing.is_dead
-    raw[dead] = shrunk[dead] = error[dead] = torch.nan
+    raw[dead] = shrunk[dead] = torch.nan
+    error[firing.n_documents < FEWEST_DOCUMENTS] = torch.nan
     coherence = Estimate(1 - shrunk / text_entropy, error / text_entropy)
     return Coherence(raw, Estimate(shrunk, error), coherence, text_entropy, top_tokens, top_shares)
 

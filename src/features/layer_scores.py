@@ -90,9 +90,9 @@ def score_features(
 class ScoredLayer:
     """All that was found about the features of one layer.
 
-    sae: which. pairing: how it fits its hook in this text. n_tokens, n_documents: scored. ablation: measured effects of
-    the candidates (NaN: of the others), if any. agreement: Spearman's rank correlation of attributed and measured
-    effects over the candidates in the same documents (NaN: too few).
+    sae: which. pairing: how it fits its hook in this text. n_tokens, n_documents: scored. measured: effects of the
+    candidates (NaN: of the others), if any, and measured_by: "ablation" or "integrated". agreement: Spearman's rank
+    correlation of attributed and measured effects over the candidates in the same documents (NaN: too few).
     """
 
     layer: int
@@ -102,6 +102,7 @@ class ScoredLayer:
     n_documents: int
     metrics: FeatureMetrics
     candidates: Int[Tensor, " candidate"]
-    ablation: Effects | None
+    measured: Effects | None
+    measured_by: str
     agreement: float
     scores: FeatureScores

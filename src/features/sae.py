@@ -26,6 +26,7 @@ from src.models.loading import PROJECT_ROOT
 if TYPE_CHECKING:
     from sae_lens import SAE
 
+_MOST_LAYERS = 200  # of any model, where those are named that there are SAEs of
 _CONFIG, _WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
@@ -128,10 +129,10 @@ def load_sae(config: SaeConfig, device: torch.device | str = "cpu", layer: int |
         StrataError: no such release, SAE or folder; out of the hub's reach; damaged files; an architecture that does
             not reconstruct single rows; another layer than the SAE's own.
     """
-    config = config.filled(layer)
+    named, config = config, config.filled(layer)
     place = resolve_device(config.device) if config.device else torch.device(device)
     if config.path is not None:
-        source, module = f"{config.path}", _load_local(config, _local_path(config.path), str(place))
+        source, module = f"{config.path}", _load_local(config, _local_path(named, config.path), str(place))
     else:
         source, module = f"{config.release}/{config.sae_id}", _load_release(config, str(place))
     _refuse_unusable(module, source)
@@ -154,10 +155,19 @@ def _placed(text: str) -> Path:
     return path if path.exists() else PROJECT_ROOT / path
 
 
-def _local_path(text: str) -> Path:
-    """A folder of SAELens, or a params.npz; relative to the working directory, else to the project."""
+def _local_path(named: SaeConfig, text: str) -> Path:
+    """A folder of SAELens, or a params.npz; relative to the working directory, else to the project.
+
+    named: as the user wrote it, perhaps with {layer}. text: its path, filled in.
+    """
     path = _placed(text)
     if not path.exists():
+        is_one_for_each = "{layer}" in (named.path or "")
+        there = [str(layer) for layer in range(_MOST_LAYERS) if is_one_for_each and is_there(named, layer)]
+        if there:
+            raise StrataError(
+                f"sae.path={text}: no such file or folder; of {named.path} there are the layers {', '.join(there)}"
+            )
         tried = dict.fromkeys(str(place.absolute()) for place in (Path(text).expanduser(), path))
         raise StrataError(
             f"sae.path={text}: no such file or folder (looked at {' and '.join(tried)}). Give a folder that SAELens' "

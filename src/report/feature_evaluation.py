@@ -26,13 +26,14 @@ class FeatureReport:
     """The scores of all pairs. tokens: whose projections the tables show, "active" or "all".
 
     sources: by target layer and offset, where the list of features came from. cards: the file of their cards, by
-    target layer.
+    target layer; carded: which features have one there.
     """
 
     scores: Scores
     tokens: str
     sources: Mapping[int, str]
     cards: Mapping[int, str]
+    carded: Mapping[int, frozenset[int]]
 
     @property
     def targets(self) -> dict[tuple[int, int], list[LayerPair]]:
@@ -181,10 +182,10 @@ def _origin_caption(report: FeatureReport) -> str:
     cards = "; ".join(report.cards.values())
     where = f"Cards: {cards}." if cards else "For their cards run explain_features.py, then this with overwrite=true."
     return (
-        "Of each target layer. Transported: the lower end of the interval of R² latent is highest from the farthest "
-        "source layer there is an operator of. Synthesised: its upper end is lowest from the nearest, and, "
-        "where that is 0 or below, the upper end of F1's: its prediction does not tell when the feature fires (R² far "
-        "below 0: it fires where it should not). "
+        "The two ends of each target layer's features, however near they are. Transported: the lower end of the "
+        "interval of R² latent is highest from the farthest source layer there is an operator of. Synthesised: its "
+        "upper end is lowest from the nearest, and, where that is 0 or below, the upper end of F1's: its prediction "
+        "does not tell when the feature fires (R² far below 0: it fires where it should not). "
         f"Only features that fire on at least {_FEWEST_ACTIVE} test tokens of several "
         f"documents. F1 and R² at all tokens: from the nearest. {where}"
     )
@@ -206,8 +207,9 @@ def _ends(near: FeatureScores, far: FeatureScores, n: int) -> dict[str, list[int
 
 
 def _link(report: FeatureReport, layer: int, feature: int) -> Cell:
-    place = report.cards.get(layer)
-    return {"text": f"#{feature}", "href": f"{place}#feature-{feature}"} if place else f"#{feature}"
+    if feature not in report.carded.get(layer, ()):
+        return f"#{feature}"
+    return {"text": f"#{feature}", "href": f"{report.cards[layer]}#feature-{feature}"}
 
 
 def feature_figures(report: FeatureReport) -> list[NamedChart]:

@@ -58,11 +58,11 @@ def feature_columns(scored: ScoredLayer, word: Word) -> dict[str, pa.Array]:
         "decoder_cosine": _column(metrics.decoder_cosine),
         "decoder_neighbour": _column(metrics.decoder_partner),
     }
-    for name, effects in (("attribution", metrics.attribution), ("ablation", scored.ablation)):
+    for name, effects in (("attribution", metrics.attribution), (scored.measured_by, scored.measured)):
         if effects is not None:
             columns |= _estimate(f"{name}_per_token", effects.per_token)
             columns |= _estimate(f"{name}_per_firing", effects.per_firing)
-    if scored.ablation is not None:
+    if scored.measured is not None:
         columns["candidate"] = pa.array([feature in candidate for feature in range(n)])
     columns |= {f"term_{name}": _column(term) for name, term in scored.scores.terms.items()}
     columns["top_tokens"] = _words(metrics.coherence.top_tokens, word)

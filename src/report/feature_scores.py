@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
-from src.features.clustered import INTERVAL
+from src.features.clustered import FEWEST_DOCUMENTS, INTERVAL
 from src.features.layer_scores import ScoredLayer
 from src.features.scoring import TERMS, Preset
 from src.report.artifact_report import NamedChart
 from src.report.feature_records import Word
-from src.report.figures.features import attribution_and_ablation, rate_and_coherence, score_histograms
+from src.report.figures.features import attributed_and_measured, rate_and_coherence, score_histograms
 from src.report.tables import Cell, Table
 
 _MOST_ROWS = 36  # on the terminal
@@ -34,10 +34,10 @@ def layer_table(layers: Sequence[ScoredLayer]) -> Table:
         row += [len(scored.scores.selected)]
         rows.append(row)
     columns = ["layer", "hook", "features", "dead", "FVU", "L0", "median rate", "coherence", "|r|"]
-    columns += ["ablated", "rank agreement", "selected"]
+    columns += ["measured", "rank agreement", "selected"]
     caption = (
         "dead: fires at no token of this text. coherence, |r|: medians over live features. rank agreement: Spearman's "
-        "correlation of first-order attribution and exact ablation over the ablated features, in the same documents."
+        "correlation of first-order and measured effects over the features that were measured, in the same documents."
     )
     return Table("Layers", columns, rows, caption)
 
@@ -51,7 +51,7 @@ def feature_table(layers: Sequence[ScoredLayer], word: Word, per_layer: int | No
     rows: list[list[Cell]] = []
     for scored in layers:
         metrics = scored.metrics
-        effects = metrics.attribution if scored.ablation is None else scored.ablation
+        effects = metrics.attribution if scored.measured is None else scored.measured
         for feature in scored.scores.selected[:shown].tolist():
             row: list[Cell] = [scored.layer, feature, float(scored.scores.score[feature])]
             row += [float(metrics.coherence.coherence.value[feature]), float(metrics.focus.peak[feature])]
@@ -61,16 +61,19 @@ def feature_table(layers: Sequence[ScoredLayer], word: Word, per_layer: int | No
             row += [_firing_text(scored, feature, word)]
             row += [" ".join(word(token) for token in metrics.focus.promoted[feature, :_WORDS].tolist())]
             rows.append(row)
-    measured = any(scored.ablation is not None for scored in layers)
+    measured_by = {scored.measured_by for scored in layers if scored.measured is not None}
     known = any(scored.metrics.attribution is not None for scored in layers)
     columns = ["layer", "feature", "score", "coherence", "focus", *(["effect"] if known else []), "|r|", "rate"]
     columns += ["fires at", "promotes"]
-    kind = "measured by ablation; – = was no candidate" if measured else "first-order attribution"
+    how = {"ablation": "measured by ablation", "integrated": "integrated gradients"}
+    kind = "; ".join(how[name] for name in sorted(measured_by))
+    kind = f"{kind}; – = was no candidate" if kind else "first-order attribution"
     effect = f" effect: rise of the NLL, in nats, for each firing that is ablated ({kind})." if known else ""
     caption = (
         f"The best {shown} of each layer's selected features. coherence: 1 = fires at one token, 0 = at tokens as "
         f"varied as the text's. focus: peak of its logits in standard deviations.{effect} |r|: the highest correlation "
-        "with another feature. fires at: shares of its activation. Brackets: 95 % intervals over documents."
+        "with another feature. fires at: shares of its activation. Brackets: 95 % intervals over documents, "
+        f"where it fires in {FEWEST_DOCUMENTS} of them."
     )
     return Table("The best features", columns, rows, caption)
 
@@ -133,9 +136,10 @@ def scores_figures(layers: Sequence[ScoredLayer], word: Word) -> list[NamedChart
     ]
     candidates = [record for scored in layers for record in _candidate_records(scored)]
     if candidates:
-        caption = "The features that were ablated, per firing; lines are 95 % intervals over documents."
-        chart = attribution_and_ablation(candidates)
-        figures.append(NamedChart("attribution", "Attribution against ablation", chart, caption))
+        how = next(scored.measured_by for scored in layers if scored.measured is not None)
+        caption = f"Candidates, per firing; measured by {how}; lines are 95 % intervals over documents."
+        chart = attributed_and_measured(candidates)
+        figures.append(NamedChart("attribution", "First-order effects against measured ones", chart, caption))
     return figures
 
 
@@ -165,17 +169,17 @@ def _histograms(layers: Sequence[ScoredLayer]) -> list[dict[str, float | int | s
 
 
 def _candidate_records(scored: ScoredLayer) -> list[dict[str, float | int]]:
-    if scored.ablation is None or scored.metrics.attribution is None:
+    if scored.measured is None or scored.metrics.attribution is None:
         return []
-    measured, attributed = scored.ablation.per_firing, scored.metrics.attribution.per_firing
+    measured, attributed = scored.measured.per_firing, scored.metrics.attribution.per_firing
     return [
         {
             "layer": scored.layer,
             "feature": feature,
             "attribution": float(attributed.value[feature]),
-            "ablation": float(measured.value[feature]),
-            "ablation_low": float(measured.low[feature]),
-            "ablation_high": float(measured.high[feature]),
+            "measured": float(measured.value[feature]),
+            "measured_low": float(measured.low[feature]),
+            "measured_high": float(measured.high[feature]),
         }
         for feature in scored.candidates.tolist()
         if math.isfinite(float(measured.value[feature]))

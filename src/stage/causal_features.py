@@ -85,7 +85,7 @@ def prepare_features(config: CausalEvalConfig, stage: Stage, subjects: Subjects)
                 f"SAE {sae.source} reads {reads}, and the operators predict {point}: choose SAEs of {point.hook} "
                 "(sae=...), or operators of the SAE's hook (hook=...)"
             )
-        listed = list_features(stage, config.features, sae, len(subjects.targets))
+        listed = list_features(stage, config.features, sae, len(subjects.targets), config.feature_scores)
         if not config.features.is_named and listed.artifact is None:
             raise StrataError(
                 f"no features of SAE {sae.source} are named, and none are scored: name them with "

@@ -1,6 +1,7 @@
 """From a command line to a checked config and a running stage."""
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], con
             raise StageFailure(f"job failed: {config_name} {' '.join(overrides)} (its message stands above)") from None
 
     def main() -> None:
-        arguments = sys.argv[1:]
+        sys.argv[1:] = arguments = [quoted(word) for word in sys.argv[1:]]
         if {"--help", "-h"} & set(arguments):
             print_help(run, schema, config_name, CONFIGS)
             return
@@ -148,11 +149,29 @@ def override_key(argument: str) -> str:
     return _parsed(argument).key_or_group
 
 
+def quoted(argument: str) -> str:
+    """An override whose value holds {layer} or {width}, with the quotes that Hydra's grammar wants around braces.
+
+    Anything else, and what Hydra understands as it is, comes back as it was.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or not re.search(r"\{(layer|width)\}", value) or re.search(r"""["',\\]""", value):
+        return argument
+    try:
+        _parsed(argument)
+    except StrataError:
+        return f'{key}="{value}"'
+    return argument
+
+
 def _parsed(argument: str) -> Override:
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException as error:
-        raise StrataError(f"{argument!r} is no override: {str(error).splitlines()[0]}") from None
+        key, equals, value = argument.partition("=")
+        hint = f"; a value with signs of Hydra's grammar needs quotes of its own: '{key}=\"...\"'" if equals else ""
+        hint = "" if value.startswith(("[", "{")) else hint
+        raise StrataError(f"{argument!r} is no override: {str(error).splitlines()[0]}{hint}") from None
 
 
 def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:

@@ -16,7 +16,8 @@ from src.errors import NotApplicableError, StrataError
 from src.features.cards import FeatureCard, LayerCards
 from src.features.contexts import ContextSettings, count_firings, find_contexts
 from src.features.explainer import PROMPT_VERSION, AnswerCache, Endpoint, explain_features, explainer_prompt
-from src.features.explanations import Explanation, FeatureList, NeuronpediaRows, gather_rows, read_feature_list
+from src.features.explanations import Explanation, NeuronpediaRows, gather_rows
+from src.features.feature_ids import ListedFeatures, read_listed_features
 from src.features.logit_lens import nearest_features, promoted_tokens
 from src.features.neuronpedia import Bucket, RemoteFile, listed_files
 from src.features.web import Patience
@@ -42,7 +43,7 @@ class LayerWork:
     layer: int
     sae: PairedSae | None
     features: list[int] | None
-    listed: FeatureList | None
+    listed: ListedFeatures | None
     scores_digest: str | None
     neuronpedia: tuple[str, str] | None
 
@@ -135,12 +136,12 @@ def _endpoint(config: ExplainConfig) -> Endpoint | None:
     return Endpoint(explainer.base_url, explainer.model, key, explainer.temperature, explainer.max_tokens, patience)
 
 
-def _file_list(config: ExplainConfig, layer: int) -> tuple[FeatureList, str] | None:
+def _file_list(config: ExplainConfig, layer: int) -> tuple[ListedFeatures, str] | None:
     """The list that the user's file has for a layer, and a digest of it."""
     if config.feature_ids_file is None:
         return None
     path = Path(config.feature_ids_file.replace("{layer}", str(layer))).expanduser()
-    return read_feature_list(path), content_digest([path])
+    return read_listed_features(path), content_digest([path])
 
 
 def _scores_artifact(config: ExplainConfig, stage: Stage) -> Artifact | None:
@@ -156,13 +157,13 @@ def _layer_work(config: ExplainConfig, layer: int, sae: PairedSae | None, scores
     listed = _file_list(config, layer)
     by_id = config.features
     if listed is not None:
-        by_id = listed[0].features
+        by_id = listed[0].ids
     elif scores is not None:
         path = scores.path / f"feature_scores_{layer}.json"
         if not path.is_file():
             raise StrataError(f"{scores.path} has no scores of layer {layer}: choose other layers, or score this one")
-        listed = read_feature_list(path), content_digest([path])
-        by_id = by_id or listed[0].features
+        listed = read_listed_features(path), content_digest([path])
+        by_id = by_id or listed[0].ids
     if by_id is not None:
         by_id = list(dict.fromkeys(by_id))[: config.max_features]
         n_features = None if sae is None else sae.sae.n_features

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 
 from src.activations.passes import count_rows, rows_by_part
@@ -30,11 +31,15 @@ CARDS = "explanations"
 
 @dataclass(frozen=True, eq=False)
 class JudgedSae:
-    """An SAE of a target layer, and which of its features are judged. cards: file of their cards, below artifacts/."""
+    """An SAE of a target layer, and which of its features are judged.
+
+    cards: file of their cards, below artifacts/. carded: the features that have one there.
+    """
 
     features: ChosenFeatures
     listed: FeatureList
     cards: str | None
+    carded: frozenset[int]
 
     @property
     def sae(self) -> Sae:
@@ -90,9 +95,9 @@ def prepare_features(
     judged: dict[HookPoint, JudgedSae] = {}
     for target, sae in saes.items():
         check_pairing(sae, store, target, max_fvu=config.sae.max_fvu)
-        listed = list_features(stage, config.features, sae, len(saes))
+        listed = list_features(stage, config.features, sae, len(saes), config.feature_scores)
         chosen = ChosenFeatures(sae, torch.tensor(listed.ids, dtype=torch.long))
-        judged[target] = JudgedSae(chosen, listed, _cards(stage, sae))
+        judged[target] = JudgedSae(chosen, listed, *_cards(stage, sae, listed.ids))
     covered = {pair: saved for pair, saved in operators.items() if _target(pair, saved) in judged}
     if lacking := [str(target) for target in targets if target not in judged]:
         stage.say(f"no SAE for {', '.join(lacking)}: operators that lead there are judged without features")
@@ -137,12 +142,20 @@ def _read_by(sae: Sae) -> list[HookPoint]:
     return [point, HookPoint("resid_post", point.layer - 1)] if is_input else [point]
 
 
-def _cards(stage: Stage, sae: Sae) -> str | None:
-    name = f"feature_cards_{require_point(sae).layer}.html"
+def _cards(stage: Stage, sae: Sae, wanted: list[int]) -> tuple[str | None, frozenset[int]]:
+    """The file that has cards of most of the wanted features (of equal ones the latest), and which have one there."""
+    layer = require_point(sae).layer
+    name = f"feature_cards_{layer}.html"
+    best: tuple[str | None, frozenset[int]] = (None, frozenset())
     for artifact in artifacts_of_sae(stage.root, CARDS, sae):
-        if (artifact.path / name).is_file():
-            return f"{CARDS}/{artifact.path.name}/{name}"
-    return None
+        table = artifact.path / "features.parquet"
+        if not (artifact.path / name).is_file() or not table.is_file():
+            continue
+        there = pq.read_table(table, columns=["feature"], filters=[("layer", "=", layer)])["feature"].to_pylist()
+        carded = frozenset(there) & frozenset(wanted)
+        if len(carded) > len(best[1]):
+            best = f"{CARDS}/{artifact.path.name}/{name}", carded
+    return best
 
 
 def judge_features(work: FeatureWork, store: ActivationStore, split: Split, stage: Stage) -> FeatureReport:
@@ -171,6 +184,7 @@ def judge_features(work: FeatureWork, store: ActivationStore, split: Split, stag
         "active" if work.filter_inactive else "all",
         {target.layer: judged.listed.source for target, judged in work.saes.items()},
         {target.layer: judged.cards for target, judged in work.saes.items() if judged.cards},
+        {target.layer: judged.carded for target, judged in work.saes.items()},
     )
 
 

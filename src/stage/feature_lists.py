@@ -7,7 +7,7 @@ from pathlib import Path
 from src.artifacts import META, Artifact, list_artifacts, open_artifact, refuse_damaged
 from src.config.features import FeatureListConfig
 from src.errors import StrataError
-from src.features.feature_ids import read_feature_ids, refuse_list_of_other_sae
+from src.features.feature_ids import read_features_of_sae, read_listed_features
 from src.features.sae import Sae, require_point
 from src.stage.context import Stage
 
@@ -24,12 +24,16 @@ class FeatureList:
     artifact: Artifact | None = None
 
 
-def list_features(stage: Stage, config: FeatureListConfig, sae: Sae, n_saes: int) -> FeatureList:
+def list_features(
+    stage: Stage, config: FeatureListConfig, sae: Sae, n_saes: int, scores: str | None = None
+) -> FeatureList:
     """The features of one of n SAEs that the config asks for, repeated ones once.
+
+    scores: the artifact of scores that comes before later ones, where the config names no list.
 
     Raises StrataError for a list that is missing or damaged, or that names a feature which the SAE does not have.
     """
-    found = _found(stage, config, sae, n_saes)
+    found = _found(stage, config, sae, n_saes, scores)
     ids = list(dict.fromkeys(found.ids))
     if config.feature_ids != "all" and len(ids) < sae.n_features:
         ids = ids[: config.max_features]
@@ -41,7 +45,7 @@ def list_features(stage: Stage, config: FeatureListConfig, sae: Sae, n_saes: int
     return FeatureList(ids, found.source, found.artifact)
 
 
-def _found(stage: Stage, config: FeatureListConfig, sae: Sae, n_saes: int) -> FeatureList:
+def _found(stage: Stage, config: FeatureListConfig, sae: Sae, n_saes: int, scores: str | None) -> FeatureList:
     layer = require_point(sae).layer
     if isinstance(config.feature_ids, list):
         return FeatureList(config.feature_ids, "features.feature_ids")
@@ -56,18 +60,18 @@ def _found(stage: Stage, config: FeatureListConfig, sae: Sae, n_saes: int) -> Fe
     if config.feature_ids_dir is not None:
         return _of_folder(stage, config.feature_ids_dir, sae)
     scored = [] if config.feature_ids == "all" else artifacts_of_sae(stage.root, SCORES, sae)
-    for artifact in scored:
+    if scores is not None and scores not in (names := [each.path.name for each in list_artifacts(stage.root, SCORES)]):
+        raise StrataError(f"feature_scores={scores}: none of the {SCORES} there ({', '.join(names) or 'none'})")
+    for artifact in sorted(scored, key=lambda each: each.path.name != scores):
         path = artifact.path / _file(layer)
         if path.is_file():
             refuse_damaged(artifact, _REMAKE)
-            return FeatureList(read_feature_ids(path), f"{artifact.path.name}/{path.name}", artifact)
+            return FeatureList(read_listed_features(path).ids, f"{artifact.path.name}/{path.name}", artifact)
     return FeatureList(list(range(sae.n_features)), "all")
 
 
 def _read(path: Path, sae: Sae) -> list[int]:
-    ids = read_feature_ids(path)
-    refuse_list_of_other_sae(path, require_point(sae).layer, sae.n_features)
-    return ids
+    return read_features_of_sae(path, require_point(sae).layer, sae.n_features).ids
 
 
 def _of_folder(stage: Stage, chosen: str, sae: Sae) -> FeatureList:

@@ -17,6 +17,7 @@ from src.activations.collect import batches_of_like_length
 from src.activations.job import refuse_long_sequences
 from src.artifacts import Artifact, Parent
 from src.causal.ablation import ablate_features
+from src.causal.attribution import attribute_features
 from src.config.score_features import PresetConfig, ScoreFeaturesConfig
 from src.errors import StrataError
 from src.features.attribution import Effects, attributed_effects, of_some
@@ -36,6 +37,7 @@ from src.text import Keep, SequenceTable, TokenSequence, content_hashes
 from src.transport.bootstrap import FEW_DOCUMENTS
 
 _PAIRING_ROWS = 4096
+_MEASURED = ("ablation", "integrated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ class ScoringWork:
         return {
             "model_name": config.model.name,
             "top_percent": config.top_percent,
-            "candidate_percent": config.candidate_percent if config.causal == "ablation" else None,
+            "candidate_percent": config.candidate_percent if config.causal in _MEASURED else None,
             "dataset": config.dataset.model_dump(mode="json"),
             "preset": config.preset.model_dump(mode="json"),
             "causal": config.causal,
@@ -86,8 +88,10 @@ class ScoringWork:
         """What decides the numbers beside the parents, for the fingerprint."""
         config = self.config
         keys = {"causal", "top_percent", "coherence_prior"}
-        if config.causal == "ablation":
+        if config.causal in _MEASURED:
             keys |= {"candidate_percent", "ablation_tokens", "seed"}
+        if config.causal == "integrated":
+            keys |= {"integrated"}
         return {
             "model": self.model.identity(),
             "saes": {str(layer): sae.identity for layer, sae in self.saes.items()},
@@ -169,7 +173,7 @@ def preset_of(config: PresetConfig) -> Preset:
 
 
 def score(work: ScoringWork, stage: Stage, folder: Path) -> list[ScoredLayer]:
-    """Check the SAEs on the text, encode it, measure every feature, ablate candidates, and score.
+    """Check the SAEs on the text, encode it, measure every feature, and the effects of candidates, and score.
 
     folder: for the codes while they are needed, about 12 bytes for each feature that fires at a token.
 
@@ -189,25 +193,25 @@ def score(work: ScoringWork, stage: Stage, folder: Path) -> list[ScoredLayer]:
         for layer, sae in work.saes.items():
             metrics[layer] = measure_features(sae, codes[layer], unembedding, config.coherence_prior, stage.device)
             advance(1)
-    ablations: dict[int, _Ablation] = {}
-    if config.causal == "ablation":
-        ablations = _ablate(work, stage, codes, metrics, preset)
+    effects: dict[int, _Measured] = {}
+    if config.causal in _MEASURED:
+        effects = _measure_effects(work, stage, codes, metrics, preset)
     scored = []
     for layer, sae in work.saes.items():
         found = metrics[layer]
-        ablation = ablations.get(layer)
-        causal = found.attribution if ablation is None else ablation.effects
+        of_layer = effects.get(layer)
+        causal = found.attribution if of_layer is None else of_layer.effects
         scores = score_features(found, causal, preset, config.top_percent)
         of_text = codes[layer].n_tokens, codes[layer].n_documents
-        measured = (found.firing.n_active.new_zeros(0), None, float("nan"))
-        if ablation is not None:
-            measured = (ablation.candidates, ablation.effects, ablation.agreement)
+        measured = (found.firing.n_active.new_zeros(0), None, config.causal, float("nan"))
+        if of_layer is not None:
+            measured = (of_layer.candidates, of_layer.effects, config.causal, of_layer.agreement)
         scored.append(ScoredLayer(layer, sae, paired[layer].pairing, *of_text, found, *measured, scores))
     return scored
 
 
 @dataclass(frozen=True, eq=False)
-class _Ablation:
+class _Measured:
     """Measured effects (NaN: no candidate), and how their ranks agree with attributed ones in the same documents."""
 
     candidates: Int[Tensor, " candidate"]
@@ -215,38 +219,50 @@ class _Ablation:
     agreement: float
 
 
-def _ablate(
+def _measure_effects(
     work: ScoringWork,
     stage: Stage,
     codes: Mapping[int, SparseCodes],
     metrics: Mapping[int, FeatureMetrics],
     preset: Preset,
-) -> dict[int, _Ablation]:
-    """Ablate each layer's candidates in documents drawn from the text."""
+) -> dict[int, _Measured]:
+    """Effects of each layer's candidates in documents drawn from the text."""
     config = work.config
     drawn = _drawn(work.sequences, config.ablation_tokens, config.seed)
     sequences, documents = [work.sequences[place] for place in drawn.nonzero()[0]], np.arange(drawn.sum())
     found = {}
-    with stage.progress("ablating", len(sequences) * len(work.saes), "documents x layers") as advance:
+    with stage.progress("measuring effects", len(sequences) * len(work.saes), "documents x layers") as advance:
         for layer, sae in work.saes.items():
             candidates = choose_candidates(metrics[layer], preset, config.candidate_percent)
             if not len(candidates):
                 continue
-            measured = ablate_features(
-                work.model,
-                require_point(sae),
-                sae,
-                candidates.tolist(),
-                sequences,
-                documents,
-                batch_size=config.batch_size,
-                rows_per_pass=config.rows_per_pass,
-                advance=advance,
-            )
+            subject = work.model, require_point(sae), sae
+            if config.causal == "ablation":
+                measured = ablate_features(
+                    *subject,
+                    candidates.tolist(),
+                    sequences,
+                    documents,
+                    batch_size=config.batch_size,
+                    rows_per_pass=config.rows_per_pass,
+                    advance=advance,
+                )
+            else:
+                measured = attribute_features(
+                    *subject,
+                    sequences,
+                    documents,
+                    features=candidates.tolist(),
+                    groups=config.integrated.groups,
+                    steps=config.integrated.steps,
+                    seed=config.seed,
+                    batch_size=config.batch_size,
+                    advance=advance,
+                )
             means = measured.per_token.estimate(), measured.per_firing.estimate()
             attributed = attributed_effects(codes[layer], stage.device, torch.from_numpy(drawn))
             agreement = rank_correlation(attributed.per_firing.value[candidates], means[1].value)
-            found[layer] = _Ablation(candidates, of_some(sae.n_features, candidates, *means), agreement)
+            found[layer] = _Measured(candidates, of_some(sae.n_features, candidates, *means), agreement)
     return found
 
 

@@ -10,7 +10,7 @@ from src.config.stages import Layers
 from src.errors import StrataError
 from src.features.pairing import Pairing, check_pairing
 from src.features.releases import nearest_l0
-from src.features.sae import Sae, load_sae, require_point
+from src.features.sae import Sae, is_there, load_sae, require_point
 from src.hook_points import HookPoint
 from src.stage.context import Stage
 
@@ -89,15 +89,6 @@ def _of_all_layers(config: SaeConfig, held: Sequence[int], load: Callable[..., S
     if not is_one_for_each_layer(config):
         sae = load()
         return {require_point(sae).layer: sae}
-    found: dict[int, Sae] = {}
-    missing: StrataError | None = None
-    for layer in held:
-        try:
-            found[layer] = load(layer)
-        except StrataError as error:
-            if config.path is None:
-                raise
-            missing = error
-    if missing is not None and not found:
-        raise missing
-    return found
+    # what is there but can't be loaded is an error, and no layer without an SAE
+    there = [layer for layer in held if is_there(config, layer)]
+    return {layer: load(layer) for layer in there or held[:1]}

@@ -12,6 +12,7 @@ from src.causal.ablation import ablate_features
 from src.causal.attribution import attribute_features
 from src.causal.feature_effects import FeatureEffects
 from src.errors import StrataError
+from src.features import clustered
 from src.features.sae import Sae
 from src.hook_points import HookPoint
 from src.models import LanguageModel, attach, capture, wrap_model
@@ -22,6 +23,12 @@ from tests.fixtures.tiny_models import N_VOCAB, model_config, tiny_model
 POINT = HookPoint("resid_post", 0)
 DOCUMENTS = np.array([3, 0, 3, 1, 2, 0])  # not in order, some of several sequences
 LENGTHS = [9, 4, 12, 7, 1, 11]
+
+
+@pytest.fixture(autouse=True)
+def _errors_of_few_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four documents are enough here: what is compared are errors, not their coverage."""
+    monkeypatch.setattr(clustered, "FEWEST_DOCUMENTS", 2)
 
 
 def make_sequences(seed: int = 0) -> list[TokenSequence]:
@@ -118,7 +125,7 @@ def test_attribution_is_the_derivative_with_respect_to_a_features_contribution(
 ) -> None:
     point = HookPoint.parse(where)
     model, sae = wrap_model(tiny_model(family), model_config()), random_sae(point, architecture, **keys)
-    found = attribute_features(model, point, sae, make_sequences(), DOCUMENTS, groups=None, batch_size=3)
+    found = attribute_features(model, point, sae, make_sequences(), DOCUMENTS, steps=0, batch_size=3)
     exact = wrap_model(tiny_model(family).double(), model_config())
     step = 1e-3
     features = list(range(sae.n_features))[::4]
@@ -145,13 +152,26 @@ def test_half_way_comes_nearer_to_exact_ablation_than_first_order_and_repeats() 
     text = make_sequences(), DOCUMENTS
     exact = ablate_features(model, POINT, sae, list(range(40)), *text).per_token.mean()
     errors = {}
-    for groups in (None, 16, 400):
-        found = attribute_features(model, POINT, sae, *text, groups=groups).per_token.mean()
-        errors[groups] = float((found - exact).norm() / exact.norm())
-        again = attribute_features(model, POINT, sae, *text, groups=groups).per_token.mean()
-        assert torch.equal(found, again)
-    assert errors[16] < 0.5 * errors[None]
-    assert errors[400] < 0.2 * errors[None]
+    for groups, steps in ((1, 0), (16, 1), (400, 1), (400, 3)):
+        words: dict[str, Any] = {"groups": groups, "steps": steps}
+        found = attribute_features(model, POINT, sae, *text, **words).per_token.mean()
+        errors[groups, steps] = float((found - exact).norm() / exact.norm())
+        assert torch.equal(found, attribute_features(model, POINT, sae, *text, **words).per_token.mean())
+    assert errors[16, 1] < 0.5 * errors[1, 0]
+    assert errors[400, 1] < 0.2 * errors[1, 0]
+    assert errors[400, 3] < errors[400, 1]
+
+
+def test_all_the_way_it_is_exact_ablation_where_no_features_share_a_group() -> None:
+    """The integral of the derivative is the change."""
+    model, sae = wrap_model(tiny_model("gpt2"), model_config()), random_sae(POINT, n_features=6)
+    text, some = (make_sequences(), DOCUMENTS), [4, 1, 2]
+    exact = ablate_features(model, POINT, sae, some, *text)
+    found = attribute_features(model, POINT, sae, *text, features=some, groups=100_000, steps=8)
+    assert float(exact.per_token.mean().abs().max()) > 1e-2
+    torch.testing.assert_close(found.per_token.mean(), exact.per_token.mean(), atol=2e-5, rtol=1e-3)
+    errors = found.per_firing.standard_error(), exact.per_firing.standard_error()
+    torch.testing.assert_close(*errors, atol=2e-4, rtol=2e-3, equal_nan=True)
 
 
 def test_errors_are_over_documents_however_their_sequences_come() -> None:

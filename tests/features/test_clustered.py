@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.features.clustered import ClusteredSums, document_windows
+from src.features.clustered import FEWEST_DOCUMENTS, ClusteredSums, document_windows
 
 RNG = np.random.default_rng(0)
 
@@ -34,11 +34,24 @@ def test_the_error_covers_the_truth_as_often_as_it_says_where_tokens_of_a_docume
     assert 0.90 < covered / n_trials < 0.98
 
 
-def test_one_document_has_no_error():
+def test_few_documents_have_no_error():
     sums = ClusteredSums(2)
     sums.add(torch.ones(1, 2), torch.ones(1, 1))
     assert sums.standard_error().isnan().all()
     assert sums.mean().tolist() == [1, 1]
+
+
+def test_the_documents_of_a_mean_over_firings_are_those_with_firings():
+    """A feature that fires in one of 60 documents is known from one document, and its error is not 0."""
+    fires_in = {0: 1, 1: FEWEST_DOCUMENTS - 1, 2: FEWEST_DOCUMENTS, 3: 60}
+    counts = torch.zeros(60, 4)
+    for feature, n in fires_in.items():
+        counts[:n, feature] = 3
+    sums = ClusteredSums(4)
+    sums.add(counts * torch.rand(60, 4), counts)
+    error = sums.standard_error()
+    assert error[:2].isnan().all()
+    assert (error[2:] > 0).all()
 
 
 @given(st.lists(st.integers(0, 8), max_size=40), st.integers(1, 12))

@@ -2,13 +2,12 @@
 
 import gzip
 import hashlib
-import json
 import socket
 
 import pytest
 
 from src.errors import StrataError
-from src.features.explanations import explanations_document, gather_rows, read_feature_list, read_rows
+from src.features.explanations import explanations_document, gather_rows, read_rows
 from src.features.neuronpedia import Bucket, RemoteFile, listed_files
 from src.features.web import Patience, WebError
 from tests.fixtures.web_servers import answer, bucket_server, json_lines
@@ -208,18 +207,3 @@ def test_halves_of_surrogate_pairs_can_be_written(tmp_path):
     path.write_bytes(gzip.compress(b'{"index": "1", "description": "a\\ud800b \\ud83d\\ude00", "score": NaN}\n'))
     row = next(read_rows(path))
     assert row == {"index": "1", "description": "a?b \U0001f600", "score": None}
-
-
-def test_lists_of_features(tmp_path):
-    path = tmp_path / "ids.json"
-    path.write_text("[5, 2, 5, 9]")
-    assert read_feature_list(path).features == [5, 2, 9]
-    path.write_text(json.dumps({"high_quality_feature_ids": [1, 0], "scores": {"final_score": [0.5, None], "odd": 3}}))
-    found = read_feature_list(path)
-    assert (found.features, found.scores_of(0), found.scores_of(1)) == ([1, 0], {"final_score": 0.5}, {})
-    for wrong in ("[]", "{}", '["a"]', "[true]", "[-1]", "5", "[1", '{"high_quality_feature_ids": null}'):
-        path.write_text(wrong)
-        with pytest.raises(StrataError, match="feature_ids_file="):
-            read_feature_list(path)
-    with pytest.raises(StrataError, match="no such file"):
-        read_feature_list(tmp_path / "none.json")

@@ -1,6 +1,8 @@
 """SAEs of every architecture and from every place, against SAELens itself."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from src.errors import StrataError
 from src.features.sae import load_sae, require_point
 from src.hook_points import HookPoint
 from src.stage.entry import CONFIGS, compose
+from src.stage.saes import find_saes
 from tests.fixtures.saes import D, F, gemma_scope_weights, sae_config, standard_sae, write_gemma_scope
 
 K = {"k": 4}
@@ -236,6 +239,25 @@ def test_no_such_place(tmp_path):
     made("standard").save_model(tmp_path / "layer_5")
     with pytest.raises(StrataError, match=r"is no SAE of SAELens .*below it are .*layer_5"):
         load_sae(sae_config(path=str(tmp_path)))
+
+
+def test_the_layers_that_there_are_saes_of_are_named(tmp_path):
+    for layer in (2, 11):
+        made("standard").save_model(tmp_path / f"layer_{layer}")
+    with pytest.raises(StrataError, match=r"layer_3: no such file or folder; of .*layer_\{layer\} there are .* 2, 11$"):
+        load_sae(sae_config(path=f"{tmp_path}/layer_{{layer}}"), layer=3)
+
+
+def test_an_sae_that_is_there_and_damaged_is_no_layer_without_one(tmp_path):
+    for layer in (0, 2):
+        made("standard").save_model(tmp_path / f"layer_{layer}")
+    config = sae_config(path=f"{tmp_path}/layer_{{layer}}", hook="resid_post")
+    stage: Any = SimpleNamespace(device="cpu")
+    assert list(find_saes(stage, config, "all", range(4))) == [0, 2]
+    weights = tmp_path / "layer_2" / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(StrataError, match="layer_2 can't be loaded"):
+        find_saes(stage, config, "all", range(4))
 
 
 def test_what_does_not_reconstruct_a_row_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from src.config.stages import TransportConfig
 from src.errors import StrataError
-from src.stage.entry import check_overrides, compose, override_key
+from src.stage.entry import check_overrides, compose, override_key, quoted
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +50,18 @@ def test_override_key_reads_hydra_s_grammar():
     assert override_key("model=gpt2") == "model"
     with pytest.raises(StrataError, match="is no override"):
         override_key("a=[1")
+
+
+def test_paths_with_a_place_for_the_layer_need_no_quotes_of_hydra_s():
+    as_users_write_it = "sae.path=artifacts/sae/NAME/layer_{layer}"
+    assert quoted(as_users_write_it) == 'sae.path="artifacts/sae/NAME/layer_{layer}"'
+    assert quoted("sae_path={layer}-gemmascope-res-{width}") == 'sae_path="{layer}-gemmascope-res-{width}"'
+    config = compose("score_features", ["sae=local", quoted(as_users_write_it)])
+    assert config.sae.path == "artifacts/sae/NAME/layer_{layer}"
+    for as_it_is in ('sae.path="a/layer_{layer}"', "split={train: 0.5}", "a=x,b_{layer}", "model=gpt2", "-m", "a={b}c"):
+        assert quoted(as_it_is) == as_it_is
+    with pytest.raises(StrataError, match=r"""needs quotes of its own: 'sae.path="...\""""):
+        override_key("sae.path=a{b}c")
 
 
 def test_an_unknown_option_of_a_group_names_those_that_exist():

@@ -154,7 +154,7 @@ def test_nothing_is_sent_without_being_asked_for(project, bucket_server, chat_se
         (["features=[40]"], "feature 40 is beyond the 40 features"),
         (["features=[1]", "sae_layer=null", "layers=all"], "set sae_layer"),
         (["features=[1]", "feature_ids_file=x.json"], "set one of them"),
-        (["feature_ids_file=x.json"], r"x\.json: no such file"),
+        (["feature_ids_file=x.json"], r"feature list x\.json can't be read"),
         (["feature_scores=none"], "neither a path nor one of the feature_scores"),
         (["cards=false"], "set sae_path"),
         (["explainer=openai_compatible"], "needs explainer.base_url and explainer.model"),

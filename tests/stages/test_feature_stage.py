@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -178,16 +180,45 @@ def test_targets_without_an_sae_are_passed_over_and_one_sae_is_enough(root, caps
 @pytest.mark.usefixtures("without_figures")
 def test_the_cards_of_an_sae_are_linked(root, evaluation):
     weights = evaluation.meta.identity["features"]["saes"]["resid_post.2"]["sae"]["weights"]
-    folder = root / "artifacts" / "explanations" / "mine"
     meta = json.loads((evaluation.path / "meta.json").read_text())
-    folder.mkdir(parents=True)
-    (folder / "feature_cards_2.html").write_text("cards")
-    plan = Plan(root / "artifacts", "explanations", "mine", {"saes": [weights]}, [], "mine")
-    seal(folder, plan, replace(stores.PROVENANCE, config=meta["config"]), {})
+    # the later one has a card of one feature only
+    for name, features in (("mine", [0, 1, 2, 7]), ("later", [0])):
+        folder = root / "artifacts" / "explanations" / name
+        folder.mkdir(parents=True)
+        (folder / "feature_cards_2.html").write_text("cards")
+        table = pa.table({"layer": [1, *[2] * len(features)], "feature": [6, *features]})
+        pq.write_table(table, folder / "features.parquet")
+        plan = Plan(root / "artifacts", "explanations", name, {"saes": [weights]}, [], name)
+        seal(folder, plan, replace(stores.PROVENANCE, config=meta["config"]), {})
     linked = evaluate(root, "overwrite=true", "features.feature_ids=[0,1,2,6,7,8]")
     cells = [row[2] for row in table_of(linked, "Transported or synthesised")["rows"] if row[0] == 2]
     assert {"text": "#7", "href": "explanations/mine/feature_cards_2.html#feature-7"} in cells
+    # no link to a card that is not there
+    assert "#6" in cells
     assert open_meta(linked.path).kind == "evaluation"
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_named_scores_come_before_later_ones(root, evaluation):
+    """What run_pipeline.py has scored is what its evaluation is of, whatever was scored beside it."""
+    assert "feature_scores" in EvalConfig.model_fields  # the pipeline hands artifacts on under the name of their kind
+    weights = evaluation.meta.identity["features"]["saes"]["resid_post.2"]["sae"]["weights"]
+    meta = json.loads((evaluation.path / "meta.json").read_text())
+    folders = []
+    for name, ids in (("first", [4, 2]), ("later", [3])):
+        folders.append(root / "artifacts" / "feature_scores" / name)
+        folders[-1].mkdir(parents=True)
+        (folders[-1] / "feature_scores_2.json").write_text(json.dumps({"high_quality_feature_ids": ids}))
+        plan = Plan(root / "artifacts", "feature_scores", name, {"saes": [weights]}, [], name)
+        seal(folders[-1], plan, replace(stores.PROVENANCE, config=meta["config"]), {})
+    pair = ("eval.Ls=1", "eval.ks=1")
+    for name, ids in (("first", [4, 2]), ("later", [3])):
+        made = evaluate(root, *pair, f"feature_scores={name}")
+        assert pq.read_table(made.path / "features.parquet")["feature"].to_pylist() == ids
+    with pytest.raises(StrataError, match=r"feature_scores=none: none of the feature_scores there \(first, later\)"):
+        evaluate(root, *pair, "feature_scores=none")
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,18 @@ import pytest
 import collect_activations
 import run_pipeline
 from src.artifacts import list_artifacts
+from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig
 from src.errors import NotApplicableError, StrataError
 from src.stage.pipeline import PipelineStage, run_stages
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("num_tokens=6000", "threads=1", "experiment.L=[0,1]", "experiment.k=1", "cv_folds=2", "bootstrap=100")
+SMALL = (
+    *("num_tokens=6000", "threads=1", "experiment.L=[0,1]", "experiment.k=1", "cv_folds=2", "bootstrap=100"),
+    *("layers=[0,1,2]", "max_tokens=3000", "ablation_tokens=200", "candidate_percent=1", "top_percent=1"),
+    "causal_eval.max_samples=4",
+)
+OF_FEATURES = ("features.max_features=1",)
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +39,23 @@ def pipeline(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
 def evaluated(folder: Path) -> set[tuple[str, ...]]:
     """(store, operators) behind each evaluation."""
     found = list_artifacts(folder / "artifacts", "evaluation")
-    return {tuple(parent.name for parent in artifact.meta.parents) for artifact in found}
+    return {tuple(parent.name for parent in artifact.meta.parents[:2]) for artifact in found}
 
 
 def test_each_stage_works_on_what_the_stages_before_it_made(folder):
-    first = pipeline(folder)
+    first = pipeline(folder, *OF_FEATURES)
     assert first.returncode == 0, first.stderr
     assert "report: artifacts/index.html" in first.stdout
     page = (folder / "artifacts" / "index.html").read_text()
-    assert "Transport operators on held-out documents" in page
-    # now several stores and several operators of the same model and dataset lie there
+    for title in ("Transport operators on held-out documents", "The best features", "Transported or synthesised"):
+        assert title in page
+    assert "What edits of features do to predictions" in page
+    cards = list((folder / "artifacts" / "explanations").glob("*/feature_cards_*.html"))
+    assert len(cards) == 3
+    assert all(str(path.relative_to(folder / "artifacts")) in page for path in cards)
+    # now several stores and several operators of the same model and dataset lie there; a named model has no SAEs
     for change in ("num_tokens=7000", "alphas=[0.1,1.0]"):
-        again = pipeline(folder, change)
+        again = pipeline(folder, change, "model=testbed")
         assert again.returncode == 0, again.stderr
     operators = {artifact.meta.name: artifact for artifact in list_artifacts(folder / "artifacts", "operators")}
     assert len(list_artifacts(folder / "artifacts", "activations")) == 2
@@ -55,9 +66,9 @@ def test_each_stage_works_on_what_the_stages_before_it_made(folder):
 
 def test_the_same_command_again_makes_nothing_new(folder):
     before = sorted(path.name for path in (folder / "artifacts").glob("*/*"))
-    again = pipeline(folder)
+    again = pipeline(folder, *OF_FEATURES)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("reused") >= 4
+    assert again.stdout.count("reused") >= 6
     assert "wrote" not in again.stdout
     assert sorted(path.name for path in (folder / "artifacts").glob("*/*")) == before
 
@@ -75,6 +86,26 @@ def test_a_bad_argument_is_refused_before_the_first_stage_runs(tmp_path, monkeyp
     with pytest.raises(StrataError, match=message):
         run_stages(run_pipeline.STAGES, [argument])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_features_are_left_out_where_no_saes_of_the_model_are_chosen(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ran = []
+
+    def note(config, stage):
+        ran.append((stage.name, getattr(config, "run_features", None)))
+        raise NotApplicableError("done")
+
+    stages = [
+        PipelineStage("score_features", note, ScoreFeaturesConfig, needs_saes=True),
+        PipelineStage("eval", note, EvalConfig, with_saes=("run_features=true",)),
+    ]
+    for words in ([], ["model=testbed_small"], ["model=testbed_small", "sae=local", "sae.path=somewhere"]):
+        run_stages(stages, words)
+        told = "no SAEs of this model are chosen (sae=...)" in capsys.readouterr().err
+        assert told == (words == ["model=testbed_small"])
+    with_them = [("score_features", None), ("eval", True)]
+    assert ran == [*with_them, ("eval", False), *with_them]
 
 
 def test_help_and_ctrl_c(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -183,7 +184,7 @@ def test_all_of_it_is_shown_and_reused(scored, project, capsys):
     assert {figure.title for figure in report.figures} == {
         "Rate, coherence and score",
         "Distribution of scores",
-        "Attribution against ablation",
+        "First-order effects against measured ones",
     }
     capsys.readouterr()
     again = run("name=scored", "top_percent=50", "ablation_tokens=100000")
@@ -199,6 +200,20 @@ def test_everything_can_be_a_candidate_and_selected(project):
     read = json.loads((made.path / "feature_scores_0.json").read_text())
     assert len(read["high_quality_feature_ids"]) == N_FEATURES - 1  # all but the dead one
     assert read["meta"]["candidate_features"] == N_FEATURES - 1
+
+
+def test_integrated_gradients_come_near_to_ablation(project):
+    words = "layers=0", "candidate_percent=100", "ablation_tokens=300"
+    exact, found = (
+        rows_of(run(*words, f"causal={how}", "integrated.groups=1000", "integrated.steps=4"), project).values()
+        for how in ("ablation", "integrated")
+    )
+    expected = np.array([row["ablation_per_token"] for row in exact])
+    estimated = np.array([row["integrated_per_token"] for row in found])
+    live = ~np.isnan(expected)
+    assert live.sum() > 5
+    assert np.corrcoef(estimated[live], expected[live])[0, 1] > 0.95
+    assert [row["attribution_per_token"] for row in exact] == [row["attribution_per_token"] for row in found]
 
 
 def test_without_gradients_there_are_no_effects(project):

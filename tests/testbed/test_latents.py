@@ -1,7 +1,12 @@
 """The testbed's known latents are found by features of its SAEs, as docs/testbed_latents.md says."""
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -10,8 +15,8 @@ from testbed.labelled_corpus import Corpus, read_corpus, states
 from testbed.latents_table import Row
 
 SAES = str(latents.HERE / "saes" / "layer_{layer}")
-DOCUMENTS = 450
-MARGIN = 0.15  # of a third of the documents against the table's figures of all
+DOCUMENTS, MIN_SUPPORT = 600, 6
+MARGIN = 0.15  # of F1 on fewer documents than the table's
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +26,7 @@ def table() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return read_corpus(DOCUMENTS)
+    return read_corpus(DOCUMENTS, MIN_SUPPORT)
 
 
 def test_halves_are_cut_by_document_and_each_has_enough_of_every_latent(corpus: Corpus) -> None:
@@ -31,7 +36,7 @@ def test_halves_are_cut_by_document_and_each_has_enough_of_every_latent(corpus: 
     halves = [{tuple(d) for d, is_in in zip(corpus.documents, corpus.is_chosen_on, strict=True) if is_in == half}
               for half in (True, False)]  # fmt: skip
     assert halves[0].isdisjoint(halves[1])  # no copy on both sides
-    assert min(corpus.labels[chosen_on].sum(0).min(), corpus.labels[~chosen_on].sum(0).min()) >= 15
+    assert min(corpus.labels[chosen_on].sum(0).min(), corpus.labels[~chosen_on].sum(0).min()) >= MIN_SUPPORT
 
 
 def test_what_is_chosen_on_one_half_is_scored_on_the_other(corpus: Corpus) -> None:
@@ -58,27 +63,54 @@ def test_single_words_are_their_own_latents(corpus: Corpus) -> None:
     assert max(f1 for latent, f1 in of.items() if latent.group in ("emotion of the passage", "next month")) < 0.5
 
 
+@dataclass(frozen=True)
+class Rematch:
+    """A latent matched anew on fewer documents, at the layer where most of its group is found."""
+
+    latent: str
+    feature: int
+    f1: float
+    in_table: float  # F1 at that layer
+    verdict: str
+
+
 @pytest.fixture(scope="module")
-def found(corpus: Corpus, table: list[Row]) -> dict[tuple[str, str], tuple[int, float, Row]]:
-    """(group, latent) -> the feature of a new match at the layer of most of the group's rows, its F1, and the row."""
-    layers = {row.group: row.layer for row in table if row.group in ("weekdays", "sum's carry", "next emotion")}
-    model = evaluate.load("base").model
+def found(corpus: Corpus, table: list[Row]) -> dict[str, list[Rematch]]:
+    """By group. One forward pass, and one match for each layer."""
+
+    def layer_of(rows: list[Row]) -> int:
+        return Counter(row.layer for row in rows if row.verdict == "found").most_common(1)[0][0]
+
+    rows = {
+        group: members
+        for group, members in latents_table.groups(table).items()
+        if group in ("weekdays", "sum's carry", "next emotion")
+    }
+    layers = {group: layer_of(members) for group, members in rows.items()}
     wanted = sorted(set(layers.values()))
-    residuals = states(model, {f"{layer}": model.layers[layer] for layer in wanted}, corpus)
-    results = {
-        layer: latents.match(corpus, latents.encoder(latents.load(SAES, layer), residuals[f"{layer}"]))
-        for layer in wanted
-    }
-    rows = {(row.group, row.latent): row for row in table}
-    return {
-        (latent.group, latent.name): (
-            int(results[layers[latent.group]][0].feature[i]),
-            float(results[layers[latent.group]][1].value[i]),
-            rows[latent.group, latent.name],
-        )
-        for i, latent in enumerate(corpus.latents)
-        if latent.group in layers
-    }
+    model = evaluate.load("base").model
+    with torch.no_grad():
+        residuals = states(model, {f"{layer}": model.layers[layer] for layer in wanted}, corpus)
+        results = {
+            layer: latents.match(corpus, latents.encoder(latents.load(SAES, layer), residuals[f"{layer}"]))
+            for layer in wanted
+        }
+    column = {(latent.group, latent.name): i for i, latent in enumerate(corpus.latents)}
+    again: dict[str, list[Rematch]] = {}
+    for group, members in rows.items():
+        matches, band = results[layers[group]]
+        for row in members:
+            if (i := column.get((group, row.latent))) is not None:  # enough of it in these documents
+                again.setdefault(group, []).append(
+                    Rematch(
+                        row.latent,
+                        int(matches.feature[i]),
+                        float(band.value[i]),
+                        row.f1_by_layer[layers[group]],
+                        row.verdict,
+                    )
+                )
+    return again
 
 
 def test_docs_are_what_the_data_say(table: list[Row]) -> None:
@@ -87,24 +119,61 @@ def test_docs_are_what_the_data_say(table: list[Row]) -> None:
         assert part in text
 
 
-def test_each_weekday_has_a_feature_of_its_own(found: dict[tuple[str, str], tuple[int, float, Row]]) -> None:
-    weekdays = [one for (group, _), one in found.items() if group == "weekdays"]
-    assert len(weekdays) == 7
-    assert len({feature for feature, _, _ in weekdays}) == 7
-    for _, f1, row in weekdays:
-        assert f1 >= row.f1_by_layer[row.layer] - MARGIN, row.latent
-        assert f1 > 0.8, row.latent
-        assert row.verdict == "found"
+def test_each_weekday_has_a_feature_of_its_own(found: dict[str, list[Rematch]]) -> None:
+    assert len(found["weekdays"]) == 7
+    assert len({one.feature for one in found["weekdays"]}) == 7
+    for one in found["weekdays"]:
+        assert one.verdict == "found"
+        assert one.f1 >= max(0.85, one.in_table - MARGIN), one
 
 
-@pytest.mark.parametrize(("group", "above"), [("sum's carry", 0.5), ("next emotion", 0.5)])
-def test_carries_and_emotions_are_found_as_the_table_says(
-    found: dict[tuple[str, str], tuple[int, float, Row]], group: str, above: float
-) -> None:
-    """The group's latents that the table calls found or partly, at the layer of the first of them."""
-    members = [one for (of, _), one in found.items() if of == group and one[2].verdict != "not"]
-    assert len(members) >= 3
-    for _, f1, row in members:
-        layer = next(iter(row.f1_by_layer))
-        assert f1 >= row.f1_by_layer[layer] - MARGIN
-    assert max(f1 for _, f1, _ in members) > above
+def test_a_carry_has_a_feature(found: dict[str, list[Rematch]]) -> None:
+    by_name = {one.latent: one for one in found["sum's carry"]}
+    for name in ("carry into the tens, at the = sign", "no carry into the tens, at the = sign"):
+        one = by_name[name]
+        assert one.verdict == "found"
+        assert one.f1 >= one.in_table - MARGIN, one
+        assert one.f1 > 0.65  # what "the word is =" gives
+
+
+def test_emotions_have_features_before_the_word_that_names_them(found: dict[str, list[Rematch]]) -> None:
+    emotions = found["next emotion"]
+    assert len(emotions) >= 4
+    assert len({one.feature for one in emotions}) == len(emotions)
+    assert median(one.f1 for one in emotions) >= median(one.in_table for one in emotions) - MARGIN
+    assert median(one.f1 for one in emotions) > 0.65
+
+
+def test_the_table_says_what_the_readme_promises(table: list[Row]) -> None:
+    """Found, in features of their own, above all baselines where a word is not the answer itself."""
+    of = latents_table.groups(table)
+    for group, n in {"weekdays": 7, "months": 12, "digits": 10, "next emotion": 6}.items():
+        places = {(row.layer, row.feature) for row in of[group] if row.verdict == "found"}
+        assert len(places) >= n, group
+    assert all(
+        row.is_more_than_trivial for group in ("next weekday", "next emotion", "sum's carry") for row in of[group]
+    )
+    assert all(row.low <= row.f1 <= row.high for row in table)
+
+
+def test_ranks_of_a_scored_layer_put_the_best_first_and_what_has_no_score_last(tmp_path: Path) -> None:
+    columns = {
+        "layer": [2, 2, 2, 3],
+        "feature": [0, 1, 2, 0],
+        "score": [0.5, None, 0.9, 0.1],
+        "selected": [False, False, True, True],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "features.parquet")
+    ranks = latents_table.ranks_of(tmp_path)
+    assert {place: one.rank for place, one in ranks.items()} == {(2, 2): 1, (2, 0): 2, (2, 1): 3, (3, 0): 1}
+    assert [place for place, one in ranks.items() if one.is_top] == [(2, 2), (3, 0)]
+    named = [
+        latents_table.Named(2, 2, "weekdays", "monday", 0.9, "monday", 0.9),
+        latents_table.Named(3, 0, "topics", "days", 0.2, "the", 0.6),
+        latents_table.Named(2, 0, "topics", "days", 0.2, "the", 0.3),
+        latents_table.Named(2, 1, "topics", "days", 0.0, "the", 0.0),
+    ]
+    top, others = latents_table.named_share(named, ranks).split("of the others")
+    assert "1 of 2 (50%) are a known latent and 1 more (50%)" in top
+    assert "0 of 2 (0%) are a known latent and 0 more" in others
+    assert latents_table.best_scoring(named, ranks).splitlines()[2].startswith("| 2 | 1 | 2 | weekdays: monday | 0.90")

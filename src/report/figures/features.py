@@ -74,26 +74,26 @@ def score_histograms(records: Sequence[Record], title: str = "Distribution of sc
     return themed(chart.resolve_scale(y="independent"), title)
 
 
-def attribution_and_ablation(
+def attributed_and_measured(
     records: Sequence[Record], title: str = "First-order effects against measured ones"
 ) -> alt.FacetChart:
-    """Of each candidate the attributed and the measured effect of its ablation, with the line where they agree.
+    """Of each candidate the first-order and the measured effect of taking it away, with the line where they agree.
 
     Args:
-        records: one per candidate: `layer`, `feature`, `attribution`, `ablation`, `ablation_low`, `ablation_high`.
+        records: one per candidate: `layer`, `feature`, `attribution`, `measured`, `measured_low`, `measured_high`.
         title: what the figure shows.
     """
     base = alt.Chart()
     # effects differ by powers of ten, and in sign
     x, low = (
-        alt.X("attribution:Q", title="attribution (nats per firing)", **_SYMLOG),
-        alt.Y("ablation_low:Q", title="ablation (nats per firing)", **_SYMLOG),
+        alt.X("attribution:Q", title="first order (nats per firing)", **_SYMLOG),
+        alt.Y("measured_low:Q", title="measured (nats per firing)", **_SYMLOG),
     )
     layered = [
         base.mark_line(color=FAINT_INK, strokeDash=[4, 4], strokeWidth=1).encode(x=x, y="attribution:Q"),
-        base.mark_rule(color=BLUE, opacity=0.3).encode(x=x, y=low, y2="ablation_high:Q"),
+        base.mark_rule(color=BLUE, opacity=0.3).encode(x=x, y=low, y2="measured_high:Q"),
         base.mark_point(filled=True, size=18, color=BLUE).encode(
-            x=x, y="ablation:Q", tooltip=_tooltip("attribution", "ablation")
+            x=x, y="measured:Q", tooltip=_tooltip("attribution", "measured")
         ),
     ]
     chart = panels(layered, records, "layer:O", "layer", _COLUMNS, _WIDTH, _HEIGHT)

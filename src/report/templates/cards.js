@@ -193,7 +193,10 @@ function arrange() {
 function go() {
   const match = location.hash.match(/^#feature-(\d+)$/);
   const article = match && articles.get(Number(match[1]));
-  if (!article) return;
+  if (!article) {
+    if (match) count.textContent = `feature ${match[1]} has no card on this page; ${cards.size.toLocaleString("en")} features have`;
+    return;
+  }
   if (article.hidden) {
     search.value = "";
     arrange();
