@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -186,7 +185,7 @@ def name_features(corpus: Corpus, path: str, layer: int, states: Tensor) -> list
     words_by_id = vocabulary()
     words = single_tokens(corpus)(torch.ones_like(chosen_on)).bool()
     return [
-        Named(layer, feature, *astuple(corpus.latents[latent]), f1, words_by_id[word], word_f1)
+        Named(layer, feature, corpus.latents[latent].group, corpus.latents[latent].name, f1, words_by_id[word], word_f1)
         for feature, (latent, f1, word, word_f1) in enumerate(zip(*best(corpus.labels), *best(words), strict=True))
     ]
 

@@ -1,4 +1,7 @@
-"""The features that fire at each token, and what they add to it: all that is not zero of an SAE's encoding."""
+"""The features that fire at each token, and what they add to it: all that is above 0 of an SAE's encoding.
+
+Of AbsTopK SAEs that is the positive side alone, as everywhere in scores and cards.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +40,6 @@ def active_features(
         x = rows[first : first + at_once].to(sae.device, sae.module.dtype)
         z = sae.encode(x)
         z = z if features is None else z[:, features]
-        token, feature = z.nonzero(as_tuple=True)
+        token, feature = (z > 0).nonzero(as_tuple=True)
         activation = z[token, feature]
         yield ActiveFeatures(token + first, feature, activation, activation * sae.contribution_scale(x)[token, 0])

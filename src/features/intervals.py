@@ -69,12 +69,22 @@ def jackknife_interval(
     return Interval(value, low.masked_fill(too_few, float("nan")), high.masked_fill(too_few, float("nan")))
 
 
+def median(values: Float[Tensor, "*replicate entry"]) -> Float[Tensor, "*replicate"]:
+    """The median of what is not NaN along the last axis; of an even number the mean of the two in the middle.
+
+    (torch.median is the lower of these; numpy's and everyone's is their mean.) NaN of none.
+    """
+    ordered, n = values.sort(-1).values, (~values.isnan()).sum(-1, keepdim=True)  # NaN comes last
+    middle = torch.cat([(n - 1).clamp_min(0) // 2, n // 2], -1)
+    return ordered.gather(-1, middle.clamp_max(values.shape[-1] - 1)).mean(-1)
+
+
 def median_interval(replicates: Float[Tensor, "replicate feature"]) -> tuple[float, float, float]:
     """The median over the features that have a value, and its 95 % interval over documents; NaN without any."""
     known = replicates[:, replicates[0].isfinite()]
     if not known.shape[1]:
         return float("nan"), float("nan"), float("nan")
-    medians = known.nanmedian(1).values
+    medians = median(known)
     half = float(student_t.ppf(0.975, len(medians) - 2) * _spread(medians))
     return float(medians[0]), float(medians[0]) - half, float(medians[0]) + half
 

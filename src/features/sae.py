@@ -78,9 +78,13 @@ class Sae:
             weights = weights / weights.norm(dim=1, keepdim=True)
         return weights.detach()
 
+    def _centred(self, rows: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+        """Rows as the SAE saw them in training."""
+        return rows - rows.mean(-1, keepdim=True) if self.is_centred else rows
+
     def encode(self, rows: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row feature"]:
         """Feature activations, by SAELens' encode, in the SAE's dtype."""
-        return self.module.encode(rows - rows.mean(-1, keepdim=True) if self.is_centred else rows)
+        return self.module.encode(self._centred(rows))
 
     def reconstruct(
         self, rows: Float[Tensor, "*row d_model"]
@@ -97,7 +101,7 @@ class Sae:
         """
         kind = self.module.cfg.normalize_activations
         if kind == "constant_norm_rescale":
-            return rows.norm(dim=-1, keepdim=True) / self.d_model**0.5
+            return self._centred(rows).norm(dim=-1, keepdim=True) / self.d_model**0.5
         return rows.std(dim=-1, keepdim=True) if kind == "layer_norm" else torch.ones_like(rows[..., :1])
 
     @cached_property

@@ -106,11 +106,24 @@ class LanguageModel:
             "weights": self._weights_digest(),
         }
 
+    def identity_of_predictions(self) -> dict[str, str | None]:
+        """`identity`, and the sha256 of the weights outside of the inner model, if any: a vocabulary head of its own.
+
+        For numbers that come from logits; hidden states do not depend on these weights.
+        """
+        inner = {id(weight) for weight in self.inner.module.parameters()}
+        outside = [weight for weight in self.module.parameters() if id(weight) not in inner]
+        return self.identity() | ({"head": _digest(outside)} if outside else {})
+
     def _weights_digest(self) -> str:
-        digest = hashlib.sha256()
-        for weight in self.inner.module.parameters():
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return _digest(self.inner.module.parameters())
+
+
+def _digest(weights: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def wrap_model(module: PreTrainedModel, config: ModelConfig) -> LanguageModel:

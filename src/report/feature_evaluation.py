@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from src.features.assessments import ASSESSMENTS, GRADES, calibration_summary, quality
+from src.features.intervals import median
 from src.features.pair_scores import FeatureScores
 from src.report.artifact_report import NamedChart
 from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
@@ -62,7 +63,7 @@ def _median(scores: FeatureScores, column: str) -> Interval:
 
 
 def _plain_median(values: torch.Tensor) -> float:
-    return float(values[values.isfinite()].median()) if values.isfinite().any() else float("nan")
+    return float(median(values[values.isfinite()])) if values.isfinite().any() else float("nan")
 
 
 def pair_table(report: FeatureReport) -> Table:
@@ -187,7 +188,8 @@ def _origin_caption(report: FeatureReport) -> str:
         "upper end is lowest from the nearest, and, where that is 0 or below, the upper end of F1's: its prediction "
         "does not tell when the feature fires (R² far below 0: it fires where it should not). "
         f"Only features that fire on at least {_FEWEST_ACTIVE} test tokens of several "
-        f"documents. F1 and R² at all tokens: from the nearest. {where}"
+        "documents. F1 and R² at all tokens: from the nearest. They are picked by the numbers that are shown, so in "
+        f"other documents those at either end lie nearer to the middle. {where}"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from src.features.clustered import FEWEST_DOCUMENTS, INTERVAL
+from src.features.intervals import median
 from src.features.layer_scores import ScoredLayer
 from src.features.scoring import TERMS, Preset
 from src.report.artifact_report import NamedChart
@@ -28,7 +29,7 @@ def layer_table(layers: Sequence[ScoredLayer]) -> Table:
         live = ~firing.is_dead
         row: list[Cell] = [scored.layer, str(scored.pairing.point), len(live), int(firing.is_dead.sum())]
         row += [scored.pairing.fvu.value, float(firing.rate.value.sum())]
-        row += [float(firing.rate.value[live].median()) if live.any() else None]
+        row += [float(median(firing.rate.value[live])) if live.any() else None]
         row += [_median(metrics.coherence.coherence.value), _median(metrics.redundancy.correlation.value)]
         row += [len(scored.candidates) or None, scored.agreement if math.isfinite(scored.agreement) else None]
         row += [len(scored.scores.selected)]
@@ -202,4 +203,4 @@ def _effect(value: float, error: float) -> Cell:
 
 def _median(values: torch.Tensor) -> float | None:
     known = values[~values.isnan()]
-    return float(known.median()) if len(known) else None
+    return float(median(known)) if len(known) else None

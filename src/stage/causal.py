@@ -52,7 +52,7 @@ class CausalWork:
         """What decides the numbers beside the parents, for the fingerprint."""
         config = self.config
         return {
-            "model": self.model.identity(),
+            "model": self.model.identity_of_predictions(),
             "pairs": [pair.identity() for pair in self.subjects.saved],
             "hook": self.subjects.hook,
             "interventions": list(config.wanted),

@@ -91,9 +91,9 @@ class ScoringWork:
         if config.causal in _MEASURED:
             keys |= {"candidate_percent", "ablation_tokens", "seed"}
         if config.causal == "integrated":
-            keys |= {"integrated"}
+            keys |= {"integrated", "batch_size"}  # groups of features are drawn anew for every batch
         return {
-            "model": self.model.identity(),
+            "model": self.model.identity_of_predictions(),
             "saes": {str(layer): sae.identity for layer, sae in self.saes.items()},
             "preset": config.preset.model_dump(mode="json"),
             **config.model_dump(mode="json", include=keys),

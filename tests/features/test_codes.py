@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import sae_lens
 import torch
 
 from src.errors import StrataError
 from src.features import active
 from src.features import codes as module
 from src.features.codes import CodesWriter
+from src.features.coherence import token_coherence
+from src.features.firing import firing_statistics
 from src.features.sae import Sae
 from tests.fixtures.saes import D, F, standard_sae
 from tests.fixtures.sparse_codes import codes_of, random_text
@@ -42,6 +45,23 @@ def test_what_is_read_back_is_what_sae_lens_encodes_at_counted_tokens(sae, tmp_p
     effect = -expected * (gradients[counted] @ sae.module.W_dec.T)
     assert codes.effect is not None
     torch.testing.assert_close(codes.effect, effect[row, codes.feature.long()])
+
+
+def test_the_negative_side_of_abstopk_does_not_fire(tmp_path):
+    torch.manual_seed(0)
+    made = sae_lens.AbsTopKSAE(sae_lens.AbsTopKSAEConfig(d_in=D, d_sae=F, k=6))
+    made.eval().requires_grad_(False)
+    both_sided = Sae(made, "made", "blocks.1.hook_resid_post", None, False)
+    states = torch.randn(4, 5, D)
+    with CodesWriter(tmp_path / "codes", both_sided, with_effect=False) as writer:
+        writer.add(states, None, torch.ones(4, 5, dtype=torch.bool))
+    codes = writer.finished(torch.arange(20) % 7, torch.arange(0, 21, 5))
+    expected = made.encode(states.flatten(0, 1))
+    assert (expected < 0).any()
+    firing = firing_statistics(codes)
+    torch.testing.assert_close(firing.n_active, (expected > 0).sum(0))
+    entropy = token_coherence(codes, firing, prior=5.0).entropy.value
+    assert entropy[~firing.is_dead].isfinite().all()
 
 
 def test_nan_is_refused(sae, tmp_path):

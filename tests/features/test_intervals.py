@@ -95,6 +95,11 @@ def test_an_interval_holds_its_value_and_stays_where_the_metric_can_be(scale):
     assert float(interval.high[0]) < (1.2 if scale in ("plain", "log") else 1)
 
 
+def test_the_median_of_an_even_number_of_features_lies_between_the_middle_ones():
+    replicates = torch.tensor([0.1, 0.3, 0.5, 0.9], dtype=torch.float64).expand(41, 4)
+    assert median_interval(replicates) == pytest.approx((0.4, 0.4, 0.4))
+
+
 def test_the_median_over_features_has_an_interval_over_documents():
     rng = np.random.default_rng(3)
     truth, covered = np.linspace(0.1, 0.9, 9), 0

@@ -78,6 +78,26 @@ def test_decoder_holds_what_a_feature_adds(name, tmp_path, rows):
     torch.testing.assert_close(features @ sae.decoder + sae.module.b_dec, reconstruction, rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:\\s*This SAE has non-empty")
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("kind", ["none", "layer_norm", "constant_norm_rescale"])
+def test_contribution_scale_is_what_a_feature_adds_to_each_row(kind, centred, tmp_path, rows):
+    raw = {"model_from_pretrained_kwargs": {"center_writing_weights": True}} if centred else {}
+    saved = made("standard", **raw)
+    saved.cfg.normalize_activations = kind
+    saved.save_model(tmp_path)
+    sae = load_sae(sae_config(path=str(tmp_path)))
+    features, whole = sae.reconstruct(rows)
+    feature = int((features > 0).sum(0).argmax())
+    without = features.clone()
+    without[:, feature] = 0
+    sae.encode(rows)  # what normalises rows decodes what it encoded last
+    rest = sae.module.decode(without) + (rows.mean(1, keepdim=True) if centred else 0)
+    added = features[:, feature, None] * sae.contribution_scale(rows) * sae.decoder[feature]
+    assert (features[:, feature] > 0).sum() > 5
+    torch.testing.assert_close(added, whole - rest, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["BatchTopK", "MatryoshkaBatchTopK"])
 def test_checkpoints_of_batchtopk_become_what_saelens_makes_of_them(kind, tmp_path, rows):
     widths = {"matryoshka_widths": [4, F]} if kind.startswith("Matryoshka") else {}

@@ -151,6 +151,16 @@ def test_identity_tells_models_apart(tmp_path: Path) -> None:
     assert one["architecture"] == retrained["architecture"] != wider["architecture"]
 
 
+def test_identity_of_predictions_knows_an_untied_head() -> None:
+    untied = [wrap_model(tiny_model("llama", tie_word_embeddings=False), model_config()) for _ in range(2)]
+    with torch.no_grad():
+        untied[1].module.get_output_embeddings().weight[0, 0] += 1
+    assert untied[0].identity() == untied[1].identity()  # hidden states are the same
+    assert untied[0].identity_of_predictions() != untied[1].identity_of_predictions()
+    tied = wrap_model(tiny_model("llama", tie_word_embeddings=True), model_config())
+    assert tied.identity_of_predictions() == tied.identity()
+
+
 def test_identity_holds_what_was_found_where_the_config_left_it_open(tmp_path: Path) -> None:
     tiny_model("llama").to(torch.bfloat16).save_pretrained(tmp_path / "llama")
     tiny_model("t5").save_pretrained(tmp_path / "t5")
