@@ -182,10 +182,10 @@ def name_features(corpus: Corpus, path: str, layer: int, states: Tensor) -> list
         counts = document_counts(others, labels[~chosen_on][:, label], whole, matches, 1)
         return label.tolist(), f1_replicates(counts, torch.ones(1, 1, dtype=torch.float64))[0].nan_to_num().tolist()
 
-    words_by_id = vocabulary()
+    named, words_by_id = corpus.latents, vocabulary()
     words = single_tokens(corpus)(torch.ones_like(chosen_on)).bool()
     return [
-        Named(layer, feature, corpus.latents[latent].group, corpus.latents[latent].name, f1, words_by_id[word], word_f1)
+        Named(layer, feature, named[latent].group, named[latent].name, f1, words_by_id[word], word_f1)
         for feature, (latent, f1, word, word_f1) in enumerate(zip(*best(corpus.labels), *best(words), strict=True))
     ]
 
