@@ -37,7 +37,7 @@ def pipeline(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
 
 
 def evaluated(folder: Path) -> set[tuple[str, ...]]:
-    """(store, operators) behind each evaluation."""
+    """(store, operators) behind each evaluation, beside the scores of features."""
     found = list_artifacts(folder / "artifacts", "evaluation")
     return {tuple(parent.name for parent in artifact.meta.parents[:2]) for artifact in found}
 
