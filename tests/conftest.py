@@ -8,5 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
 
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
+# a busy machine is slow, and nothing is wrong with that
+settings.register_profile("strata", deadline=None)
+settings.load_profile("strata")
