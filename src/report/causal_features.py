@@ -101,15 +101,24 @@ def feature_table(evaluation: CausalEvaluation, limit: int | None = None) -> Tab
     words = {_ABLATION: "recovered", _MEAN: "vs mean"}
     columns += [f"{of[name]}{words[reference]}" for name in judged for reference in references]
     cut = f" The {limit} of {len(found):,} whose ablation costs most." if limit and len(found) > limit else ""
+    meanings = (text for made, text in _MEANINGS.items() if any(name.startswith(made) for name in names))
     caption = (
-        f"Features of the SAE at layer L + k.{cut} Change of the NLL of the text in nats per firing: ablated (z = 0); "
-        "transported (z of the operator's prediction from layer L in its place, also where it fires there alone); mean "
-        "(z = its mean, everywhere); random (as many other features that fire at the same tokens are 0). recovered: "
+        f"Features of the SAE at layer L + k.{cut} Change of the NLL of the text in nats per firing: "
+        f"{'; '.join(meanings)}. recovered: "
         "share of the ablation's cost that the transported latent wins back: 1 transported, 0 synthesised; vs mean: of "
         "the cost of z at its mean, so above 0 only where the operator tells tokens apart. Left out where that cost "
         "can't be told from 0. 95 % intervals from a paired bootstrap over documents."
     )
     return Table("What edits of features do to predictions", columns, rows, caption)
+
+
+_MEANINGS = {
+    "ablate_features": "ablated (z = 0)",
+    "transport_features": "transported (z of the operator's prediction from layer L in its place, also where it fires "
+    "there alone)",
+    "mean_features": "mean (z = its mean, everywhere)",
+    "random_features": "random (as many other features that fire at the same tokens are 0)",
+}
 
 
 def _names(found: Sequence[FeatureResults]) -> list[str]:
