@@ -1,0 +1,1 @@
+"""Persistent homology of clouds of activations: distances, diagrams, measures, nulls, comparisons, loops."""
