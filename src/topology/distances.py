@@ -71,6 +71,7 @@ class Distances:
 
     @property
     def n_points(self) -> int:
+        """Number of points."""
         return self.matrix.shape[0]
 
     @cached_property
@@ -104,6 +105,7 @@ class Distances:
     def between(
         self, rows: Sequence[int] | Int[np.ndarray, "row"], columns: Sequence[int] | Int[np.ndarray, "column"]
     ) -> Float[np.ndarray, "row column"]:
+        """The distances of some points (rows) to others (columns)."""
         return self.matrix[np.ix_(rows, columns)]
 
     def nearest(self, k: int) -> tuple[Float[np.ndarray, "point k"], Int[np.ndarray, "point k"]]:

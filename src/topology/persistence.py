@@ -29,10 +29,12 @@ class Bars:
 
     @property
     def lifetimes(self) -> Float[np.ndarray, "bar"]:
+        """Death - birth."""
         return self.death - self.birth
 
     @property
     def diagram(self) -> Float[np.ndarray, "bar 2"]:
+        """Birth and death, side by side."""
         return np.stack([self.birth, self.death], axis=1)
 
     @property
@@ -51,6 +53,7 @@ class Persistence:
 
 
 def persistence(distances: Distances, max_dimension: int = 1, backend: str = "ripser") -> Persistence:
+    """The diagrams of the Vietoris-Rips filtration up to `max_dimension`, over Z/2."""
     from ripser import ripser
 
     diagrams = ripser(distances.matrix, maxdim=max_dimension, distance_matrix=True)["dgms"]
