@@ -1,6 +1,8 @@
 """All that is measured on one cloud: what tables, figures and comparisons are made from."""
 
+import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -90,7 +92,9 @@ class CloudProfile:
     before sampling; n_points: those that everything here is about; n_dimensions: of the points that distances are
     between (after PCA); n_ambient: before. n_duplicates: points that equal an earlier one. scale: the distance that
     thresholds are fractions of (protocol.scale), median and diameter beside it. tests: by homology dimension (1 and
-    above). intrinsic: estimates of the dimension by method. input_sha256: of the cloud as it came.
+    above). n_subsample: points of each subsample. intrinsic: estimates of the dimension by method. rows: the points
+    that were sampled, as rows of the cloud as it came; edges of bars count within them. published: what the package
+    whose protocol this is prints, under its names and with its rounding. input_sha256: of the cloud as it came.
     """
 
     name: str
@@ -111,4 +115,13 @@ class CloudProfile:
     curves: Curves
     intrinsic: dict[str, Interval]
     outliers: OutlierSensitivity | None
+    rows: Int[np.ndarray, "point"]
+    published: dict[str, Any]
     input_sha256: str
+
+
+def cloud_sha256(points: Float[np.ndarray, "point d"]) -> str:
+    """sha256 (hex) of a cloud: dtype, shape, and the values row by row."""
+    digest = hashlib.sha256(f"{points.dtype.str} {points.shape}".encode())
+    digest.update(np.ascontiguousarray(points).data)
+    return digest.hexdigest()
