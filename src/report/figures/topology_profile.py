@@ -44,7 +44,7 @@ def layer_profile(
     return themed(alt.concat(*charts, columns=columns, spacing=34, bounds="flush"), title, note or None)
 
 
-def _panel(records: Sequence[Record], name: str, models: Sequence[str], null: str) -> alt.LayerChart:
+def _panel(records: Sequence[Record], name: str, models: Sequence[str], null: str) -> Any:
     layers = ordered(records, "layer")
     x = alt.X(
         "layer:Q",
