@@ -72,7 +72,9 @@ class TopologyConfig(StageConfig):
         description="file for tokens=label that maps a token's text to its label: .json, .yaml or .csv; labels that go "
         "round in a cycle stand in its order",
     )
-    contexts: int = Field(ge=1, description="tokens (or texts) of one label whose mean is a point; 1 = points are single")
+    contexts: int = Field(
+        ge=1, description="tokens (or texts) of one label whose mean is a point; 1 = points are single"
+    )
     n_points: Annotated[int, Field(ge=3)] | None = Field(
         description="points drawn at random, as many of each label; null = all there are"
     )

@@ -102,9 +102,7 @@ def compare_paired(
     null = np.array([shuffle(shuffled_rows(units, n, random)) for _ in range(draws)]).reshape(draws, 4)
     parts = [half_of_units(units, n, random) for _ in range(halves)]
     of_halves = np.array([measured(rows, rows) for rows in parts]).reshape(halves, 4)
-    measures = [
-        _measure(value, null[:, k], of_halves[:, k], low_is_alike=k == 3) for k, value in enumerate(found)
-    ]
+    measures = [_measure(value, null[:, k], of_halves[:, k], low_is_alike=k == 3) for k, value in enumerate(found)]
     return PairedComparison(*measures, n_pairs=n, draws=draws, halves=halves)
 
 
