@@ -50,8 +50,8 @@ class TopologyConfig(StageConfig):
     )
     prompts: str | None = Field(
         min_length=1,
-        description="run the model on the texts of a file, without a store: .txt (one a line) or .jsonl (text, prompt or "
-        "messages, and perhaps a label)",
+        description="run the model on the texts of a file, without a store: .txt (one a line) or .jsonl (text, prompt "
+        "or messages, and perhaps a label)",
     )
     clouds: Files | None = Field(
         description="files of clouds in place of a model: .npy, .npz, .safetensors; every array is one, point by row"
@@ -64,8 +64,8 @@ class TopologyConfig(StageConfig):
     layers: Layers = Field(description="layers, each of which gives a cloud")
     tokens: Literal["last", "first", "cls", "mean", "max", "all", "label"] | int | list[str] = Field(
         description="a text's point is its last or first counted token, the one of an index (-2: the last but one), "
-        "position 0 (cls), the mean or maximum over counted tokens; or points are tokens: all, those of a list of words, "
-        "or of a label"
+        "position 0 (cls), the mean or maximum over counted tokens; or points are tokens: all, those of a list of "
+        "words, or of a label"
     )
     labels: str | None = Field(
         min_length=1,
