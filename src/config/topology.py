@@ -79,8 +79,8 @@ class TopologyConfig(StageConfig):
         description="points drawn at random, as many of each label; null = all there are"
     )
     protocol: ProtocolConfig
-    backend: Literal["reduced", "ripser", "gudhi"] | None = Field(
-        description="engine of persistent homology; null = reduced up to dimension 1, gudhi above"
+    backend: Literal["auto", "reduced", "gudhi", "ripser"] = Field(
+        description="engine of persistent homology; auto = reduced up to dimension 1, gudhi above"
     )
     check: bool = Field(description="compute every diagram by another engine too, and stop if they differ")
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(

@@ -46,7 +46,7 @@ _HEADER_FIELDS = (
     *("name", "hook", "layer", "n_available", "n_points", "n_dimensions", "n_ambient", "n_duplicates", "scale"),
     *("median_distance", "diameter", "n_subsample", "published", "input_sha256"),
 )
-_NULL_FIELDS = ("mean", "low", "high", "p")
+_NULL_FIELDS = ("mean", "low", "high", "p", "top")
 
 
 @dataclass(frozen=True, eq=False)

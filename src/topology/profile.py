@@ -24,13 +24,14 @@ class NullMeasure:
     """A statistic under a null model: mean and central 95 % of its draws.
 
     p: share of draws (the cloud itself counted among them) whose statistic is as large as the cloud's, or larger:
-    (1 + count) / (1 + draws).
+    (1 + count) / (1 + draws). top: what 5 % of the draws exceed.
     """
 
     mean: float
     low: float
     high: float
     p: float
+    top: float = float("nan")
 
 
 @dataclass(frozen=True)
