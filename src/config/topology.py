@@ -25,8 +25,9 @@ class SubsamplesConfig(Schema):
 class NullsConfig(Schema):
     """Null models (nulls.*): clouds without the structure in question."""
 
-    models: list[Literal["gaussian", "shuffled"]] = Field(
-        description="gaussian: same mean and covariance; shuffled: each principal score permuted over the points"
+    models: list[Literal["gaussian", "shuffled_scores", "grouped_gaussian"]] = Field(
+        description="gaussian: same mean and covariance; shuffled_scores: each principal component permuted over the "
+        "points; grouped_gaussian: the centres of labels as a Gaussian has them, each label's points moved as a whole"
     )
     draws: int = Field(ge=1, description="clouds drawn of each; the smallest p-value is 1 / (draws + 1)")
     random_models: int = Field(ge=1, description="models with random weights, for random_init_control")
@@ -86,7 +87,7 @@ class TopologyConfig(StageConfig):
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         description="refuse clouds whose diagrams need more; null = what is free"
     )
-    level: Share = Field(description="of significance, after correction for the number of bars")
+    level: Share = Field(description="of significance of loops, for all bars of a cloud together")
     subsamples: SubsamplesConfig
     nulls: NullsConfig
     random_init_control: bool = Field(
@@ -115,6 +116,11 @@ class TopologyConfig(StageConfig):
             raise ValueError("random_init_control=true needs a model, and clouds=FILE has none")
         if self.contexts > 1 and self.tokens == "max":
             raise ValueError(f"contexts={self.contexts} averages, and tokens=max does not: use tokens=mean")
+        if "gaussian" in self.nulls.models and 1 / (1 + self.nulls.draws) > self.level:
+            raise ValueError(
+                f"nulls.draws={self.nulls.draws}: no p is below {1 / (1 + self.nulls.draws):.3g}, so no loop could be "
+                f"significant at level={self.level:g}; draw {round(1 / self.level) - 1} or more"
+            )
         if isinstance(self.tokens, list) and len(set(self.tokens)) < max(len(self.tokens), 1):
             raise ValueError("tokens is a list of different words")
         return self

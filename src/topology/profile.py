@@ -53,15 +53,23 @@ class Measure:
 class BarTests:
     """Is a bar longer than noise would have it? One entry for each bar, in the order of the diagram.
 
-    p: of the universal law of noise bars. q: p after Benjamini-Hochberg's correction over the bars of the cloud.
+    p: of the universal law of noise bars (death / birth), q: p after Benjamini and Hochberg's correction over the bars
+    of the cloud. p_null: against the longest (by death / birth) of each draw of the Gaussian null, which corrects for
+    the number of bars. NaN: not tested.
     """
 
     p: Float[np.ndarray, "bar"]
     q: Float[np.ndarray, "bar"]
+    p_null: Float[np.ndarray, "bar"]
+
+    @property
+    def decisive(self) -> Float[np.ndarray, "bar"]:
+        """What decides: p_null where a null model was drawn, else q."""
+        return self.q if np.isnan(self.p_null).all() else self.p_null
 
     def significant(self, level: float) -> Int[np.ndarray, "found"]:
-        """Indices of the bars with q <= level."""
-        return np.flatnonzero(self.q <= level)
+        """Indices of the bars that are more than chance at a level."""
+        return np.flatnonzero(self.decisive <= level)
 
 
 @dataclass(frozen=True, eq=False)
