@@ -65,7 +65,7 @@ def neighbour_distances(neighbours: Neighbours, scale: float) -> dict[str, float
 
 
 def neighbour_graph(neighbours: Neighbours) -> dict[str, float]:
-    """How neighbourhoods hang together. Pass distinct points: among copies, who is near to whom is an accident of order.
+    """How neighbourhoods hang together. Pass distinct points: of copies, who is near to whom is an accident of order.
 
     hubness: skewness of the k-occurrence N, the number of points that count a point among their k nearest (Radovanovic
     et al. 2010, "Hubs in space"), NaN where all are equal; largest_hub: max N / k; orphan_share: share of points with

@@ -35,12 +35,10 @@ def spanning_tree(distances: Distances, found: Persistence | None = None) -> Spa
 
     Where distances tie there are several minimum spanning trees: their lengths are the same, their edges may not be.
     """
-    if found is not None and found.bars[0].death_edge is not None:
-        finite = np.isfinite(found.bars[0].death)
-        lengths, edges = found.bars[0].death[finite], found.bars[0].death_edge[finite]
-    else:
-        lengths, edges = prim(distances.matrix)
-        lengths, edges = lengths[lengths > 0], edges[lengths > 0]
+    ends = found.bars[0].death_edge if found is not None else None
+    edges = prim(distances.matrix)[1] if ends is None else ends[ends[:, 0] >= 0]
+    lengths = distances.matrix[edges[:, 0], edges[:, 1]]
+    lengths, edges = lengths[lengths > 0], edges[lengths > 0]
     order = np.argsort(-lengths, kind="stable")
     all_lengths = np.zeros(max(distances.n_points - 1, 0))
     all_lengths[: len(lengths)] = lengths[order]
