@@ -5,6 +5,7 @@ circle (de Silva, Morozov and Vejdemo-Johansson 2011, "Persistent cohomology and
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -63,53 +64,68 @@ class CircularCoordinate:
 
 
 def circular_coordinate(
-    cocycles: Cocycles, birth: float, death: float, at: float = MIDDLE, scale: float | None = None
+    cocycles: Cocycles,
+    birth: float,
+    death: float,
+    at: float = MIDDLE,
+    weights: Literal["density", "uniform"] = "density",
 ) -> CircularCoordinate:
     """The circular coordinate along the loop that lives from `birth` to `death`.
 
     Among all closed real cochains with period 1 on this loop and 0 on those of all other bars, it integrates the one
-    with the least sum of squares over the edges that are there (the harmonic one): values f of the edges are replaced
-    by f - (their difference of potentials), with potentials from the graph Laplacian, L theta = -div f; theta mod 1 is
-    the coordinate.
+    with the least weighted sum of squares over the edges that are there (the harmonic one): values f of the edges are
+    replaced by f - (their difference of potentials), with potentials from the graph Laplacian, L theta = -div f; theta
+    mod 1 is the coordinate.
+
+    Where points are dense, many edges are there, and equal weights let the coordinate stand almost still. An edge
+    between points with k and l neighbours therefore has the weight 1 / (k l), which makes the Laplacian that of the
+    shape whatever the density (Coifman and Lafon 2006, "Diffusion maps", alpha = 1; for circular coordinates Paik and
+    Park 2023, arXiv 2301.12742, weight edges to that end).
 
     Args:
         cocycles: of the cloud.
         birth, death: of a bar of dimension 1 of the same distances.
-        at: the scale is birth + at (death - birth): a low one joins few points, at a high one long edges cut across.
-        scale: in place of `at`, between birth and death.
+        at: the scale is birth + at (death - birth), 0 <= at < 1: a low one joins few points, at a high one long edges
+            cut across.
+        weights: of the edges: `density`, as above; `uniform` is de Silva, Morozov and Vejdemo-Johansson's choice.
 
     Raises:
         StrataError: if the scale is not in [birth, death), the bar is of another cloud, or the class has torsion.
     """
-    scale = birth + at * (death - birth) if scale is None else scale
+    scale = birth + at * (death - birth)
     if not birth <= scale < death:
         raise StrataError(
-            f"a loop that lives from {birth:g} to {death:g} has no coordinate at the scale {scale:g}: choose one between"
+            f"at={at:g} is not within the life of a loop: 0 is its birth, and less than 1 before its death"
         )
     generator = cocycles.generator_of(birth, death)
-    # rounding of a bar's ends by its backend must not push its own edge out
-    scale = max(scale, float(cocycles.length[cocycles.generators[generator]]))
     cocycle = cocycles.dual(generator, scale)
     joined = cocycles.rank < np.searchsorted(cocycles.length, scale, side="right")
     component = connected_components(joined, directed=False)[1]
     on_loop = np.flatnonzero(component == component[cocycles.edges[cocycles.generators[generator], 0]])
     values, joined = cocycle[np.ix_(on_loop, on_loop)], joined[np.ix_(on_loop, on_loop)]
-    potential = _potential(values, joined)
+    potential = _potential(values, joined / _products(joined) if weights == "density" else joined.astype(np.float64))
     turns = np.full(len(component), np.nan)
     turns[on_loop] = _one_turn(potential)
     steps = np.abs(values - (potential[None, :] - potential[:, None])).max(where=joined, initial=0.0)
     return CircularCoordinate(turns, float(scale), float(steps))
 
 
+def _products(joined: Bool[np.ndarray, "point point"]) -> Float[np.ndarray, "point point"]:
+    """Of the numbers of neighbours at the ends of each edge, a point counted among its own."""
+    neighbours = joined.sum(axis=1) + 1.0
+    return np.outer(neighbours, neighbours)
+
+
 def _potential(
-    values: Float[np.ndarray, "point point"], joined: Bool[np.ndarray, "point point"]
+    values: Float[np.ndarray, "point point"], weights: Float[np.ndarray, "point point"]
 ) -> Float[np.ndarray, "point"]:
-    """The potential of a connected graph that minimises the sum over edges of (value - difference of potentials)^2."""
-    laplacian = -joined.astype(np.float64)
-    np.fill_diagonal(laplacian, joined.sum(axis=1))
-    # constants are free: the first point has potential 0
-    rest = solve(laplacian[1:, 1:], -values.sum(axis=1)[1:].astype(np.float64), assume_a="pos")
-    return np.concatenate([[0.0], rest])
+    """The potential that minimises the weighted sum over edges of (value - difference of potentials)^2.
+
+    Edges are those with a weight; they connect all points. Constants are free: the first point has potential 0.
+    """
+    laplacian = np.diag(weights.sum(axis=1)) - weights
+    divergence = (weights * values).sum(axis=1)
+    return np.concatenate([[0.0], solve(laplacian[1:, 1:], -divergence[1:], assume_a="pos")])
 
 
 def _one_turn(turns: Float[np.ndarray, "point"]) -> Float[np.ndarray, "point"]:

@@ -22,8 +22,8 @@ from src.topology.distances import Distances
 # Relations are reduced modulo this prime (2^31 - 1): products fit into 64 bits, and small integers come out as they are.
 _PRIME = 2147483647
 _TREE, _GENERATOR = -1, -2
-# Births and deaths from other backends are rounded to float32.
-_ROUNDING = 1e-5
+# A bar is recognised by its birth and death, up to this part of its death.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,14 @@ class Cocycles:
 
     @classmethod
     def of(cls, distances: Distances) -> Self:
-        """Reduce the relations of a cloud: time grows as points^3, memory as points^2."""
+        """Reduce the relations of a cloud: time grows as points^3, memory as points^2.
+
+        Distances are rounded to float32, as `persistence` rounds them: births and deaths are the same.
+        """
         n = distances.n_points
         upper, lower = np.tril_indices(n, -1)
-        length = distances.matrix[upper, lower]
-        entering = np.flatnonzero(length <= distances.enclosing_radius)
+        length = distances.matrix[upper, lower].astype(np.float32).astype(np.float64)
+        entering = np.flatnonzero(length <= float(np.float32(distances.enclosing_radius)))
         entering = entering[np.argsort(length[entering], kind="stable")]
         edges = np.stack([lower[entering], upper[entering]], axis=1).astype(np.int32)
         rank = np.full((n, n), len(edges), dtype=np.int32)
@@ -74,7 +77,9 @@ class Cocycles:
         lives = np.stack([self.length[self.generators[closed]], self.length[self.death[closed]]], axis=1)
         miss = np.abs(lives - [birth, death]).max(axis=1, initial=0.0)
         if not len(closed) or miss.min() > _ROUNDING * max(death, 1e-300):
-            raise StrataError(f"no loop of this cloud lives from {birth:g} to {death:g}: is the bar of other distances?")
+            raise StrataError(
+                f"no loop of this cloud lives from {birth:g} to {death:g}: is the bar of other distances?"
+            )
         return int(closed[miss.argmin()])
 
     def dual(self, generator: int, scale: float) -> Int[np.ndarray, "point point"]:
