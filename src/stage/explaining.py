@@ -13,14 +13,14 @@ from src.activations.store import ActivationStore
 from src.artifacts import Artifact, Parent, choose_artifact, content_digest, refuse_damaged
 from src.config.explain_features import ExplainConfig
 from src.errors import NotApplicableError, StrataError
-from src.features.cards import FeatureCard, LayerCards
-from src.features.contexts import ContextSettings, count_firings, find_contexts
-from src.features.explainer import PROMPT_VERSION, AnswerCache, Endpoint, explain_features, explainer_prompt
-from src.features.explanations import Explanation, NeuronpediaRows, gather_rows
+from src.features.explaining.cards import FeatureCard, LayerCards
+from src.features.explaining.contexts import ContextSettings, count_firings, find_contexts
+from src.features.explaining.explainer import PROMPT_VERSION, AnswerCache, Endpoint, explain_features, explainer_prompt
+from src.features.explaining.explanations import Explanation, NeuronpediaRows, gather_rows
+from src.features.explaining.neuronpedia import Bucket, RemoteFile, listed_files
+from src.features.explaining.web import Patience
 from src.features.feature_ids import ListedFeatures, read_listed_features
-from src.features.logit_lens import nearest_features, promoted_tokens
-from src.features.neuronpedia import Bucket, RemoteFile, listed_files
-from src.features.web import Patience
+from src.features.scores.logit_lens import nearest_features, promoted_tokens
 from src.models import load_tokenizer
 from src.models.unembedding import Unembedding, read_unembedding
 from src.stage.context import Stage
