@@ -140,6 +140,21 @@ def procrustes_distance(first: Float[np.ndarray, "pair d"], second: Float[np.nda
     return float(np.sqrt(max(0.0, 2 - 2 * np.linalg.svd(ours.T @ theirs, compute_uv=False).sum())))
 
 
+def basis_agreement(first: Float[np.ndarray, "pair d"], second: Float[np.ndarray, "pair d"]) -> float:
+    """Do paired clouds have the same axes? tr(X'Y) / |X'Y|_* of the centred clouds: 1 if no rotation fits better.
+
+    About 0 for the same cloud in an unrelated basis; NaN where nothing is shared.
+
+    Raises:
+        StrataError: if the clouds are not of one shape.
+    """
+    if first.shape != second.shape:
+        raise StrataError(f"axes are compared of clouds of one shape: these have {first.shape} and {second.shape}")
+    centred = first - first.mean(axis=0), second - second.mean(axis=0)
+    nuclear = np.linalg.svd(_reduced(first).T @ _reduced(second), compute_uv=False).sum()
+    return float(np.vdot(*centred) / nuclear) if nuclear else np.nan
+
+
 class _Shuffle:
     """All measures when the second cloud's rows trade places; what does not change is computed once."""
 
