@@ -51,7 +51,8 @@ def diagram_distance(
     """Bottleneck and Wasserstein distances (orders 1 and 2) between the bars of two clouds.
 
     Args:
-        first, second: bars of the same dimension.
+        first: bars of one cloud.
+        second: bars of the other, of the same dimension.
         scales: of the clouds: births and deaths are divided by them. (1, 1): distances in the units of the clouds,
             which compare shapes only where both have one scale.
         ground: the norm in the plane of birth and death that Wasserstein distances add up.

@@ -5,7 +5,6 @@ et al., JMLR 13 (2012) 1393, eq. 5, as Murphy, Zylberberg & Fyshe (2024) propose
 Mantel's permutation test. Procrustes: the nuclear norm of the cross-covariance of normed clouds (Schoenemann 1966).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,11 +73,15 @@ def compare_paired(
     """Compare two representations of the same prompts or tokens.
 
     Args:
-        first, second: row i of both is of the same prompt; the numbers of dimensions may differ.
+        first: points of one cloud.
+        second: row i is of the same prompt as row i of the first; its dimensions may be more or fewer.
         distances: of the clouds, for RSA; euclidean ones if None.
-        draws, halves: shuffles for p, random halves for intervals.
+        draws: shuffles for p.
+        halves: random halves for intervals.
         seed: of both.
         units: the sequence of each row, where several are from one: they are shuffled and drawn together.
+
+    All is NaN where one of the clouds is a single point.
 
     Raises:
         StrataError: if the clouds have different numbers of rows, or fewer than 8.
@@ -89,19 +92,21 @@ def compare_paired(
     of = distances or (Distances.from_points(clouds[0]), Distances.from_points(clouds[1]))
     reduced = _reduced(clouds[0]), _reduced(clouds[1])
     grams = reduced[0] @ reduced[0].T, reduced[1] @ reduced[1].T
-    every = np.arange(n)
+    if not all(points.any() for points in reduced):
+        nothing = PairedMeasure(*[np.nan] * 5)
+        return PairedComparison(nothing, nothing, nothing, nothing, n_pairs=n, draws=draws, halves=halves)
 
-    def measured(rows: Int[np.ndarray, " row"], partners: Int[np.ndarray, " row"]) -> tuple[float, float, float, float]:
-        cka = centred_alignment(grams[0][np.ix_(rows, rows)], grams[1][np.ix_(partners, partners)])
-        rsa = similarity_correlation(of[0].among(rows), of[1].among(partners))
-        return *cka, rsa, procrustes_distance(reduced[0][rows], reduced[1][partners])
+    def measured(rows: Int[np.ndarray, " row"]) -> tuple[float, float, float, float]:
+        cka = centred_alignment(*(gram[np.ix_(rows, rows)] for gram in grams))
+        rsa = similarity_correlation(of[0].among(rows), of[1].among(rows))
+        return *cka, rsa, procrustes_distance(reduced[0][rows], reduced[1][rows])
 
     random = np.random.default_rng(seed)
-    found = measured(every, every)
+    found = measured(np.arange(n))
     shuffle = _Shuffle(grams, of, reduced)
     null = np.array([shuffle(shuffled_rows(units, n, random)) for _ in range(draws)]).reshape(draws, 4)
     parts = [half_of_units(units, n, random) for _ in range(halves)]
-    of_halves = np.array([measured(rows, rows) for rows in parts]).reshape(halves, 4)
+    of_halves = np.array([measured(rows) for rows in parts]).reshape(halves, 4)
     measures = [_measure(value, null[:, k], of_halves[:, k], low_is_alike=k == 3) for k, value in enumerate(found)]
     return PairedComparison(*measures, n_pairs=n, draws=draws, halves=halves)
 
@@ -130,7 +135,24 @@ def similarity_correlation(first: Distances, second: Distances) -> float:
 def procrustes_distance(first: Float[np.ndarray, "pair d"], second: Float[np.ndarray, "pair e"]) -> float:
     """sqrt(2 - 2 |X'Y|_*) of the centred clouds of norm 1: what is left after the best rotation; NaN without spread."""
     ours, theirs = _normed(first), _normed(second)
+    if np.isnan(ours).any() or np.isnan(theirs).any():
+        return np.nan
     return float(np.sqrt(max(0.0, 2 - 2 * np.linalg.svd(ours.T @ theirs, compute_uv=False).sum())))
+
+
+def basis_agreement(first: Float[np.ndarray, "pair d"], second: Float[np.ndarray, "pair d"]) -> float:
+    """Do paired clouds have the same axes? tr(X'Y) / |X'Y|_* of the centred clouds: 1 if no rotation fits better.
+
+    About 0 for the same cloud in an unrelated basis; NaN where nothing is shared.
+
+    Raises:
+        StrataError: if the clouds are not of one shape.
+    """
+    if first.shape != second.shape:
+        raise StrataError(f"axes are compared of clouds of one shape: these have {first.shape} and {second.shape}")
+    centred = first - first.mean(axis=0), second - second.mean(axis=0)
+    nuclear = np.linalg.svd(_reduced(first).T @ _reduced(second), compute_uv=False).sum()
+    return float(np.vdot(*centred) / nuclear) if nuclear else np.nan
 
 
 class _Shuffle:

@@ -62,7 +62,8 @@ def preserved_bars(first: Bars, second: Bars, union: Bars, n_first: int, toleran
     no edges, births and deaths are compared.
 
     Args:
-        first, second: bars of the clouds, of one dimension.
+        first: bars of one cloud.
+        second: bars of the other, of the same dimension.
         union: bars of the first cloud's points followed by the second's.
         n_first: points of the first cloud.
         tolerance: by which births and deaths may differ, relative to the largest death; for bars without edges.

@@ -1,4 +1,4 @@
-"""Permutations for tests between clouds, which keep together what is not independent: rows of one sequence or prompt."""
+"""Permutations for tests between clouds that keep together what is not independent: rows of one sequence or prompt."""
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -17,7 +17,8 @@ def relabellings(
     """Which points belong to the first cloud: as observed (row 0), then under `draws` relabellings of the null.
 
     Args:
-        n_first, n_second: points of the clouds, which stand in this order.
+        n_first: points of the cloud that stands first.
+        n_second: points of the other.
         draws: random relabellings.
         seed: of the draws.
         units: what is exchanged as a whole, for each point of both clouds (its sequence or prompt); None = each point.

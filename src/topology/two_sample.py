@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from src.topology.distances import Distances
 from src.topology.relabelling import relabellings
+from src.topology.spanning_tree import prim
 
 # relabellings in one matrix product
 _BATCH = 128
@@ -87,7 +88,10 @@ def two_sample_tests(
         union: distances of the first cloud's points followed by the second's. Energy distance and MMD tell all
             distributions apart under euclidean distances; under cosine distances the former compares means alone.
         n_first: points of the first cloud.
-        draws, seed, units, paired: of the permutations, see `relabellings`.
+        draws: relabellings for p.
+        seed: of the relabellings.
+        units: what is exchanged as a whole, see `relabellings`.
+        paired: whether the units are the same in both clouds, see `relabellings`.
 
     Raises:
         StrataError: if the units do not fit the design.
@@ -99,7 +103,7 @@ def two_sample_tests(
     kernel = np.exp(-np.square(union.matrix / bandwidth) / 2)
     np.fill_diagonal(kernel, 0.0)
     return TwoSample(
-        _friedman_rafsky(spanning_tree(union, seed), labels, closed_form=not restricted),
+        _friedman_rafsky(unordered_tree(union, seed), labels, closed_form=not restricted),
         _energy(union.matrix, labels),
         _discrepancy(kernel, labels, bandwidth),
         draws,
@@ -107,7 +111,7 @@ def two_sample_tests(
 
 
 def standardised(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "point d"]:
-    """The cloud about its centre at a root mean square radius of 1: what is left to compare is shape, not place or size."""
+    """The cloud about its centre at a root mean square radius of 1: its shape, without place and size."""
     centred = points - points.mean(axis=0)
     radius = np.sqrt(np.square(centred).sum(axis=1).mean())
     return centred / radius if radius else centred
@@ -132,24 +136,13 @@ def permutation_variance(tree: Int[np.ndarray, "edge 2"], n_first: int, n_second
     return max(0.0, float(first * (second + third)))
 
 
-def spanning_tree(distances: Distances, seed: int = 0) -> Int[np.ndarray, "edge 2"]:
-    """The edges of a minimum spanning tree (Prim); among equal distances drawn at random, so that order says nothing.
+def unordered_tree(distances: Distances, seed: int = 0) -> Int[np.ndarray, "edge 2"]:
+    """Edges of a minimum spanning tree for which the order of points says nothing: among equal distances it is drawn.
 
-    seed: of the order in which points are taken.
+    A tree that preferred the points that come first would join copies of one cloud's points to each other.
     """
     order = np.random.default_rng(seed).permutation(distances.n_points)
-    matrix = distances.among(order).matrix
-    n = len(order)
-    reach, parent, left = matrix[0].copy(), np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool)
-    left[0] = False
-    edges = np.empty((n - 1, 2), dtype=np.int64)
-    for step in range(n - 1):
-        point = int(np.where(left, reach, np.inf).argmin())
-        edges[step] = parent[point], point
-        left[point] = False
-        nearer = left & (matrix[point] < reach)
-        reach[nearer], parent[nearer] = matrix[point, nearer], point
-    return np.sort(order[edges], axis=1)
+    return order[prim(distances.among(order).matrix)[1]]
 
 
 def _friedman_rafsky(
