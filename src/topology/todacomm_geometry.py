@@ -23,11 +23,11 @@ ZERO = 1e-6
 
 
 def geometry(points: Float[np.ndarray, "point d"], seed: int = 42) -> dict[str, Any]:
-    """All scalars of todacomm's characterize_geometry under its names (specification 2.5), and pca_cumvar_50, the
-    variance that 50 components explain. Neighbours are euclidean.
+    """All scalars of todacomm's characterize_geometry, under its names (specification 2.5).
 
-    total_variance is over all entries (the means' spread included), sparsity the share of entries below 1e-6.
-    pca_dim_for_95_var = the number of components computed where they do not reach 95 %.
+    Neighbours are euclidean. total_variance is over all entries (the means' spread included), sparsity the share of
+    entries below 1e-6. pca_dim_for_95_var: the components computed (50) where they do not reach 95 %. pca_cumvar_50:
+    the share of the variance that those explain.
 
     Raises:
         StrataError: if the points are not a matrix of 3 or more finite rows.
