@@ -1,8 +1,8 @@
 """Which tokens of a text become the points of a cloud: chosen from token ids alone, before any activation is read."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 from jaxtyping import Int, Int32
@@ -70,6 +70,10 @@ class ChosenTokens:
     def n_points(self) -> int:
         """Number of points."""
         return len(self.label)
+
+    def moved(self, sequence: Int[np.ndarray, "token"]) -> Self:
+        """The same tokens, where their sequences have other indices (in the same order)."""
+        return replace(self, sequence=sequence)
 
 
 def store_tokens(store: ActivationStore) -> Iterator[TokenBlock]:

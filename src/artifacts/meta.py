@@ -30,6 +30,7 @@ FORMAT_VERSIONS = {
     "causal_evaluation": 1,
     "explanations": 1,
     "feature_scores": 1,
+    "topology": 1,
 }
 
 

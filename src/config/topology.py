@@ -25,8 +25,9 @@ class SubsamplesConfig(Schema):
 class NullsConfig(Schema):
     """Null models (nulls.*): clouds without the structure in question."""
 
-    models: list[Literal["gaussian", "shuffled"]] = Field(
-        description="gaussian: same mean and covariance; shuffled: each principal score permuted over the points"
+    models: list[Literal["gaussian", "shuffled_scores", "grouped_gaussian"]] = Field(
+        description="gaussian: same mean and covariance; shuffled_scores: each principal component permuted over the "
+        "points; grouped_gaussian: the centres of labels as a Gaussian has them, each label's points moved as a whole"
     )
     draws: int = Field(ge=1, description="clouds drawn of each; the smallest p-value is 1 / (draws + 1)")
     random_models: int = Field(ge=1, description="models with random weights, for random_init_control")
@@ -50,8 +51,8 @@ class TopologyConfig(StageConfig):
     )
     prompts: str | None = Field(
         min_length=1,
-        description="run the model on the texts of a file, without a store: .txt (one a line) or .jsonl (text, prompt or "
-        "messages, and perhaps a label)",
+        description="run the model on the texts of a file, without a store: .txt (one a line) or .jsonl (text, prompt "
+        "or messages, and perhaps a label)",
     )
     clouds: Files | None = Field(
         description="files of clouds in place of a model: .npy, .npz, .safetensors; every array is one, point by row"
@@ -64,8 +65,8 @@ class TopologyConfig(StageConfig):
     layers: Layers = Field(description="layers, each of which gives a cloud")
     tokens: Literal["last", "first", "cls", "mean", "max", "all", "label"] | int | list[str] = Field(
         description="a text's point is its last or first counted token, the one of an index (-2: the last but one), "
-        "position 0 (cls), the mean or maximum over counted tokens; or points are tokens: all, those of a list of words, "
-        "or of a label"
+        "position 0 (cls), the mean or maximum over counted tokens; or points are tokens: all, those of a list of "
+        "words, or of a label"
     )
     labels: str | None = Field(
         min_length=1,
@@ -79,14 +80,14 @@ class TopologyConfig(StageConfig):
         description="points drawn at random, as many of each label; null = all there are"
     )
     protocol: ProtocolConfig
-    backend: Literal["reduced", "ripser", "gudhi"] | None = Field(
-        description="engine of persistent homology; null = reduced up to dimension 1, gudhi above"
+    backend: Literal["auto", "reduced", "gudhi", "ripser"] = Field(
+        description="engine of persistent homology; auto = reduced up to dimension 1, gudhi above"
     )
     check: bool = Field(description="compute every diagram by another engine too, and stop if they differ")
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         description="refuse clouds whose diagrams need more; null = what is free"
     )
-    level: Share = Field(description="of significance, after correction for the number of bars")
+    level: Share = Field(description="of significance of loops, for all bars of a cloud together")
     subsamples: SubsamplesConfig
     nulls: NullsConfig
     random_init_control: bool = Field(
@@ -115,6 +116,11 @@ class TopologyConfig(StageConfig):
             raise ValueError("random_init_control=true needs a model, and clouds=FILE has none")
         if self.contexts > 1 and self.tokens == "max":
             raise ValueError(f"contexts={self.contexts} averages, and tokens=max does not: use tokens=mean")
+        if "gaussian" in self.nulls.models and 1 / (1 + self.nulls.draws) > self.level:
+            raise ValueError(
+                f"nulls.draws={self.nulls.draws}: no p is below {1 / (1 + self.nulls.draws):.3g}, so no loop could be "
+                f"significant at level={self.level:g}; draw {round(1 / self.level) - 1} or more"
+            )
         if isinstance(self.tokens, list) and len(set(self.tokens)) < max(len(self.tokens), 1):
             raise ValueError("tokens is a list of different words")
         return self

@@ -24,6 +24,7 @@ KIND_ORDER = (
     "sae",
     "feature_scores",
     "explanations",
+    "topology",
 )
 
 _META_FORMAT = TypeAdapter(Meta)

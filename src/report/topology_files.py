@@ -4,7 +4,7 @@ clouds.safetensors     the clouds as they came, one array (point, d) each
 points.parquet         what each point is: cloud (empty: the same points in all clouds), row, and what is known of it
 clouds.json            of each cloud: sizes, scale, curves, intrinsic dimensions, sensitivity to outliers
 measures.parquet/json  cloud, statistic, value, band of subsamples, each null model
-bars.parquet           cloud, dimension, birth, death, the edges as points (-1: none), p and q
+bars.parquet           cloud, dimension, birth, death, the edges as points (-1: none), p, q and p_null
 """
 
 import json
@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 
-from src.artifacts import Artifact, disk_errors, load_tensors, save_tensors, write_json
+from src.artifacts import Artifact, disk_errors, write_json
+from src.artifacts.tensors import load_tensors, save_tensors
 from src.errors import StrataError
 from src.report.records import write_records
 from src.topology.persistence import Bars, Persistence
@@ -46,7 +47,8 @@ _HEADER_FIELDS = (
     *("name", "hook", "layer", "n_available", "n_points", "n_dimensions", "n_ambient", "n_duplicates", "scale"),
     *("median_distance", "diameter", "n_subsample", "published", "input_sha256"),
 )
-_NULL_FIELDS = ("mean", "low", "high", "p")
+_NULL_FIELDS = ("mean", "low", "high", "p", "top")
+_TESTS = ("p", "q", "p_null")
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +185,10 @@ def bar_table(profile: CloudProfile) -> pa.Table:
                     "birth": pa.array(bars.birth, pa.float64()),
                     "death": pa.array(bars.death, pa.float64()),
                     **ends,
-                    "p": pa.array(unknown if tests is None else tests.p, pa.float64()),
-                    "q": pa.array(unknown if tests is None else tests.q, pa.float64()),
+                    **{
+                        name: pa.array(unknown if tests is None else getattr(tests, name), pa.float64())
+                        for name in _TESTS
+                    },
                 }
             )
         )
@@ -237,8 +241,8 @@ def _diagrams(table: pa.Table, rows: np.ndarray) -> tuple[tuple[Bars, ...], dict
         edges = [np.stack([columns[f"{name}_edge_{end}"][of] for end in "ab"], 1) for name in ("birth", "death")]
         known = [None if (some < 0).all() else np.where(some < 0, -1, place[some]) for some in edges]
         diagrams.append(Bars(dimension, columns["birth"][of], columns["death"][of], *known))
-        if np.isfinite(columns["p"][of]).any():
-            tests[dimension] = BarTests(columns["p"][of], columns["q"][of])
+        if dimension:
+            tests[dimension] = BarTests(*(columns[name][of] for name in _TESTS))
     return tuple(diagrams), tests
 
 

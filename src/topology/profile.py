@@ -24,13 +24,14 @@ class NullMeasure:
     """A statistic under a null model: mean and central 95 % of its draws.
 
     p: share of draws (the cloud itself counted among them) whose statistic is as large as the cloud's, or larger:
-    (1 + count) / (1 + draws).
+    (1 + count) / (1 + draws). top: what 5 % of the draws exceed.
     """
 
     mean: float
     low: float
     high: float
     p: float
+    top: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,23 @@ class Measure:
 class BarTests:
     """Is a bar longer than noise would have it? One entry for each bar, in the order of the diagram.
 
-    p: of the universal law of noise bars. q: p after Benjamini-Hochberg's correction over the bars of the cloud.
+    p: of the universal law of noise bars (death / birth), q: p after Benjamini and Hochberg's correction over the bars
+    of the cloud. p_null: against the longest (by death / birth) of each draw of the Gaussian null, which corrects for
+    the number of bars. NaN: not tested.
     """
 
     p: Float[np.ndarray, "bar"]
     q: Float[np.ndarray, "bar"]
+    p_null: Float[np.ndarray, "bar"]
+
+    @property
+    def decisive(self) -> Float[np.ndarray, "bar"]:
+        """What decides: p_null where a null model was drawn, else q."""
+        return self.q if np.isnan(self.p_null).all() else self.p_null
 
     def significant(self, level: float) -> Int[np.ndarray, "found"]:
-        """Indices of the bars with q <= level."""
-        return np.flatnonzero(self.q <= level)
+        """Indices of the bars that are more than chance at a level."""
+        return np.flatnonzero(self.decisive <= level)
 
 
 @dataclass(frozen=True, eq=False)
