@@ -34,7 +34,7 @@ class TextLoss:
 
     @property
     def perplexity(self) -> Ratio:
-        """exp of the mean NLL, and of the ends of its interval."""
+        """The exponential of the mean NLL, and of the ends of its interval."""
         return Ratio(*(math.exp(value) for value in (self.nll.value, self.nll.low, self.nll.high)))
 
 

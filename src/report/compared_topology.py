@@ -90,7 +90,7 @@ class ComparedTopology:
     correlations: dict[str, RankCorrelation] = field(default_factory=dict)
 
     def overlap_q(self) -> dict[tuple[str, str, str, str], float]:
-        """p of the tests of each union, corrected over all pairs of clouds (Benjamini-Hochberg)."""
+        """The p of the tests of each union, corrected over all pairs of clouds (Benjamini-Hochberg)."""
         return _corrected(
             {
                 (pair.first, pair.second, cloud.first, cloud.second): overlap_p(cloud.found.union.tests)
@@ -101,7 +101,7 @@ class ComparedTopology:
         )
 
     def correspondence_q(self) -> dict[tuple[str, str, str, str], float]:
-        """p of debiased CKA of each paired comparison, corrected over all of them."""
+        """The p of debiased CKA of each paired comparison, corrected over all of them."""
         return _corrected(
             {
                 (pair.first, pair.second, cloud.first, cloud.second): cloud.found.paired.debiased_cka.p
@@ -112,7 +112,7 @@ class ComparedTopology:
         )
 
     def correlation_q(self) -> dict[str, float]:
-        """p of the correlations that have one, corrected over the statistics."""
+        """The p of the correlations that have one, corrected over the statistics."""
         return _corrected({name: found.p for name, found in self.correlations.items() if found.p is not None})
 
 

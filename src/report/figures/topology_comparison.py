@@ -10,33 +10,6 @@ from src.report.figures.theme import CATEGORIES, FAINT_INK, INK, Record, data, f
 _NUMBERED = 14
 
 
-def profiles_by_layer(records: Sequence[Record], title: str, subtitle: str | None = None) -> alt.FacetChart:
-    """Statistics over layers, a panel each, a line and band for each result.
-
-    records: `layer`, `result`, `statistic` (its label), `value`, `low`, `high`.
-    """
-    results = ordered(records, "result")
-    colour = alt.Color(
-        "result:N",
-        title=None,
-        scale=alt.Scale(domain=results, range=_colours(len(results))),
-        legend=alt.Legend(orient="top", symbolType="circle", symbolOpacity=1),
-    )
-    x = alt.X("layer:Q", title="layer", axis=alt.Axis(format="d", tickMinStep=1, grid=False))
-    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
-    base = alt.Chart().encode(x=x, color=colour)
-    tooltip = ["result:N", "layer:Q", "statistic:N", *(alt.Tooltip(f"{end}:Q", format=".4g") for end in _ENDS)]
-    layered = [
-        base.transform_filter("isValid(datum.low)").mark_area(opacity=0.18).encode(y=y, y2="high:Q").encode(
-            y=alt.Y("low:Q", title=None)
-        ),
-        base.mark_line(strokeWidth=2).encode(y=y),
-        base.mark_point(filled=True, size=40, opacity=1).encode(y=y, tooltip=tooltip),
-    ]
-    chart = panels(layered, records, "statistic:N", "", columns=3, width=210, height=130)
-    return themed(chart.resolve_scale(y="independent"), title, subtitle)
-
-
 _ENDS = ("value", "low", "high")
 
 
@@ -60,9 +33,9 @@ def measures_by_layer(
     y = alt.Y("value:Q", title=label, scale=alt.Scale(domain=[min(ends), max(ends)]), axis=alt.Axis(tickCount=5))
     tooltip = ["measure:N", "clouds:O", *(alt.Tooltip(f"{end}:Q", format=".4g") for end in _ENDS)]
     layers = [
-        base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(
-            y=alt.Y("low:Q", title=label), y2="high:Q"
-        ),
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=2)
+        .encode(y=alt.Y("low:Q", title=label), y2="high:Q"),
         base.mark_line(strokeWidth=1.5).encode(y=y),
         base.mark_point(filled=True, size=50, opacity=1).encode(y=y, tooltip=tooltip),
     ]

@@ -1,16 +1,21 @@
 """From results of measure_topology.py to all comparisons between them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
+from src.artifacts import Parent, label
 from src.config.compare_topology import CompareTopologyConfig
-from src.report.compared_topology import CloudPair, LayerMatrix, ResultPair, ResultProfile
+from src.report.compared_topology import CloudPair, ComparedTopology, LayerMatrix, ResultPair, ResultProfile
+from src.report.topology_comparison import Group, layers_group, pair_groups, perplexity_group, profile_group
 from src.report.topology_files import Topology
 from src.stage.context import Stage
 from src.stage.topology_comparison.matching import match_clouds, match_points
-from src.stage.topology_comparison.results import Result
+from src.stage.topology_comparison.perplexity import ReadText, correlate, measure_losses, prepare_texts
+from src.stage.topology_comparison.results import Result, check_single, find_results
 from src.topology.comparison import ComparedCloud, Draws, compare_clouds
 from src.topology.diagram_distances import bottleneck_matrix
 from src.topology.distances import Distances
@@ -18,6 +23,77 @@ from src.topology.layer_matrices import cka_matrices, rsa_matrix
 from src.topology.profile import CloudProfile
 
 CKA, RSA, BOTTLENECK = "debiased CKA", "RSA", "scale-free bottleneck distance (H1)"
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The results that are compared, and the text that their models read."""
+
+    config: CompareTopologyConfig
+    results: list[Result]
+    texts: list[ReadText]
+
+    @property
+    def label(self) -> str:
+        """The results, by name while they are few."""
+        names = [result.label for result in self.results]
+        return label(*(names if len(names) <= 3 else [self.config.experiment_name, f"{len(names)}-results"]))
+
+    @property
+    def parents(self) -> list[Parent]:
+        """The results and the texts."""
+        made_from = [result.topology.artifact for result in self.results] + [each.text for each in self.texts]
+        return list(dict.fromkeys(artifact.parent for artifact in made_from))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers, beside the parents."""
+        keys = {"match_layers", "pairing", "same_basis", "level", "draws", "seed"}
+        return {
+            **self.config.model_dump(mode="json", include=keys),
+            "reference": None if self.config.reference is None else self.results[0].label,
+            "labels": [result.label for result in self.results],
+            "models": {each.name: each.weights for each in self.texts},
+        }
+
+
+def prepare(config: CompareTopologyConfig, stage: Stage) -> Work:
+    """Find the results, refuse what can't be compared, and read the text.
+
+    Raises:
+        StrataError: no results, results that do not go together, a text that can't be read.
+    """
+    results = find_results(config, stage)
+    check_single(results)
+    for first, second in result_pairs(config, results):
+        match_clouds(first, second, config.match_layers)
+    return Work(config, results, prepare_texts(config, results, stage))
+
+
+def compare(work: Work, stage: Stage) -> ComparedTopology:
+    """All comparisons, and the models' perplexity.
+
+    Raises:
+        StrataError: rows that do not go together.
+    """
+    config, results = work.config, work.results
+    profiles = [ResultProfile(result.label, result.topology.model_name, result.topology) for result in results]
+    pairs = compare_pairs(config, result_pairs(config, results), stage)
+    with stage.progress("all layers against all", len(results), "results") as advance:
+        within = {}
+        for result in results:
+            within[result.label] = layer_matrices(result.topology, None, config.pairing)
+            advance(1)
+    losses, no_loss = measure_losses(config, work.texts, stage)
+    split = config.dataset.dataset_split
+    text = f"{config.dataset.dataset_name}{f' ({split})' if split else ''}"
+    correlations = correlate(profiles, losses, config.seed)
+    return ComparedTopology(profiles, within, pairs, losses, no_loss, text, config.level, correlations)
+
+
+def groups_of(found: ComparedTopology) -> list[Group]:
+    """The parts of the report."""
+    parts = [profile_group(found), *pair_groups(found), layers_group(found), perplexity_group(found)]
+    return [part for part in parts if part is not None]
 
 
 def result_pairs(config: CompareTopologyConfig, results: Sequence[Result]) -> list[tuple[Result, Result]]:

@@ -102,8 +102,8 @@ def refuse_incomparable(first: Result, second: Result) -> None:
         least = min(map(min, sizes))
         words = [f"{min(some)}" if min(some) == max(some) else f"{min(some)} to {max(some)}" for some in sizes]
         raise StrataError(
-            f"clouds of {first.label} have {words[0]} points, of {second.label} {words[1]}: counts of bars and distances "
-            f"of diagrams grow with the number of points; measure both with n_points={least}, or name results of one "
+            f"clouds of {first.label} have {words[0]} points, of {second.label} {words[1]}: counts of bars and "
+            f"distances of diagrams depend on the number of points; measure both with n_points={least}, or name results of one "
             "size with results=[...]"
         )
 
