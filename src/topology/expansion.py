@@ -31,9 +31,10 @@ class Expansion:
 def expansion(normalised: Sequence[float], controls: Sequence[Sequence[float]]) -> Expansion:
     """The expansion ratio: the largest `h0_normalised` of all layers over that of the first (the embedding).
 
-    todacomm's ratio is of raw H0 totals, which the embedding's copies, the final norm and units make: untrained
-    models have 2 to 112. This one is of a statistic without scale, made on distinct points, and stands beside the same
-    ratio of models with random weights, on the same text, layers and tokens, one control per seed.
+    A ratio of raw H0 totals, as todacomm's, is made by units, the final norm, and copies in the embedding (few tokens
+    are last ones): untrained models have 2 to 112. This statistic has no unit. Copies lower it still, in the model and
+    in its controls alike, which is why a ratio stands beside that of models with random weights on the same text,
+    layers and tokens, one control per seed.
 
     Raises:
         StrataError: if there is no control, if one has another number of layers, or if a first layer has no distances.

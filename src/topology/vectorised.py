@@ -89,8 +89,8 @@ def landscapes(diagram: Float[np.ndarray, "bar 2"], grid: Grid) -> Float[np.ndar
 def persistence_image(diagram: Float[np.ndarray, "bar 2"], grid: Grid) -> Float[np.ndarray, "lifetime birth"]:
     """Persistence image (Adams et al. 2017), linear weight: bars as Gaussians of weight lifetime at (birth, lifetime).
 
-    A pixel is the density at its centre times its area, which with a bandwidth of a pixel is its integral to 1e-8 of a
-    bar's weight, so that the image adds up to the total persistence inside it.
+    A pixel is the density at its centre times its area. With a bandwidth of a pixel or more such pixels add up to the
+    integral to 1e-8 of a bar's weight, so the image adds up to the total persistence inside it.
     """
     from gudhi.representations import PersistenceImage
 
