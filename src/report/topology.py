@@ -42,25 +42,24 @@ def cloud_table(profiles: Sequence[CloudProfile], level: float) -> Table:
     nulls = list(dict.fromkeys(null for profile in profiles for null in profile.statistics["beta_1"].nulls))
     rows: list[list[Cell]] = []
     for profile in profiles:
-        beta, longest = profile.statistics["beta_1"], profile.statistics[LOOP_LENGTH]
+        beta = profile.statistics["beta_1"]
         row: list[Cell] = [profile.name, profile.n_points, profile.n_duplicates, profile.scale, banded(beta)]
         row += [_null_cell(beta, null) for null in nulls]
-        row += [_finite(longest.value), *(_finite(longest.nulls[null].p) for null in nulls)]
         row += [*_significant(profile, level), *_dimension(profile)]
         rows.append(row)
     names = [_SHORT.get(null, null) for null in nulls]
-    columns = ["cloud", "points", "copies", "scale", "β1", *(f"β1 {name}" for name in names), "longest loop"]
-    columns += [*(f"p {name}" for name in names), "loops", "smallest p", "dimension"]
+    columns = ["cloud", "points", "copies", "scale", "β1", *(f"β1 {name}" for name in names), "loops"]
+    columns += ["smallest p", "dimension"]
     n_subsample = profiles[0].n_subsample
     band = "" if n_subsample is None else f" Brackets of β1: 95 % of subsamples of {n_subsample} points."
     null_note = ""
     if nulls:
         null_note = "; ".join(f"{_SHORT.get(null, null)}: {null_title(null)}" for null in nulls)
-        null_note = f" {null_note} (mean and middle 95 % of the draws); p: share of draws with a longest loop as long."
+        null_note = f" {null_note} (mean and middle 95 % of the draws)."
 
     caption = (
         f"copies: points that equal an earlier one. β1: loops longer than the protocol's threshold.{band}{null_note} "
-        f"longest loop: in scales. loops: bars whose death / birth the longest of the Gaussian null does not reach, at "
+        "loops: bars whose death / birth the longest of the Gaussian null does not reach, at "
         f"level {level:g} for all bars of a cloud together; smallest p: of a bar. dimension: TwoNN."
     )
     return Table("Topology of the clouds", columns, rows, caption)
@@ -245,7 +244,7 @@ def _significant(profile: CloudProfile, level: float) -> list[Cell]:
 
 
 def _dimension(profile: CloudProfile) -> list[Cell]:
-    return [_interval(profile.intrinsic.get("TwoNN"))]
+    return [_interval(profile.intrinsic.get("two_nn"))]
 
 
 def _interval(found: Interval | None) -> Cell:

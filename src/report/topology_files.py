@@ -4,6 +4,7 @@ clouds.safetensors     the clouds as they came, one array (point, d) each
 points.parquet         what each point is: cloud (empty: the same points in all clouds), row, and what is known of it
 clouds.json            of each cloud: sizes, scale, curves, intrinsic dimensions, sensitivity to outliers
 measures.parquet/json  cloud, statistic, value, band of subsamples, each null model
+loops.json             of each cloud its significant loops: points in order, circular coordinates of all points
 bars.parquet           cloud, dimension, birth, death, the edges as points (-1: none), p, q and p_null
 """
 
@@ -25,6 +26,7 @@ from src.artifacts import Artifact, disk_errors, write_json
 from src.artifacts.tensors import load_tensors, save_tensors
 from src.errors import StrataError
 from src.report.records import write_records
+from src.topology.loops import Loop
 from src.topology.persistence import Bars, Persistence
 from src.topology.profile import (
     BarTests,
@@ -41,6 +43,7 @@ POINTS = "points.parquet"
 HEADERS = "clouds.json"
 MEASURES = "measures"
 BARS = "bars.parquet"
+LOOPS = "loops.json"
 
 _REMEDY = "remake the artifact"
 _HEADER_FIELDS = (
@@ -111,6 +114,7 @@ def write_topology(folder: Path, clouds: Sequence[MeasuredCloud], shared_table: 
         write_json(folder / HEADERS, [header(profile) for profile in profiles])
         write_records(folder / MEASURES, [record for profile in profiles for record in measure_records(profile)])
         pq.write_table(pa.concat_tables([bar_table(profile) for profile in profiles]), folder / BARS)
+        write_json(folder / LOOPS, {cloud.profile.name: loop_records(cloud.profile, cloud.table) for cloud in clouds})
 
 
 def read_topology(artifact: Artifact) -> Topology:
@@ -126,7 +130,10 @@ def read_topology(artifact: Artifact) -> Topology:
         for record in _read_table(folder / f"{MEASURES}.parquet").to_pylist():
             measures.setdefault(record["cloud"], {})[record["statistic"]] = _measure(record)
         bars = _read_table(folder / BARS)
-        profiles = [_profile(values, measures.get(values["name"], {}), bars) for values in headers]
+        loops = json.loads((folder / LOOPS).read_text(encoding="utf-8"))
+        profiles = [
+            _profile(values, measures.get(values["name"], {}), bars, loops[values["name"]]) for values in headers
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StrataError(f"{folder} can't be read ({type(error).__name__}: {error}); {_REMEDY}") from None
     return Topology(artifact, profiles)
@@ -195,6 +202,14 @@ def bar_table(profile: CloudProfile) -> pa.Table:
     return pa.concat_tables(parts)
 
 
+def loop_records(profile: CloudProfile, table: pa.Table) -> list[dict[str, Any]]:
+    """The loops of a cloud with what their points are. Points count within the rows that were analysed."""
+    if not profile.loops:
+        return []
+    points = table.take(profile.rows).to_pylist()
+    return [loop.as_json(points) for loop in profile.loops]
+
+
 def _measure(record: Mapping[str, Any]) -> Measure:
     nulls: dict[str, dict[str, float]] = {}
     for key, value in record.items():
@@ -205,7 +220,9 @@ def _measure(record: Mapping[str, Any]) -> Measure:
     return Measure(record["value"], record["low"], record["high"], found)
 
 
-def _profile(values: dict[str, Any], statistics: dict[str, Measure], bars: pa.Table) -> CloudProfile:
+def _profile(
+    values: dict[str, Any], statistics: dict[str, Measure], bars: pa.Table, loops: Sequence[Mapping[str, Any]]
+) -> CloudProfile:
     rows = np.arange(values["n_available"]) if values["rows"] is None else np.array(values["rows"])
     own = bars.filter(pa.compute.equal(bars.column("cloud"), values["name"]))
     diagrams, tests = _diagrams(own, rows)
@@ -227,6 +244,7 @@ def _profile(values: dict[str, Any], statistics: dict[str, Measure], bars: pa.Ta
             outliers["n_left_out"],
             {name: (_number(whole), _number(rest)) for name, (whole, rest) in outliers["statistics"].items()},
         ),
+        loops=tuple(Loop.from_json(loop) for loop in loops),
         rows=rows,
     )
 

@@ -58,8 +58,8 @@ def _loops(profiles: Sequence[CloudProfile], level: float) -> str:
     )
     if not having:
         return (
-            f"No cloud has a loop that is more {how} (level {level:g}): those that are counted are what such a cloud has "
-            "anyway."
+            f"No cloud has a loop that is more {how} (level {level:g}): those that are counted are what such a cloud "
+            "has anyway."
         )
     named = _some([f"{name} ({count})" for name, count in having.items()])
     chance = ""

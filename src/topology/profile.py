@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from src.topology.loops import Loop
 from src.topology.persistence import Persistence
 
 
@@ -100,10 +101,11 @@ class CloudProfile:
     name: "resid_post/05", or that of an array. hook, layer: None for clouds that come from files. n_available: points
     before sampling; n_points: those that everything here is about; n_dimensions: of the points that distances are
     between (after PCA); n_ambient: before. n_duplicates: points that equal an earlier one. scale: the distance that
-    thresholds are fractions of (protocol.scale), median and diameter beside it. tests: by homology dimension (1 and
-    above). n_subsample: points of each subsample. intrinsic: estimates of the dimension by method. rows: the points
-    that were sampled, as rows of the cloud as it came; edges of bars count within them. published: what the package
-    whose protocol this is prints, under its names and with its rounding. input_sha256: of the cloud as it came.
+    thresholds are fractions of (protocol.scale), median and diameter beside it. n_subsample: points of each subsample.
+    tests: by homology dimension (1 and above). intrinsic: estimates of the dimension by method. loops: the significant
+    ones, with the points on them. rows: the points that were sampled, as rows of the cloud as it came; edges of bars
+    and points of loops count within them. published: what the package whose protocol this is prints, under its names
+    and with its rounding. input_sha256: of the cloud as it came.
     """
 
     name: str
@@ -124,6 +126,7 @@ class CloudProfile:
     curves: Curves
     intrinsic: dict[str, Interval]
     outliers: OutlierSensitivity | None
+    loops: tuple[Loop, ...]
     rows: Int[np.ndarray, "point"]
     published: dict[str, Any]
     input_sha256: str

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from src.artifacts import Parent
 from src.stage.context import Stage
@@ -14,18 +14,13 @@ from src.stage.context import Stage
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """A cloud as it comes, what its rows are, and the same tokens in models with random weights, if asked for.
-
-    groups: the label of each point. sequences: the text of each, where several points are of one.
-    """
+    """A cloud as it comes, what its rows are, and the same tokens in models with random weights, if asked for."""
 
     name: str
     hook: str | None
     layer: int | None
     points: Float[np.ndarray, "point d"]
     table: pa.Table
-    groups: Int[np.ndarray, "point"] | None = None
-    sequences: Int[np.ndarray, "point"] | None = None
     random: Sequence[Float[np.ndarray, "point d"]] = ()
 
 

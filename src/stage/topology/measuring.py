@@ -1,9 +1,13 @@
 """measure_topology.py from a config to numbers: clouds, protocol and settings; the profile of every cloud."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
 
 from src.artifacts import Parent, label
 from src.config.topology import TopologyConfig
@@ -12,11 +16,14 @@ from src.report.topology_files import MeasuredCloud
 from src.stage.context import Stage
 from src.stage.topology.cloud import Cloud, CloudSource
 from src.stage.topology.sources import find_source
+from src.topology.profile import CloudProfile
 from src.topology.profiling import ProfileSettings, profile_cloud
 from src.topology.protocol import Protocol, published
 
+FEWEST_POINTS = 3
 # a cloud of fewer points than this says little of loops
 FEW_POINTS = 50
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,21 +97,33 @@ def prepare(config: TopologyConfig, stage: Stage) -> TopologyWork:
     return TopologyWork(config, find_source(config, stage), protocol)
 
 
-def settings_of(config: TopologyConfig, clouds: Sequence[Cloud], protocol: Protocol) -> ProfileSettings:
-    """How clouds of a run are measured: bands are of as many points for all of them."""
-    smallest = min(len(cloud.points) for cloud in clouds)
-    if protocol.max_points is not None:
-        smallest = min(smallest, protocol.max_points)
+def settings_of(identity: Mapping[str, Any], sizes: Sequence[int], protocol: Protocol) -> ProfileSettings:
+    """How the clouds of a run are measured: bands are of as many points for all of them.
+
+    identity: the keys of the config that decide it. sizes: numbers of points of the clouds as they came.
+    """
+    smallest = min(sizes) if protocol.max_points is None else min(*sizes, protocol.max_points)
+    subsamples, nulls = identity["subsamples"], identity["nulls"]
     return ProfileSettings(
-        backend=config.backend,
-        check=config.check,
-        memory_limit=None if config.memory_gb is None else int(config.memory_gb * 2**30),
-        n_subsample=max(3, round(config.subsamples.share * smallest)) if config.subsamples.draws else None,
-        subsample_draws=config.subsamples.draws,
-        nulls=tuple(config.nulls.models),
-        null_draws=config.nulls.draws,
-        workers=config.threads or min(os.cpu_count() or 1, 8),
+        backend=identity["backend"],
+        n_subsample=max(3, round(subsamples["share"] * smallest)) if subsamples["draws"] else None,
+        subsample_draws=subsamples["draws"],
+        nulls=tuple(nulls["models"]),
+        null_draws=nulls["draws"],
+        level=identity["level"],
     )
+
+
+def groups_of(table: pa.Table) -> tuple[Int[np.ndarray, "point"] | None, Int[np.ndarray, "point"] | None]:
+    """The label of each point, and the text that it is of where several points are of one text; None where unknown."""
+    labels = sequences = None
+    if "label_index" in table.column_names:
+        index = table.column("label_index").to_numpy()
+        labels = index if len(np.unique(index)) > 1 else None
+        sequence = table.column("sequence").to_numpy()
+        is_single = bool((table.column("n_tokens").to_numpy() == 1).all())
+        sequences = sequence if is_single and len(np.unique(sequence)) < len(sequence) else None
+    return labels, sequences
 
 
 def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
@@ -115,29 +134,59 @@ def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
     """
     clouds = work.source.read(stage)
     for cloud in clouds:
-        if len(cloud.points) < 3:
+        if len(cloud.points) < FEWEST_POINTS:
             raise StrataError(
-                f"{cloud.name} has {len(cloud.points)} points, and a cloud needs 3 or more: take other tokens"
+                f"{cloud.name} has {len(cloud.points)} points, and a cloud needs {FEWEST_POINTS}: take other tokens"
             )
-    fewest = min(len(cloud.points) for cloud in clouds)
-    if fewest < FEW_POINTS:
-        stage.warn(f"only {fewest} points: counts of loops of so small a cloud are mostly chance; look at the bands")
-    settings = settings_of(work.config, clouds, work.protocol)
+    config, sizes = work.config, [len(cloud.points) for cloud in clouds]
+    if min(sizes) < FEW_POINTS:
+        stage.warn(f"only {min(sizes)} points: loops of so small a cloud are mostly chance; look at bands and nulls")
+    settings = replace(
+        settings_of(work.identity(), sizes, work.protocol),
+        check=config.check,
+        memory_limit=None if config.memory_gb is None else int(config.memory_gb * 2**30),
+        workers=n_workers(config.threads),
+    )
     found = []
     with stage.progress("measuring", len(clouds), "clouds") as advance:
         for cloud in clouds:
-            profile = profile_cloud(
-                cloud.points,
-                work.protocol,
-                settings,
-                work.config.seed,
-                name=cloud.name,
-                hook=cloud.hook,
-                layer=cloud.layer,
-                groups=cloud.groups,
-                sequences=cloud.sequences,
-                random=cloud.random,
-            )
+            profile = profile_table(cloud.points, cloud.table, work.protocol, settings, config.seed, cloud)
             found.append(MeasuredCloud(profile, cloud.points, cloud.table))
             advance(1)
     return found
+
+
+def n_workers(threads: int | None) -> int:
+    """Threads that draw null models and subsamples."""
+    return min(threads or os.cpu_count() or 1, _MOST_WORKERS)
+
+
+def profile_table(
+    points: Float[np.ndarray, "point d"],
+    table: pa.Table,
+    protocol: Protocol,
+    settings: ProfileSettings,
+    seed: int,
+    place: Cloud | CloudProfile,
+) -> CloudProfile:
+    """The profile of a cloud whose rows a table tells of; `place` has its name, hook and layer.
+
+    Raises:
+        StrataError: as `profile_cloud`, with the cloud's name.
+    """
+    groups, sequences = groups_of(table)
+    try:
+        return profile_cloud(
+            points,
+            protocol,
+            settings,
+            seed,
+            name=place.name,
+            hook=place.hook,
+            layer=place.layer,
+            groups=groups,
+            sequences=sequences,
+            random=place.random if isinstance(place, Cloud) else (),
+        )
+    except StrataError as error:
+        raise StrataError(f"{place.name}: {error}") from None

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from src.activations.clouds import Clouds, clouds_of_model
@@ -17,10 +16,8 @@ from src.stage.topology.cloud import Cloud
 from src.text import TokenSequence
 
 
-def named_clouds(clouds: Clouds, chosen: ChosenTokens, table: pa.Table, random: Sequence[Clouds]) -> list[Cloud]:
+def named_clouds(clouds: Clouds, table: pa.Table, random: Sequence[Clouds]) -> list[Cloud]:
     """The clouds of hook points by the names that a store gives their arrays; all are of the same points."""
-    is_single = len(chosen.point) == chosen.n_points
-    repeats = is_single and len(np.unique(chosen.sequence)) < chosen.n_points
     return [
         Cloud(
             array_name(point),
@@ -28,9 +25,7 @@ def named_clouds(clouds: Clouds, chosen: ChosenTokens, table: pa.Table, random: 
             point.layer,
             cloud,
             table,
-            groups=chosen.label if chosen.labels else None,
-            sequences=chosen.sequence if repeats else None,
-            random=[some[point] for some in random],
+            [some[point] for some in random],
         )
         for point, cloud in clouds.items()
     ]

@@ -86,4 +86,4 @@ class PromptSource:
         random: list[Clouds] = []
         if self._config.random_init_control:
             random = random_clouds(self._config, self._config.model, stage, self._sequences, self._points, chosen)
-        return named_clouds(clouds, chosen, self._words.table(chosen), random)
+        return named_clouds(clouds, self._words.table(chosen), random)

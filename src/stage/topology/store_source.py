@@ -56,7 +56,7 @@ class StoreSource:
         if self._config.random_init_control:
             sequences, again = _sequences_of(self._store, chosen)
             random = random_clouds(self._config, self._model, stage, sequences, self._points, again)
-        return named_clouds(clouds, chosen, self._words.table(chosen), random)
+        return named_clouds(clouds, self._words.table(chosen), random)
 
 
 def _sequences_of(store: ActivationStore, chosen: ChosenTokens) -> tuple[list[TokenSequence], ChosenTokens]:
