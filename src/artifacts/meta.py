@@ -31,6 +31,7 @@ FORMAT_VERSIONS = {
     "explanations": 1,
     "feature_scores": 1,
     "topology": 1,
+    "topology_comparison": 1,
 }
 
 

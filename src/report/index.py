@@ -25,6 +25,7 @@ KIND_ORDER = (
     "feature_scores",
     "explanations",
     "topology",
+    "topology_comparison",
 )
 
 _META_FORMAT = TypeAdapter(Meta)
