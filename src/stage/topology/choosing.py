@@ -72,7 +72,8 @@ def words_of(config: TopologyConfig, model: ModelConfig) -> Words:
         place = config.tokens
     if config.labels is not None:
         labels = label_tokens(tokenizer, read_labels(Path(config.labels).expanduser()))
-    choice = TokenChoice(place, index, labels, config.contexts, config.n_points, config.seed)
+    contexts = None if config.contexts == "all" else config.contexts
+    choice = TokenChoice(place, index, labels, contexts, config.n_points, config.seed)
     return Words(tokenizer, choice)
 
 
@@ -113,4 +114,6 @@ def tokens_in_words(config: TopologyConfig) -> str:
             "all": "any token",
             "label": f"tokens with a label of {Path(config.labels or '').name}",
         }[tokens]
+    if config.contexts == "all":
+        return f"{what}, the mean over all of each label"
     return what if config.contexts == 1 else f"{what}, means over {config.contexts}"
