@@ -16,10 +16,10 @@ from typing import Any
 from src.artifacts import disk_errors, write_json
 from src.artifacts.files import make_folder
 from src.errors import StrataError
-from src.features.contexts import FeatureActivity
-from src.features.explanations import Explanation
-from src.features.logit_lens import PromotedTokens
-from src.features.web import Patience, WebError, fetch
+from src.features.explaining.contexts import FeatureActivity
+from src.features.explaining.explanations import Explanation
+from src.features.explaining.web import Patience, WebError, fetch
+from src.features.scores.logit_lens import PromotedTokens
 from src.features.windows import Context
 
 PROMPT_VERSION = 1

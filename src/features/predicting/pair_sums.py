@@ -12,8 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.features.intervals import N_GROUPS
-from src.features.metrics import FIRES_ABOVE, SMALLEST, LatentSums, Magnitudes, PredictedProjections, TrueProjections
+from src.features.predicting.intervals import N_GROUPS
+from src.features.predicting.metrics import (
+    FIRES_ABOVE,
+    SMALLEST,
+    LatentSums,
+    Magnitudes,
+    PredictedProjections,
+    TrueProjections,
+)
 
 # over which tokens: all, those where the feature fires, those where it fires in the prediction
 TokenSet = Literal["all", "active", "predicted"]

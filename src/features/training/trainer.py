@@ -19,8 +19,8 @@ from torch import Tensor
 
 from src.artifacts.tensors import save_tensors
 from src.errors import StrataError
-from src.features.row_stream import Batch
 from src.features.sae import Sae
+from src.features.training.row_stream import Batch
 from src.hook_points import HookPoint
 
 if TYPE_CHECKING:

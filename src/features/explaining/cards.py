@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from jaxtyping import Int
 from torch import Tensor
 
-from src.features.contexts import FeatureActivity
-from src.features.explanations import Explanation
-from src.features.logit_lens import PromotedTokens
+from src.features.explaining.contexts import FeatureActivity
+from src.features.explaining.explanations import Explanation
+from src.features.scores.logit_lens import PromotedTokens
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.special import entr, softmax
 
-from src.features import focus as module
-from src.features.focus import vocabulary_focus
+from src.features.scores import focus as module
+from src.features.scores.focus import vocabulary_focus
 from src.models.unembedding import Unembedding
 
 

@@ -20,7 +20,7 @@ from src.artifacts import disk_errors, write_json
 from src.artifacts.files import make_folder
 from src.artifacts.locks import locked
 from src.errors import StrataError
-from src.features.web import PassingError, Patience, WebError, fetch, open_url, persistently, reading
+from src.features.explaining.web import PassingError, Patience, WebError, fetch, open_url, persistently, reading
 
 VERSION = "v1"
 _BLOCK = 2**20

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from src.config.train_sae import Architecture
 from src.errors import StrataError
 from src.features.sae import load_sae
-from src.features.training import SaeTraining, TrainingSettings, first_seed
+from src.features.training.trainer import SaeTraining, TrainingSettings, first_seed
 from src.hook_points import HookPoint
 from tests.fixtures.saes import sae_config
 

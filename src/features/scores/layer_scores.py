@@ -8,15 +8,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.activations.products import exact_products
-from src.features.attribution import Effects, attributed_effects
 from src.features.codes import SparseCodes
-from src.features.coherence import Coherence, token_coherence
-from src.features.firing import Firing, firing_statistics
-from src.features.focus import Focus, vocabulary_focus
 from src.features.pairing import Pairing
-from src.features.redundancy import Redundancy, activation_redundancy, nearest_decoders
 from src.features.sae import Sae
-from src.features.scoring import FEWEST_CANDIDATES, Preset, best, composite, normalised_terms
+from src.features.scores.attribution import Effects, attributed_effects
+from src.features.scores.coherence import Coherence, token_coherence
+from src.features.scores.firing import Firing, firing_statistics
+from src.features.scores.focus import Focus, vocabulary_focus
+from src.features.scores.redundancy import Redundancy, activation_redundancy, nearest_decoders
+from src.features.scores.scoring import FEWEST_CANDIDATES, Preset, best, composite, normalised_terms
 from src.models.unembedding import Unembedding
 
 

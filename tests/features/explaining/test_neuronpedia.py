@@ -7,9 +7,9 @@ import socket
 import pytest
 
 from src.errors import StrataError
-from src.features.explanations import explanations_document, gather_rows, read_rows
-from src.features.neuronpedia import Bucket, RemoteFile, listed_files
-from src.features.web import Patience, WebError
+from src.features.explaining.explanations import explanations_document, gather_rows, read_rows
+from src.features.explaining.neuronpedia import Bucket, RemoteFile, listed_files
+from src.features.explaining.web import Patience, WebError
 from tests.fixtures.web_servers import answer, bucket_server, json_lines
 
 __all__ = ["bucket_server"]

@@ -16,8 +16,8 @@ from torch import Tensor
 from src.activations.passes import Rows
 from src.activations.products import Precision, arithmetic_device, exact_products
 from src.errors import StrataError
-from src.features.intervals import N_GROUPS
-from src.features.pair_sums import IDENTITY, N_SUMS, OPERATOR, SHIFT, Block, PairSums
+from src.features.predicting.intervals import N_GROUPS
+from src.features.predicting.pair_sums import IDENTITY, N_SUMS, OPERATOR, SHIFT, Block, PairSums
 from src.features.sae import Sae
 from src.hook_points import HookPoint
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from src.errors import StrataError
-from src.features.matching import (
+from src.features.scores.matching import (
     best_labels,
     best_matches,
     count_hits,
@@ -70,7 +70,7 @@ def test_counts_of_chunks_add_up(planted, monkeypatch):
     halves = count_hits(activations[:110], labels[:110], thresholds) + count_hits(
         activations[110:], labels[110:], thresholds
     )
-    monkeypatch.setattr("src.features.matching._TOKENS_AT_ONCE", 37)
+    monkeypatch.setattr("src.features.scores.matching._TOKENS_AT_ONCE", 37)
     chunked = count_hits(activations, labels, thresholds)
     for other in (halves, chunked):
         assert torch.equal(other.hits, whole.hits)

@@ -10,7 +10,7 @@ from torch import Tensor
 from src.activations.products import arithmetic_device
 from src.features.clustered import FEWEST_DOCUMENTS, Estimate
 from src.features.codes import SparseCodes
-from src.features.firing import Firing
+from src.features.scores.firing import Firing
 
 _ENTRIES_AT_ONCE = 2**23  # of the features that are looked at together; a single feature may have more
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from src.errors import StrataError
-from src.features.row_sources import CountedRows, StoreRows, draw_documents
-from src.features.row_stream import ShuffledRows
+from src.features.training.row_sources import CountedRows, StoreRows, draw_documents
+from src.features.training.row_stream import ShuffledRows
 from src.hook_points import HookPoint
 from src.text import Keep
 from tests.fixtures.stores import make_store

@@ -10,9 +10,9 @@ import torch
 from src.activations.passes import Rows
 from src.activations.products import Precision
 from src.errors import StrataError
-from src.features.pair_scores import FeatureScores, score_features
-from src.features.pair_sums import N_SUMS
-from src.features.prediction import ChosenFeatures, LinearPrediction, prediction_blocks, sum_features
+from src.features.predicting.pair_scores import FeatureScores, score_features
+from src.features.predicting.pair_sums import N_SUMS
+from src.features.predicting.prediction import ChosenFeatures, LinearPrediction, prediction_blocks, sum_features
 from src.features.sae import Sae
 from src.hook_points import HookPoint
 
@@ -174,9 +174,9 @@ def test_float32_products_differ_by_rounding_alone(case, scores):
 
 def test_the_chunks_of_rows_and_features_change_nothing(case, scores, monkeypatch):
     sae, x, y, counted, predicted = case
-    monkeypatch.setattr("src.features.prediction._FEATURES_AT_ONCE", 4)
-    monkeypatch.setattr("src.features.prediction._MOST_ROWS", 64)
-    monkeypatch.setattr("src.features.pair_scores._FEATURES_AT_ONCE", 5)
+    monkeypatch.setattr("src.features.predicting.prediction._FEATURES_AT_ONCE", 4)
+    monkeypatch.setattr("src.features.predicting.prediction._MOST_ROWS", 64)
+    monkeypatch.setattr("src.features.predicting.pair_scores._FEATURES_AT_ONCE", 5)
     again = scored(sae, IDS, predicted, rows_of(x, y, np.arange(len(x)) // 7, counted))
     assert again.columns.keys() == scores.columns.keys()
     for column, values in scores.columns.items():

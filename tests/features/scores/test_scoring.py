@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from src.config.schema import parse_config
 from src.config.score_features import PresetConfig
-from src.features.scoring import Preset, Weights, best, composite, minmax, normalised_terms, quantile
+from src.features.scores.scoring import Preset, Weights, best, composite, minmax, normalised_terms, quantile
 from src.stage.entry import compose
 from src.stage.feature_scores import preset_of
 

@@ -6,10 +6,10 @@ import threading
 import pytest
 
 from src.errors import StrataError
-from src.features.contexts import FeatureActivity
-from src.features.explainer import AnswerCache, Endpoint, explain_features, explainer_prompt
-from src.features.logit_lens import PromotedTokens
-from src.features.web import Patience
+from src.features.explaining.contexts import FeatureActivity
+from src.features.explaining.explainer import AnswerCache, Endpoint, explain_features, explainer_prompt
+from src.features.explaining.web import Patience
+from src.features.scores.logit_lens import PromotedTokens
 from src.features.windows import Context
 from tests.fixtures.web_servers import answer, chat_server
 

@@ -7,12 +7,12 @@ from scipy.special import entr
 from scipy.stats import rankdata
 
 from src.features import codes as codes_module
-from src.features import coherence as coherence_module
-from src.features import redundancy as redundancy_module
-from src.features.attribution import attributed_effects
-from src.features.coherence import token_coherence
-from src.features.firing import firing_statistics
-from src.features.redundancy import activation_redundancy, nearest_decoders
+from src.features.scores import coherence as coherence_module
+from src.features.scores import redundancy as redundancy_module
+from src.features.scores.attribution import attributed_effects
+from src.features.scores.coherence import token_coherence
+from src.features.scores.firing import firing_statistics
+from src.features.scores.redundancy import activation_redundancy, nearest_decoders
 from tests.fixtures.sparse_codes import CONSTANT, DEAD, N_FEATURES, ONCE, by_document, codes_of, random_text
 
 
@@ -168,7 +168,7 @@ def test_attributed_effects_are_sums_over_documents(text):
 
 
 def test_ranks_of_scipy():
-    from src.features.scoring import quantile
+    from src.features.scores.scoring import quantile
 
     values = np.array([3.0, 1.0, np.nan, 3.0, -2.0, 7.0])
     known = ~np.isnan(values)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.errors import StrataError
-from src.features.row_sources import RowSource
+from src.features.training.row_sources import RowSource
 from src.hook_points import HookPoint
 
 Batch = dict[HookPoint, Float[Tensor, "row d_model"]]

@@ -15,9 +15,9 @@ from torch import Tensor
 from src.activations.parts import Part
 from src.activations.products import exact_products
 from src.activations.store import ActivationStore
-from src.features.best_per_document import BestPerDocument
+from src.features.explaining.best_per_document import BestPerDocument
 from src.features.sae import Sae
-from src.features.token_tally import TokenShare, TokenTally
+from src.features.scores.token_tally import TokenShare, TokenTally
 from src.features.windows import Chunk, Context
 from src.hook_points import HookPoint
 from src.text import Keep

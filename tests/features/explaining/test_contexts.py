@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.features import contexts as module
-from src.features.contexts import ContextSettings, count_firings, find_contexts, unlike
+from src.features.explaining import contexts as module
+from src.features.explaining.contexts import ContextSettings, count_firings, find_contexts, unlike
 from src.features.sae import load_sae
 from src.features.windows import Context
 from src.hook_points import HookPoint

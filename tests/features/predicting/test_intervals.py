@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from src.features.intervals import (
+from src.features.predicting.intervals import (
     N_GROUPS,
     Interval,
     jackknife_interval,
     leave_one_out,
     median_interval,
 )
-from src.features.metrics import PredictedProjections, TrueProjections, error_metrics
+from src.features.predicting.metrics import PredictedProjections, TrueProjections, error_metrics
 
 HAVE_ALL = torch.ones(N_GROUPS, 1, dtype=torch.bool)
 

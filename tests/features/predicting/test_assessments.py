@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from src.features.assessments import assess, calibration_summary
+from src.features.predicting.assessments import assess, calibration_summary
 
 GOOD = {"rms_ratio": 1.0, "mean_abs_ratio": 1.0, "mean_ratio": 1.0, "rel_error_mean": 0.1, "log_mse_ratio": 0.01}
 

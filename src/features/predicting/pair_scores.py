@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from src.features.intervals import Scale, jackknife_interval, leave_one_out, median_interval
-from src.features.metrics import error_metrics, latent_errors, latent_metrics, magnitude_metrics, skill_of
-from src.features.pair_sums import (
+from src.features.predicting.intervals import Scale, jackknife_interval, leave_one_out, median_interval
+from src.features.predicting.metrics import error_metrics, latent_errors, latent_metrics, magnitude_metrics, skill_of
+from src.features.predicting.pair_sums import (
     FIRES,
     FIRES_PREDICTED,
     IDENTITY,
