@@ -4,7 +4,18 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from src.report.figures.theme import CATEGORIES, FAINT_INK, INK, Record, data, finite, ordered, panels, themed
+from src.report.figures.theme import (
+    CATEGORIES,
+    FAINT_INK,
+    INK,
+    Record,
+    data,
+    finite,
+    ordered,
+    panels,
+    short_number,
+    themed,
+)
 
 # more cells than this hold no numbers
 _NUMBERED = 12
@@ -69,7 +80,7 @@ def _heat_map(records: Sequence[Record], rows: str, columns: str) -> alt.LayerCh
     drawn = [
         {
             **record,
-            "text": "" if record["value"] is None else f"{record['value']:.2f}",
+            "text": "" if record["value"] is None else short_number(record["value"], 2),
             "dark": record["value"] is not None and record["value"] - low > 0.6 * (high - low),
         }
         for record in records
