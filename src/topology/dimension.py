@@ -13,6 +13,7 @@ it. Compare clouds of like n, and look at `gride_path`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -85,8 +86,8 @@ def gride(neighbours: Neighbours, n1: int, n2: int) -> Estimate:
         return no_estimate(neighbours.n_points)
     # 1 / d <= u / (1 - exp(-d u)) <= u + 1 / d: the root lies between these
     lowest, highest = (n2 - n1) / (n2 - 1) / mean, (n2 - n1) / n1 / mean
-    value = brentq(lambda d: _score(ratios, d, n1, n2).sum(), lowest * (1 - 1e-9), highest * (1 + 1e-9), xtol=1e-12)
-    return _interval(value, ratios, neighbours.nearest(n2), n1, n2)
+    root = brentq(lambda d: _score(ratios, d, n1, n2).sum(), lowest * (1 - 1e-9), highest * (1 + 1e-9), xtol=1e-12)
+    return _interval(cast(float, root), ratios, neighbours.nearest(n2), n1, n2)
 
 
 def gride_path(neighbours: Neighbours, largest: int = 64) -> list[AtScale]:

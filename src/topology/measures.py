@@ -29,7 +29,7 @@ def statistics(
     What has no meaning for a cloud (a share of no bars, a length in units of a scale of 0) is NaN.
     """
     threshold = betti_fraction * scale
-    loops = found.bars[1] if len(found.bars) > 1 else None
+    components, *above = found.bars
     tree = spanning_tree(distances, found)
     of_tree = tree_statistics(tree)
     return {
@@ -39,8 +39,8 @@ def statistics(
         "diameter": distances.diameter,
         "median_distance": distances.median,
         "diameter_over_median": _ratio(distances.diameter, distances.median),
-        "beta_0": float(count_longer(found.bars[0], threshold)),
-        **(_of_loops(loops, threshold, survival_fraction * scale) if loops is not None else {}),
+        "beta_0": float(count_longer(components, threshold)),
+        **(_of_loops(above[0], threshold, survival_fraction * scale) if above else {}),
         **{name: value for bars in found.bars for name, value in bar_statistics(bars, scale).items()},
         "h0_normalised": _ratio(of_tree["mst_mean"], distances.median),
         **of_tree,

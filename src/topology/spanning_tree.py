@@ -14,6 +14,8 @@ from src.topology.copies import first_of_kind
 from src.topology.distances import Distances
 from src.topology.persistence import Persistence
 
+_OF_LENGTH = ["mst_cv", "mst_skew", "mst_gini", "mst_leaf_share", "mst_max_degree"]
+
 
 @dataclass(frozen=True)
 class SpanningTree:
@@ -76,9 +78,7 @@ def tree_statistics(tree: SpanningTree) -> dict[str, float]:
     lengths = np.sort(tree.lengths)
     n, mean = len(lengths), lengths.mean() if len(lengths) else 0.0
     if mean == 0:
-        return dict.fromkeys(("mst_mean", "mst_sd"), 0.0) | dict.fromkeys(
-            ("mst_cv", "mst_skew", "mst_gini", "mst_leaf_share", "mst_max_degree"), float("nan")
-        )
+        return {"mst_mean": 0.0, "mst_sd": 0.0} | dict.fromkeys(_OF_LENGTH, float("nan"))
     degrees = np.bincount(tree.edges.ravel())
     varies = lengths[-1] > lengths[0]
     return {
