@@ -217,7 +217,7 @@ def _measure(record: Mapping[str, Any]) -> Measure:
         if dot and value is not None:
             nulls.setdefault(null, {})[part] = value
     found = {name: NullMeasure(**values) for name, values in nulls.items()}
-    return Measure(record["value"], record["low"], record["high"], found)
+    return Measure(*(math.nan if record[key] is None else record[key] for key in ("value", "low", "high")), nulls=found)
 
 
 def _profile(

@@ -14,7 +14,6 @@ from scipy.sparse.csgraph import connected_components
 
 from src.errors import StrataError
 from src.topology.cocycles import Cocycles
-from src.topology.distances import Distances
 
 # Where between birth (0) and death (1) of a bar its cocycle is taken.
 MIDDLE = 0.5
@@ -26,7 +25,7 @@ class CircularCoordinate:
 
     Attributes:
         turns: of each point, in [0, 1), as a share of a full turn; NaN for points that are not connected to the loop
-            at `scale`.
+            at `scale`, and for all points if the loop's class has no integer cocycle there (torsion, which is rare).
         scale: where the cocycle was taken.
         largest_step: the largest step along an edge, in turns. From 1/2 on the points near that edge could be joined
             either way round: the coordinate is not to be trusted there.
@@ -77,6 +76,9 @@ def circular_coordinate(
     replaced by f - (their difference of potentials), with potentials from the graph Laplacian, L theta = -div f; theta
     mod 1 is the coordinate.
 
+    Where another loop is alive that lives longer, the class is known up to turns around that one: on a torus the
+    coordinate of the shorter bar may be b + k a, with a that of the longer one.
+
     Where points are dense, many edges are there, and equal weights let the coordinate stand almost still. An edge
     between points with k and l neighbours therefore has the weight 1 / (k l), which makes the Laplacian that of the
     shape whatever the density (Coifman and Lafon 2006, "Diffusion maps", alpha = 1; for circular coordinates Paik and
@@ -84,13 +86,15 @@ def circular_coordinate(
 
     Args:
         cocycles: of the cloud.
-        birth, death: of a bar of dimension 1 of the same distances.
+        birth: of a bar of dimension 1 of the same distances.
+        death: of this bar.
         at: the scale is birth + at (death - birth), 0 <= at < 1: a low one joins few points, at a high one long edges
             cut across.
         weights: of the edges: `density`, as above; `uniform` is de Silva, Morozov and Vejdemo-Johansson's choice.
 
     Raises:
-        StrataError: if the scale is not in [birth, death), the bar is of another cloud, or the class has torsion.
+        NoCocycleError: if no loop lives from `birth` to `death`, or its class has torsion there.
+        StrataError: if the scale is not in [birth, death).
     """
     scale = birth + at * (death - birth)
     if not birth <= scale < death:

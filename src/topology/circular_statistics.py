@@ -12,7 +12,7 @@ from src.errors import StrataError
 _DRAWS = 999
 # Permutations are drawn and counted this many at a time.
 _AT_ONCE = 256
-# Sums of sin^2 that are rounding alone.
+# Sums of squares that are rounding alone.
 _NO_SPREAD = 1e-20
 
 Turns = Float[np.ndarray, "point"]
@@ -110,7 +110,7 @@ def explained_by_label(
     waves = _waves(turns)
     centred = waves - waves.mean(axis=0)
     total = np.square(centred).sum()
-    if total <= 0:
+    if total <= _NO_SPREAD:
         raise StrataError("a coordinate with a single value has no variance to explain")
     count = np.bincount(codes).astype(np.float64)
     member = np.eye(len(count))[codes]

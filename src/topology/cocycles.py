@@ -1,11 +1,11 @@
 """Integer 1-cocycles dual to the loops of a Vietoris-Rips filtration.
 
-A closed 1-cochain gives every directed edge a number so that the numbers around each triangle add up to 0. In the reduced
-filtration (Koyama, Mémoli, Robins and Turner 2023, arXiv 2307.16333) an edge that enters with a common neighbour of its ends
-already there (an apex) takes its value from the two edges to the apex; so a closed cochain is fixed by its values on
-the edges without an apex: those of the spanning tree, which may be 0, and the generators, each of which opens a loop.
-Where the common neighbours of an entering edge fall into several components, paths through different components must
-agree: these relations, reduced in the order of the filtration, close the loops.
+A closed 1-cochain gives every directed edge a number so that the numbers around each triangle add up to 0. In the
+reduced filtration (Koyama, Mémoli, Robins and Turner 2023, arXiv 2307.16333) an edge that enters when a common
+neighbour of its ends (an apex) is there takes its value from the two edges to the apex; so a closed cochain is fixed by
+its values on the edges without an apex: those of the spanning tree, which may be 0, and the generators, each of which
+opens a loop. Where the common neighbours of an entering edge fall into several components, paths through different
+components must agree: these relations, reduced in the order of the filtration, close the loops.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,15 @@ from numba import njit
 from src.errors import StrataError
 from src.topology.distances import Distances
 
-# Relations are reduced modulo this prime (2^31 - 1): products fit into 64 bits, and small integers come out as they are.
+# Relations are reduced modulo this prime (2^31 - 1): products fit into 64 bits, small integers come out as they are.
 _PRIME = 2147483647
 _TREE, _GENERATOR = -1, -2
 # A bar is recognised by its birth and death, up to this part of its death.
 _ROUNDING = 1e-6
+
+
+class NoCocycleError(StrataError):
+    """No integer cocycle belongs to a bar: it is of another cloud, or its class has torsion."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,15 @@ class Cocycles:
         """The generator whose loop lives from `birth` to `death`.
 
         Raises:
-            StrataError: if none does, which is so for a bar of other distances.
+            NoCocycleError: if none does: so it is for a bar of other distances, and for one that is a loop modulo 2
+                alone, as the twisted one of a projective plane.
         """
         closed = np.flatnonzero(self.death >= 0)
         lives = np.stack([self.length[self.generators[closed]], self.length[self.death[closed]]], axis=1)
         miss = np.abs(lives - [birth, death]).max(axis=1, initial=0.0)
         if not len(closed) or miss.min() > _ROUNDING * max(death, 1e-300):
-            raise StrataError(
-                f"no loop of this cloud lives from {birth:g} to {death:g}: is the bar of other distances?"
+            raise NoCocycleError(
+                f"no loop of this cloud lives from {birth:g} to {death:g}: the bar is of other distances, or twisted"
             )
         return int(closed[miss.argmin()])
 
@@ -89,7 +94,7 @@ class Cocycles:
         antisymmetric; 0 where there is no edge up to `scale`.
 
         Raises:
-            StrataError: if the class has no integer cocycle there (torsion).
+            NoCocycleError: if the class has no integer cocycle there (torsion).
         """
         on_generators = np.zeros(len(self.generators), dtype=np.int64)
         last = int(np.searchsorted(self.length, scale, side="right"))
@@ -100,7 +105,7 @@ class Cocycles:
         on_generators[on_generators > _PRIME // 2] -= _PRIME
         values = np.zeros((len(self.rank), len(self.rank)), dtype=np.int64)
         if not _extend(self.rank, self.edges, self.apex, self.generators, on_generators, last, values):
-            raise StrataError(f"the loop has no integer cocycle at the scale {scale:g}: choose another scale")
+            raise NoCocycleError(f"the loop has no integer cocycle at the scale {scale:g}: choose another scale")
         return values
 
 

@@ -213,8 +213,10 @@ def center_distance(
 def bottleneck_distance(
     a: Float[np.ndarray, "point_a d"] | Cloud, b: Float[np.ndarray, "point_b e"] | Cloud, protocol: Protocol = FROZEN_V5
 ) -> dict[str, float]:
-    """Bottleneck distances of H1: of all bars, of those longer than each cloud's eps_pred, and the latter in units of
-    the larger eps_pred (specification 1.3).
+    """Bottleneck distances of H1 (specification 1.3).
+
+    Raw of all bars, filtered of those longer than their cloud's eps_pred, normalized = filtered over the larger
+    eps_pred.
     """
     from gudhi import bottleneck_distance as bottleneck
 
@@ -274,8 +276,10 @@ def union_test(
 
 
 def union_verdict(of_a: int, of_b: int, of_union: int, separate: float = SEPARATE, shared: float = SHARED) -> str:
-    """SEPARATE where the union keeps the Betti numbers of both clouds, SHARED where not more than the larger, or MIXED
-    (specification 1.3).
+    """What actopo calls two clouds, by Betti numbers (specification 1.3).
+
+    SEPARATE where the union has `separate` times both numbers or more, else SHARED where it has `shared` times the
+    larger or less, else MIXED.
     """
     if of_union >= separate * (of_a + of_b):
         return "SEPARATE"

@@ -11,7 +11,7 @@ from scipy.stats import combine_pvalues
 from src.errors import StrataError
 from src.topology.circular import MIDDLE, CircularCoordinate, circular_coordinate
 from src.topology.circular_statistics import LabelTest, OrderTest, cyclic_correlation, explained_by_label, order_test
-from src.topology.cocycles import Cocycles
+from src.topology.cocycles import Cocycles, NoCocycleError
 from src.topology.cycles import cycle_of
 from src.topology.distances import Distances
 from src.topology.persistence import Persistence
@@ -53,12 +53,12 @@ class Loop:
             "bar": self.bar,
             "birth": self.birth,
             "death": self.death,
-            "p": None if np.isnan(self.p) else self.p,
+            "p": _or_none(self.p),
             "walks": [[{"point": point, **what[point]} for point in walk] for walk in self.walks],
             "coordinate": {
                 "turns": turns,
                 "scale": self.coordinate.scale,
-                "largest_step": self.coordinate.largest_step,
+                "largest_step": _or_none(self.coordinate.largest_step),
                 "uncovered": self.coordinate.n_uncovered,
             },
         }
@@ -67,14 +67,14 @@ class Loop:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of as_json (what was known of the points is left out)."""
         coordinate = values["coordinate"]
-        turns = np.array([np.nan if each is None else each for each in coordinate["turns"]])
+        turns = np.array([_or_nan(each) for each in coordinate["turns"]])
         return cls(
             values["bar"],
             values["birth"],
             values["death"],
-            float("nan") if values["p"] is None else values["p"],
+            _or_nan(values["p"]),
             tuple(tuple(each["point"] for each in walk) for walk in values["walks"]),
-            CircularCoordinate(turns, coordinate["scale"], coordinate["largest_step"]),
+            CircularCoordinate(turns, coordinate["scale"], _or_nan(coordinate["largest_step"])),
         )
 
 
@@ -83,13 +83,14 @@ class CycleTest:
     """Do classes that go round in a cycle (weekdays, months) lie on a loop in their order?
 
     Attributes:
-        correlation: of the coordinate with the classes' places in their cycle; explained: share of its variance that
-            lies between classes; order: of the classes' mean directions.
+        correlation: of the coordinate with the classes' places in their cycle.
+        explained: share of its variance that lies between classes; None where each class is one point.
+        order: of the classes' mean directions.
         p_loop: of the loop, whatever lies on it. p: of loop and order together (Fisher's method).
     """
 
     correlation: LabelTest
-    explained: LabelTest
+    explained: LabelTest | None
     order: OrderTest
     p_loop: float
     p: float
@@ -120,13 +121,18 @@ def loops_of(
     if len(p) != len(bars):
         raise StrataError(f"{len(p)} p-values were given for {len(bars)} loops: give one for each")
     chosen = np.flatnonzero(np.asarray(p) <= level)[:at_most].tolist()
-    cocycles = Cocycles.of(distances) if chosen else None
+    if not chosen:
+        return []
+    cocycles = Cocycles.of(distances)
     loops = []
     for bar in chosen:
-        assert cocycles is not None
         birth, death = float(bars.birth[bar]), float(bars.death[bar])
         walks = tuple(tuple(walk.tolist()) for walk in cycle_of(found, bar, distances).loops)
-        loops.append(Loop(bar, birth, death, float(p[bar]), walks, circular_coordinate(cocycles, birth, death, at)))
+        try:
+            coordinate = circular_coordinate(cocycles, birth, death, at)
+        except NoCocycleError:
+            coordinate = CircularCoordinate(np.full(distances.n_points, np.nan), birth, float("nan"))
+        loops.append(Loop(bar, birth, death, float(p[bar]), walks, coordinate))
     return loops
 
 
@@ -145,8 +151,17 @@ def cycle_test(
     order = order_test(turns, labels, n_classes)
     return CycleTest(
         cyclic_correlation(turns, np.asarray(labels) / n_classes, draws, seed),
-        explained_by_label(turns, labels, draws, seed),
+        explained_by_label(turns, labels, draws, seed) if len(labels) > n_classes else None,
         order,
         loop.p,
         float(combine_pvalues([loop.p, order.p], method="fisher").pvalue),
     )
+
+
+def _or_none(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else value
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

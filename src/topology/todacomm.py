@@ -44,8 +44,9 @@ def prepare(
 
 
 def principal_scores(points: Float[np.ndarray, "point d"], components: int | None) -> Float[np.ndarray, "point k"]:
-    """Scores of the first principal components by a full SVD in the precision of the points; all coordinates where
-    there are no more than that.
+    """Scores of the first principal components, by a full SVD in the precision of the points.
+
+    Where the points have no more dimensions than that, they are returned as they are.
     """
     if components is None or points.shape[1] <= components:
         return points
@@ -72,8 +73,9 @@ def sample(
 
 
 def summarise(found: Persistence) -> dict[str, float]:
-    """Count, total and maximum of the lifetimes in each dimension; a bar that never dies is given the death
-    max(births) + 1 (specification 2.4).
+    """Count, total and maximum of the lifetimes in each dimension (specification 2.4).
+
+    A bar that never dies is given the death max(births) + 1.
     """
     summaries: dict[str, float] = {}
     for dimension, bars in enumerate(found.bars):

@@ -23,11 +23,11 @@ ZERO = 1e-6
 
 
 def geometry(points: Float[np.ndarray, "point d"], seed: int = 42) -> dict[str, Any]:
-    """All scalars of todacomm's characterize_geometry under its names (specification 2.5), and pca_cumvar_50, the
-    variance that 50 components explain. Neighbours are euclidean.
+    """All scalars of todacomm's characterize_geometry, under its names (specification 2.5).
 
-    total_variance is over all entries (the means' spread included), sparsity the share of entries below 1e-6.
-    pca_dim_for_95_var = the number of components computed where they do not reach 95 %.
+    Neighbours are euclidean. total_variance is over all entries (the means' spread included), sparsity the share of
+    entries below 1e-6. pca_dim_for_95_var: the components computed (50) where they do not reach 95 %. pca_cumvar_50:
+    the share of the variance that those explain.
 
     Raises:
         StrataError: if the points are not a matrix of 3 or more finite rows.
@@ -45,7 +45,7 @@ def geometry(points: Float[np.ndarray, "point d"], seed: int = 42) -> dict[str, 
     neighbours = NearestNeighbors(n_neighbors=min(LOCAL_NEIGHBOURS, len(points) - 1)).fit(points)
     near, index = neighbours.kneighbors(points)  # the point itself comes first, unless it has copies
     cumulative = _explained(points, n_dims, seed)
-    reached = np.flatnonzero(cumulative >= VARIANCE_SHARE)
+    short = cumulative[-1] < VARIANCE_SHARE  # not so for NaN, of a cloud without variance
     around, hubs = near[:, 1 : KNN_NEIGHBOURS + 1], index[:, 1 : KNN_NEIGHBOURS + 1]
     return {
         "n_samples": n_points,
@@ -55,7 +55,7 @@ def geometry(points: Float[np.ndarray, "point d"], seed: int = 42) -> dict[str, 
         "mle_intrinsic_dim": _mle(near, n_dims),
         "correlation_dim": _correlation_dimension(points, seed),
         "local_pca_intrinsic_dim": _local_dimension(points, index, seed),
-        "pca_dim_for_95_var": int(reached[0]) + 1 if reached.size else len(cumulative),
+        "pca_dim_for_95_var": len(cumulative) if short else int(np.argmax(cumulative >= VARIANCE_SHARE)) + 1,
         "pca_cumvar_50": float(cumulative[-1]),
         "hubness_score": float(skew(np.bincount(hubs.ravel(), minlength=len(points)))),
         "distance_distribution": {
@@ -139,4 +139,5 @@ def _explained(points: Float[np.ndarray, "point d"], n_dims: int, seed: int) -> 
         rng = np.random.RandomState(seed)
         rng.choice(len(points), MOST_CORRELATION_POINTS, replace=False)
     components = min(COMPONENTS, len(points) - 1, n_dims)
-    return np.cumsum(PCA(components, random_state=rng).fit(points).explained_variance_ratio_)
+    with np.errstate(invalid="ignore"):
+        return np.cumsum(PCA(components, random_state=rng).fit(points).explained_variance_ratio_)

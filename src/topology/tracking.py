@@ -88,9 +88,10 @@ def track_loops(layers: Sequence[int], loops: Sequence[Sequence[Loop]], threshol
     open_tracks: list[Track] = []
     for layer, of_layer in zip(layers, loops, strict=True):
         table = _similarities([track.loops[-1] for track in open_tracks], of_layer)
+        rows, columns = linear_sum_assignment(np.where(table < threshold, 0.0, table), maximize=True)
         joined = {
             int(column): (open_tracks[row], float(table[row, column]))
-            for row, column in zip(*linear_sum_assignment(np.where(table < threshold, 0.0, table), maximize=True))
+            for row, column in zip(rows, columns, strict=True)
             if table[row, column] >= threshold
         }
         open_tracks = []

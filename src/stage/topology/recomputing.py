@@ -32,7 +32,7 @@ from src.topology.protocol import Protocol
 # what another machine's arithmetic may change of a number
 TOLERANCE = 1e-5
 # of each file so many differences are told
-_TOLD = 3
+_TOLD = 5
 # a null of models with random weights, whose clouds are not kept
 _NOT_KEPT = "random_init"
 
