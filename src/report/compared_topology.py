@@ -15,6 +15,8 @@ from src.topology.overlap import overlap_p
 from src.topology.profile import CloudProfile, Measure
 from src.topology.rank_correlation import RankCorrelation
 
+# what a LayerMatrix holds
+CKA, RSA, BOTTLENECK = "debiased CKA", "RSA", "bottleneck / scale"
 # numbers that say how a cloud was measured, not what it is like
 _NOT_SHAPE = {"n_points", "n_duplicates", *(f"h{k}_infinite" for k in range(4))}
 

@@ -9,6 +9,7 @@ import numpy as np
 from src.features.training.reconstruction import Ratio
 from src.report.artifact_report import NamedChart
 from src.report.compared_topology import (
+    BOTTLENECK,
     CloudPair,
     ComparedTopology,
     LayerMatrix,
@@ -19,10 +20,10 @@ from src.report.compared_topology import (
 from src.report.figures.topology_comparison import all_layers, measures_by_layer, statistic_and_perplexity
 from src.report.figures.topology_profile import layer_profile
 from src.report.tables import Cell, Table
+from src.report.topology_comparison_words import pseudo_replication
 from src.topology.catalogue import STATISTICS
 from src.topology.paired import PairedMeasure
 from src.topology.profile import Measure
-from src.topology.rank_correlation import FEWEST
 
 # statistics that have panels and columns of their own; all of them are in the files
 SHOWN = ("beta_1", "survival_rate", "h1_total_scaled", "h1_max_scaled", "h0_normalised", "mst_gini")
@@ -91,7 +92,7 @@ def pair_groups(found: ComparedTopology) -> list[Group]:
     groups = []
     for number, pair in enumerate(found.pairs):
         keys = [(pair.first, pair.second, cloud.first, cloud.second) for cloud in pair.clouds]
-        tables = [_diagram_table(pair)]
+        tables = []
         if any(cloud.found.paired is not None for cloud in pair.clouds):
             tables.insert(0, _paired_table(pair, [agreement_q.get(key) for key in keys]))
         if any(cloud.found.union is not None for cloud in pair.clouds):
@@ -99,7 +100,7 @@ def pair_groups(found: ComparedTopology) -> list[Group]:
         refused = {cloud.found.no_union: cloud.title for cloud in pair.clouds if cloud.found.no_union}
         text = " ".join(f"No verdict on overlap (layer {layer}): {reason}." for reason, layer in refused.items())
         figures = _pair_figures(pair, number)
-        groups.append(Group(f"{pair.first} and {pair.second}", text, tables, figures))
+        groups.append(Group(f"{pair.first} and {pair.second}", text, tables, figures, [_diagram_table(pair)]))
     return groups
 
 
@@ -194,7 +195,7 @@ def _pair_figures(pair: ResultPair, number: int) -> list[NamedChart]:
     figures = []
     if agreement:
         title, caption = f"Agreement of {between}", "1 = alike up to rotation and scale; lines: 95 % intervals."
-        chart = measures_by_layer(agreement, title, "agreement", reference=0.0)
+        chart = measures_by_layer(agreement, title, "agreement")
         figures.append(NamedChart(f"agreement_{number}", title, chart, caption))
     if overlap:
         title, caption = f"Overlap of {between}", "Cross edges of the union's spanning tree; 0 = apart, 1 = mixed."
@@ -217,21 +218,27 @@ def layers_group(found: ComparedTopology) -> Group | None:
 
 
 def _matrix_figures(matrices: Sequence[LayerMatrix], first: str, second: str, stem: str) -> list[NamedChart]:
-    figures = []
-    for place, matrix in enumerate(matrices):
-        if matrix.values.size < 2:
-            continue
-        records = [
-            {"row": _short(row), "column": _short(column), "value": _finite(float(matrix.values[i, j]))}
+    """One figure, a map for each measure."""
+    records = [
+        [
+            {
+                "measure": matrix.measure,
+                "largest": None if matrix.measure == BOTTLENECK else 1.0,
+                "row": _short(row),
+                "column": _short(column),
+                "value": _finite(float(matrix.values[i, j])),
+            }
             for i, row in enumerate(matrix.rows)
             for j, column in enumerate(matrix.columns)
         ]
-        correlation = not matrix.measure.startswith("scale-free")
-        of = first if first == second else f"{first} and {second}"
-        title = f"{matrix.measure}, all layers of {of}"
-        chart = all_layers(records, title, matrix.measure, rows=first, columns=second, from_zero_to_one=correlation)
-        figures.append(NamedChart(f"{stem}_{place}", title, chart))
-    return figures
+        for matrix in matrices
+        if matrix.values.size > 1
+    ]
+    if not records:
+        return []
+    title = f"All layers of {first if first == second else f'{first} and {second}'}"
+    caption = "CKA and RSA: 1 = alike. Bottleneck distances of H1 are in units of each layer's scale: 0 = alike."
+    return [NamedChart(stem, title, all_layers(records, title, rows=first, columns=second), caption)]
 
 
 def perplexity_group(found: ComparedTopology) -> Group | None:
@@ -252,25 +259,7 @@ def perplexity_group(found: ComparedTopology) -> Group | None:
     if found.correlations:
         details.append(_correlation_table(found))
         figures.append(_correlation_figure(found))
-    return Group("Topology and perplexity", pseudo_replication(found), tables, figures, details)
-
-
-def pseudo_replication(found: ComparedTopology) -> str:
-    """What may be concluded from so many models."""
-    n = len(found.losses)
-    if n < 2:
-        return "One model has no correlation with anything: measure several models."
-    text = (
-        "Layers of one model are not independent of each other: to count them as many would be pseudo-replication. "
-        "Models are the units here, each with the mean of its layers; models of one family, or of one corpus, are not "
-        "independent either."
-    )
-    if n < FEWEST:
-        text += (
-            f" {n} models are too few for a p-value, so none is given: even a perfect order of {n} comes about by "
-            f"chance in {2 / math.factorial(n):.0%} of the cases. With {FEWEST} or more there will be one."
-        )
-    return text
+    return Group("Topology and perplexity", pseudo_replication(len(found.losses)), tables, figures, details)
 
 
 def _correlation_table(found: ComparedTopology) -> Table:

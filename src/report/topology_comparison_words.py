@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import factorial
 
 import numpy as np
 
-from src.report.compared_topology import CloudPair, ComparedTopology, LayerMatrix, ResultPair
+from src.report.compared_topology import CKA, CloudPair, ComparedTopology, LayerMatrix, ResultPair
+from src.topology.rank_correlation import FEWEST
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,26 @@ def interpretation(found: ComparedTopology) -> str:
         ]
         parts.append(f"{pair.first} and {pair.second}: " + " ".join(filter(None, sentences)))
     parts += filter(None, (_layers(label, matrices) for label, matrices in found.within.items()))
+    if found.losses:
+        parts.append(pseudo_replication(len(found.losses)))
     return "\n\n".join(parts)
+
+
+def pseudo_replication(n_models: int) -> str:
+    """What may be concluded of topology and perplexity from so many models."""
+    if n_models < 2:
+        return "Topology and perplexity: one model correlates with nothing; measure several."
+    text = (
+        "Topology and perplexity: layers of one model are not independent of each other, and to count them as many "
+        "would be pseudo-replication. The units here are models, each with the mean of its layers; models of one "
+        "family, or trained on one corpus, are not independent either."
+    )
+    if n_models < FEWEST:
+        text += (
+            f" {n_models} models are too few for a p-value, so none is given: even a perfect order of {n_models} comes "
+            f"about by chance in {2 / factorial(n_models):.0%} of the cases. From {FEWEST} models on there is one."
+        )
+    return text
 
 
 def _agreement(pair: ResultPair, corrected: dict[tuple[str, str, str, str], float], level: float) -> str:
@@ -98,7 +119,7 @@ def _loops(pair: ResultPair) -> str:
 
 def _layers(label: str, matrices: Sequence[LayerMatrix]) -> str:
     """How fast a model's cloud changes from layer to layer."""
-    cka = next((matrix for matrix in matrices if matrix.measure == "debiased CKA"), None)
+    cka = next((matrix for matrix in matrices if matrix.measure == CKA), None)
     if cka is None or len(cka.rows) < 3:
         return ""
     steps = np.diagonal(cka.values, offset=1)

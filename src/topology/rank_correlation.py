@@ -35,7 +35,7 @@ def rank_correlation(
     n = int(known.sum())
     if n < 2 or not ours.any() or not theirs.any():
         return RankCorrelation(float("nan"), None, n)
-    rho = float(ours @ theirs)
+    rho = round(float(ours @ theirs), 12)
     if n < FEWEST:
         return RankCorrelation(rho, None, n)
     extreme = abs(rho) - 1e-12

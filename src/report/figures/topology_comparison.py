@@ -4,10 +4,21 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from src.report.figures.theme import CATEGORIES, FAINT_INK, INK, Record, data, finite, ordered, panels, themed
+from src.report.figures.theme import (
+    CATEGORIES,
+    FAINT_INK,
+    INK,
+    Record,
+    data,
+    finite,
+    ordered,
+    panels,
+    short_number,
+    themed,
+)
 
 # more cells than this hold no numbers
-_NUMBERED = 14
+_NUMBERED = 12
 
 
 _ENDS = ("value", "low", "high")
@@ -49,39 +60,45 @@ def measures_by_layer(
     return themed(alt.layer(*layers).properties(width=min(width, 640), height=240), title, subtitle)
 
 
-def all_layers(
-    records: Sequence[Record], title: str, label: str, *, rows: str, columns: str, from_zero_to_one: bool = False
-) -> alt.LayerChart:
-    """A heat map of all layers of one result with all of another.
+def all_layers(matrices: Sequence[Sequence[Record]], title: str, *, rows: str, columns: str) -> alt.HConcatChart:
+    """Heat maps of all layers of one result with all of another, side by side, one for each measure.
 
-    records: `row`, `column` (names of clouds), `value`. rows, columns: what they are of. from_zero_to_one: the
-    range of the colours, for correlations; else from 0 to the largest value.
+    matrices: records with `row`, `column` (names of layers), `value`, `measure` (one word for all records of a map),
+    and `largest`: the end of the colours, None = the largest value. rows, columns: what the layers are of.
     """
+    maps = [_heat_map(records, rows, columns) for records in matrices]
+    return themed(alt.hconcat(*maps, spacing=30).resolve_scale(color="independent"), title)
+
+
+def _heat_map(records: Sequence[Record], rows: str, columns: str) -> alt.LayerChart:
     row_names, column_names = (list(dict.fromkeys(record[key] for record in records)) for key in ("row", "column"))
-    values = finite(records, "value")
-    high = 1.0 if from_zero_to_one else max([*values, 1e-12])
-    low = min([0.0, *values]) if from_zero_to_one else 0.0
-    numbered = max(len(row_names), len(column_names)) <= _NUMBERED
-    step = 44 if numbered else max(12, 420 // max(len(row_names), len(column_names)))
+    values, measure = finite(records, "value"), records[0]["measure"]
+    high = records[0]["largest"] or max([*values, 1e-12])
+    low = min([0.0, *values])
+    most = max(len(row_names), len(column_names))
+    step = max(10, min(36, 330 // most))
     drawn = [
         {
             **record,
-            "text": "" if record["value"] is None else f"{record['value']:.2f}",
+            "text": "" if record["value"] is None else short_number(record["value"], 2),
             "dark": record["value"] is not None and record["value"] - low > 0.6 * (high - low),
         }
         for record in records
     ]
+    axis = alt.Axis(domain=False, ticks=False, labelOverlap=True)
     base = alt.Chart(data(drawn)).encode(
-        x=alt.X("column:O", title=columns, sort=column_names, axis=alt.Axis(orient="top", domain=False, ticks=False)),
-        y=alt.Y("row:O", title=rows, sort=row_names, axis=alt.Axis(domain=False, ticks=False)),
-        tooltip=["row:O", "column:O", alt.Tooltip("value:Q", title=label, format=".4f")],
+        x=alt.X("column:O", title=columns, sort=column_names, axis=axis),
+        y=alt.Y("row:O", title=rows, sort=row_names, axis=axis),
+        tooltip=["row:O", "column:O", alt.Tooltip("value:Q", title=measure, format=".4f")],
     )
     scale = alt.Scale(scheme="blues", domain=[low, high], clamp=True)
-    layers = [base.mark_rect(stroke="white").encode(color=alt.Color("value:Q", title=label, scale=scale))]
-    if numbered:
+    colour = alt.Color("value:Q", title=None, scale=scale, legend=alt.Legend(gradientLength=90, tickCount=3))
+    layers = [base.mark_rect(stroke="white", strokeWidth=0.5).encode(color=colour)]
+    if most <= _NUMBERED:
         ink = alt.when("datum.dark").then(alt.value("white")).otherwise(alt.value(INK))
-        layers.append(base.mark_text(fontSize=11).encode(text="text:N", color=ink))
-    return themed(alt.layer(*layers).properties(width=alt.Step(step), height=alt.Step(min(step, 30))), title)
+        layers.append(base.mark_text(fontSize=10 if step > 28 else 8).encode(text="text:N", color=ink))
+    heading = alt.TitleParams(measure, fontSize=12, fontWeight="normal", offset=6)
+    return alt.layer(*layers).properties(width=alt.Step(step), height=alt.Step(step), title=heading)
 
 
 def statistic_and_perplexity(records: Sequence[Record], title: str, subtitle: str | None = None) -> alt.FacetChart:

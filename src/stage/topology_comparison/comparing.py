@@ -9,7 +9,16 @@ import numpy as np
 
 from src.artifacts import Parent, label
 from src.config.compare_topology import CompareTopologyConfig
-from src.report.compared_topology import CloudPair, ComparedTopology, LayerMatrix, ResultPair, ResultProfile
+from src.report.compared_topology import (
+    BOTTLENECK,
+    CKA,
+    RSA,
+    CloudPair,
+    ComparedTopology,
+    LayerMatrix,
+    ResultPair,
+    ResultProfile,
+)
 from src.report.topology_comparison import Group, layers_group, pair_groups, perplexity_group, profile_group
 from src.report.topology_files import Topology
 from src.stage.context import Stage
@@ -21,8 +30,6 @@ from src.topology.diagram_distances import bottleneck_matrix
 from src.topology.distances import Distances
 from src.topology.layer_matrices import cka_matrices, rsa_matrix
 from src.topology.profile import CloudProfile
-
-CKA, RSA, BOTTLENECK = "debiased CKA", "RSA", "scale-free bottleneck distance (H1)"
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,15 +97,19 @@ def refuse_incomparable(first: Result, second: Result) -> None:
         points = [{key: result.config.get(key) for key in _POINTS} for result in (first, second)]
         if points[0] != points[1]:
             _refuse(first, second, "choice of points", *points, "measure both with the same keys")
-    sizes = [[profile.n_points for profile in result.topology.profiles] for result in (first, second)]
-    if max(map(max, sizes)) > _SIZES * min(map(min, sizes)):
+    for key, what, remedy in (
+        ("n_points", "points", "measure both with n_points={}"),
+        ("n_subsample", "points in the subsamples of their bands", "measure both with the same subsamples.share"),
+    ):
+        sizes = [[getattr(profile, key) or 0 for profile in result.topology.profiles] for result in (first, second)]
         least = min(map(min, sizes))
-        words = [f"{min(some)}" if min(some) == max(some) else f"{min(some)} to {max(some)}" for some in sizes]
-        raise StrataError(
-            f"clouds of {first.label} have {words[0]} points, of {second.label} {words[1]}: counts of bars and "
-            f"distances of diagrams depend on the number of points; measure both with n_points={least}, or name results of one "
-            "size with results=[...]"
-        )
+        if max(map(max, sizes)) > _SIZES * least:
+            words = [str(min(some)) if min(some) == max(some) else f"{min(some)} to {max(some)}" for some in sizes]
+            raise StrataError(
+                f"clouds of {first.label} have {words[0]} {what}, those of {second.label} {words[1]}: numbers of bars "
+                f"and distances of diagrams depend on it; {remedy.format(least)}, or name results of one size with "
+                "results=[...]"
+            )
 
 
 def _refuse(first: Result, second: Result, what: str, ours: dict[str, Any], theirs: dict[str, Any], do: str) -> None:
