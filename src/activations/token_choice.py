@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from src.activations.store import ActivationStore
-from src.errors import StrataError
+from src.errors import NotApplicableError, StrataError
 from src.text import Keep, TokenSequence
 
 Place = Literal["last", "first", "cls", "index", "mean", "max", "all", "label"]
@@ -157,7 +157,9 @@ def _refuse_too_few(counts: Int[np.ndarray, "label"], names: Sequence[str], choi
     few = [f"{name!r} ({count})" for name, count in zip(names, counts, strict=False) if count < needed]
     if few and needed == 1:
         found = ", ".join(few).replace(" (0)", "")
-        raise StrataError(f"{found} never occurs among the counted tokens: take it off the list, or collect more text")
+        raise NotApplicableError(
+            f"{found} never occurs among the counted tokens: take it off the list, or collect more text"
+        )
     if few:
         raise StrataError(
             f"a point needs contexts={needed} counted tokens of one label, and there are too few of "

@@ -17,7 +17,7 @@ from src.topology.tracking import track_loops
 
 _MOST_WORDS = 12
 # loops with a figure of their own
-_MOST_FIGURES = 6
+_MOST_FIGURES = 3
 _LISTED = 60
 
 

@@ -54,14 +54,15 @@ def _loops(profiles: Sequence[CloudProfile], level: float) -> str:
     having = {name: count for name, count in having.items() if count}
     if not having:
         return (
-            f"No cloud has a loop that is more than chance (level {level:g}): those that are counted are what such a cloud "
-            "has anyway."
+            f"No cloud has a loop that is more than chance (level {level:g}): those that are counted are what such a "
+            "cloud has anyway."
         )
     named = _some([f"{name} ({count})" for name, count in having.items()])
     chance = ""
     if len(tested) > 1:
         chance = f" Of {len(tested)} clouds without structure, {level * len(tested):.2g} would be expected to have one."
-    return f"{len(having)} of {len(tested)} clouds have loops that are more than chance (level {level:g}): {named}.{chance}"
+    found = f"{len(having)} of {len(tested)} clouds have loops that are more than chance (level {level:g}): {named}."
+    return found + chance
 
 
 def _cycles(profiles: Sequence[CloudProfile], level: float) -> list[str]:

@@ -153,7 +153,7 @@ def profile_cloud(
         cycles=() if labels is None else tuple(_cycle(loop, labels, seed) for loop in loops),
         control_h0=tuple(nulls["random_init"]["h0_normalised"].values.tolist()) if len(random) else (),
         rows=cloud.rows,
-        published=published_numbers(points, protocol, seed),
+        published=published_numbers(cloud, found, protocol),
         input_sha256=cloud_sha256(points),
     )
 
@@ -187,11 +187,11 @@ def curves_of(found: Persistence, protocol: Protocol) -> Curves:
     )
 
 
-def published_numbers(points: Float[np.ndarray, "available d"], protocol: Protocol, seed: int) -> dict[str, Any]:
+def published_numbers(cloud: Prepared, found: Persistence, protocol: Protocol) -> dict[str, Any]:
     """What the package prints whose protocol this is; nothing under one of our own."""
     if protocol.arithmetic == "actopo":
-        return asdict(frozen_v5.measure(points, protocol))
-    return todacomm.summary(points, protocol, seed) if protocol.arithmetic == "todacomm" else {}
+        return asdict(frozen_v5.measure(cloud.points, protocol))
+    return dict(todacomm.summarise(found)) if protocol.arithmetic == "todacomm" else {}
 
 
 def _nulls(

@@ -90,7 +90,7 @@ def wanted_layers(config: TopologyConfig, n_layers: int, name: str) -> list[int]
 def label_words(config: TopologyConfig) -> list[str]:
     """Words for the name of an artifact."""
     tokens = config.tokens
-    what = f"{len(tokens)}-words" if isinstance(tokens, list) else str(tokens)
+    what = "-".join(dict.fromkeys([tokens[0], tokens[-1]])) if isinstance(tokens, list) else str(tokens)
     if config.labels is not None:
         what = Path(config.labels).stem
     hook = [] if config.hook == "resid_post" else [config.hook]

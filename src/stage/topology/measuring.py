@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
 
 from src.artifacts import Parent, label
 from src.config.topology import TopologyConfig
@@ -150,7 +152,7 @@ def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
         workers=n_workers(config.threads),
     )
     found = []
-    with stage.progress("measuring", len(clouds), "clouds") as advance:
+    with one_blas_thread(), stage.progress("measuring", len(clouds), "clouds") as advance:
         for cloud in clouds:
             profile = profile_table(cloud.points, cloud.table, work.protocol, settings, config.seed, cloud)
             sequences = groups_of(cloud.table)[1]
@@ -160,6 +162,11 @@ def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
             found.append(MeasuredCloud(profile, cloud.points, cloud.table, ablation))
             advance(1)
     return found
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Draws are spread over threads, each with a BLAS of one: matrices are small, and bits don't depend on cores."""
+    return threadpool_limits(1, user_api="blas")
 
 
 def n_workers(threads: int | None) -> int:

@@ -24,7 +24,7 @@ from src.report.topology_files import (
     measure_records,
     read_topology,
 )
-from src.stage.topology.measuring import n_workers, profile_table, protocol_of, settings_of
+from src.stage.topology.measuring import n_workers, one_blas_thread, profile_table, protocol_of, settings_of
 from src.stage.topology.showing import report_tables
 from src.topology.profile import CloudProfile, cloud_sha256
 from src.topology.protocol import Protocol
@@ -61,7 +61,8 @@ def differences(artifact: Artifact) -> list[str]:
     problems = _of_report(artifact, stored, protocol, identity["level"])
     for profile in stored.profiles:
         table = stored.table(profile.name)
-        fresh = profile_table(clouds[profile.name], table, protocol, settings, identity["seed"], profile)
+        with one_blas_thread():
+            fresh = profile_table(clouds[profile.name], table, protocol, settings, identity["seed"], profile)
         problems += _of_cloud(profile, fresh, table)
     return problems
 
