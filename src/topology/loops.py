@@ -138,16 +138,19 @@ def loops_of(
 
 def cycle_test(
     loop: Loop, labels: Int[np.ndarray, "point"], n_classes: int, draws: int = 999, seed: int = 0
-) -> CycleTest:
+) -> CycleTest | None:
     """Compare a loop with labels that go round in a cycle: 0 .. n_classes - 1, in their order.
 
     If the classes' places in the cloud are exchangeable, their order around the circle is independent of how strong the
-    loop is, so that Fisher's method may combine the two p.
+    loop is, so that Fisher's method may combine the two p. Choose the loop without a look at the labels, as the longest.
+    None if its coordinate does not reach every class: such a loop is no circle of them.
 
     Raises:
-        StrataError: as `cyclic_correlation` and `order_test`.
+        StrataError: if there are fewer than 4 classes, or labels do not fit.
     """
     turns = loop.coordinate.turns
+    if len(np.unique(np.asarray(labels)[np.isfinite(turns)])) < n_classes:
+        return None
     order = order_test(turns, labels, n_classes)
     return CycleTest(
         cyclic_correlation(turns, np.asarray(labels) / n_classes, draws, seed),
