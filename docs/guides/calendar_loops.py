@@ -8,9 +8,9 @@ longest loop of every cloud, follows loops over the layers, and writes figures i
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
@@ -35,7 +35,7 @@ def main() -> None:
     folder, figures = Path(sys.argv[1]), Path(sys.argv[2])
     clouds = dict(sorted(load_file(folder / "clouds.safetensors").items()))
     words = pq.read_table(folder / "points.parquet")["label"].to_pylist()
-    bars = pq.read_table(folder / "bars.parquet")
+    bars = pq.read_table(folder / "bars.parquet").to_pylist()
     loops = {name: loops_in(points, name, bars) for name, points in clouds.items()}
     tests = [
         cycle_test(of_cloud[0], np.arange(len(words)), len(words)) if of_cloud else None for of_cloud in loops.values()
@@ -57,11 +57,10 @@ def main() -> None:
     save_chart(tracked_loops(tracks, numbered, level=LEVEL), figures / "tracks")
 
 
-def loops_in(points: np.ndarray, name: str, bars) -> list[Loop]:  # noqa: ANN001
+def loops_in(points: np.ndarray, name: str, bars: list[dict[str, Any]]) -> list[Loop]:
     """The longest loops of a cloud, significant or not."""
     distances = Distances.from_points(points)
-    own = bars.filter(pc.and_(pc.equal(bars["cloud"], name), pc.equal(bars["dimension"], 1)))
-    p = own["p_null"].to_numpy()
+    p = np.array([bar["p_null"] for bar in bars if bar["cloud"] == name and bar["dimension"] == 1], dtype=float)
     return loops_of(distances, persistence(distances), p, level=1, at_most=FOLLOWED)
 
 
