@@ -41,7 +41,7 @@ def layer_profile(
     notes = [subtitle, "coloured bands: subsamples", f"grey: the middle 95 % of the {null}" if grey else None]
     has_bands = any(record.get("high") is not None for record in records)
     note = "; ".join(note for note in notes if note and (has_bands or not note.startswith("coloured")))
-    return themed(alt.concat(*charts, columns=columns, spacing={"row": 64, "column": 34}, bounds="flush"), title, note or None)
+    return themed(alt.concat(*charts, columns=columns, spacing={"row": 80, "column": 34}, bounds="flush"), title, note or None)
 
 
 def _panel(records: Sequence[Record], name: str, models: Sequence[str], null: str) -> Any:
@@ -141,4 +141,4 @@ def sample_size_curves(
         ]
         heading = alt.TitleParams(name, fontSize=12, fontWeight=600, offset=8, anchor="start")
         charts.append(alt.layer(*layered, data=data(rows)).properties(width=250, height=160, title=heading))
-    return themed(alt.concat(*charts, columns=3, spacing={"row": 64, "column": 34}, bounds="flush"), title)
+    return themed(alt.concat(*charts, columns=3, spacing={"row": 80, "column": 34}, bounds="flush"), title)
