@@ -19,7 +19,7 @@ from jaxtyping import Float
 from src.topology.distances import Distances
 from src.topology.nulls import Cloud, NullModel, gaussian, grouped_gaussian, shuffled_scores
 from src.topology.persistence import persistence
-from src.topology.significance import Rule, null_largest_ratios, significant_loops
+from src.topology.significance import LEVEL, null_largest_ratios, significant_loops
 
 # p = 0.05 is reached exactly: 2 of 40
 DRAWS = 39
@@ -56,17 +56,12 @@ def main() -> None:
 def count_loops(points: Cloud, groups: np.ndarray | None, seed: int) -> list[int]:
     """Significant loops by each test of COLUMNS; with groups, the null model gaussian is that of the groups."""
     bars = persistence(Distances.from_points(points)).bars[1]
-    ratios = {
-        name: null_largest_ratios(points, null, DRAWS, seed)
-        for name, null in {"gaussian": model_of(groups), "shuffled": shuffled_scores}.items()
-    }
-    tests: list[tuple[str, Rule]] = [
-        ("gaussian", "universal"),
-        ("gaussian", "null"),
-        ("shuffled", "null"),
-        ("gaussian", "both"),
-    ]
-    return [int(significant_loops(bars, ratios[name], rule=rule).significant.sum()) for name, rule in tests]
+    found, shuffled = (
+        significant_loops(bars, null_largest_ratios(points, null, DRAWS, seed), LEVEL)
+        for null in (model_of(groups), shuffled_scores)
+    )
+    tests = found.q_universal, found.p_null, shuffled.p_null, found.decisive
+    return [int((p <= LEVEL).sum()) for p in tests]
 
 
 def model_of(groups: np.ndarray | None) -> NullModel:

@@ -74,7 +74,8 @@ def gaussian(points: Cloud) -> Draw:
 def shuffled_scores(points: Cloud) -> Draw:
     """Clouds whose principal scores are this one's, each component permuted by itself: marginals stay, the rest goes.
 
-    Components stay uncorrelated on average only (by about 1 / sqrt(n)).
+    Not exact: permuted components correlate by about 1 / sqrt(n), those of the cloud do not, so that draws have a
+    somewhat lower effective dimension. Their loops are the larger for it: p of loops err on the safe side.
     """
     own = PrincipalScores.of(points)
     return lambda random: own.cloud(random.permuted(own.scores, axis=0))
@@ -174,7 +175,8 @@ class NullSummary:
         """From the observed value and those of the draws."""
         defined = values[~np.isnan(values)]
         if not len(defined):
-            return cls(observed, *[float("nan")] * 7, 0, values)
+            nan = float("nan")
+            return cls(observed, nan, nan, nan, nan, nan, nan, nan, 0, values)
         greater, less = permutation_p_value(observed, defined), permutation_p_value(-observed, -defined)
         low, high = np.quantile(defined, [LOW, HIGH])
         sd = float(defined.std(ddof=1)) if len(defined) > 1 else float("nan")

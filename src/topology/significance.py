@@ -12,8 +12,6 @@ from src.topology.nulls import Cloud, NullModel, gaussian, null_distribution
 from src.topology.persistence import Bars
 from src.topology.summaries import largest_ratio
 
-Rule = Literal["both", "null", "universal"]
-
 # With fewer bars the universal law is not used: their mean says too little of where it lies.
 MIN_BARS = 8
 LEVEL = 0.05
@@ -88,6 +86,17 @@ def null_p_values(bars: Bars, null_largest_ratios: Float[np.ndarray, "draw"]) ->
     return np.where(np.isnan(ratio), np.nan, (1 + as_large) / (1 + len(largest)))
 
 
+def decisive_p_values(p_null: PValues, q_universal: PValues) -> PValues:
+    """What decides on each bar: the larger of both, or the one there is (NaN: not tested).
+
+    The two tests fail in different places. The null model is exact for Gaussian clouds of any size, and finds weak
+    loops; but clouds whose density or dimension varies from place to place have larger ratios everywhere, which it
+    takes for loops. The universal law measures each bar against the cloud's others, so that it does not, but it has
+    less power, and nothing to go by where there are few bars. docs/methods.md has the numbers.
+    """
+    return np.fmax(p_null, q_universal)
+
+
 @dataclass(frozen=True)
 class LoopSignificance:
     """What is known of every H1 bar, in their order (longest first).
@@ -97,7 +106,8 @@ class LoopSignificance:
         p_null: against the null model, corrected for the family; NaN where no null model was drawn.
         p_universal, q_universal, p_universal_family: by the universal law; with Benjamini and Hochberg's correction;
             with Holm's.
-        significant: by the rule at the level.
+        decisive: of p_null and q_universal, see `decisive_p_values`.
+        level: at which bars are significant.
         draws: of the null model.
     """
 
@@ -106,54 +116,53 @@ class LoopSignificance:
     p_universal: PValues
     q_universal: PValues
     p_universal_family: PValues
-    significant: Bool[np.ndarray, "bar"]
-    rule: Rule
+    decisive: PValues
     level: float
     draws: int
 
+    @property
+    def significant(self) -> Bool[np.ndarray, "bar"]:
+        """Which bars are more than chance."""
+        return self.decisive <= self.level
+
 
 def significant_loops(
-    bars: Bars,
-    null_largest_ratios: Float[np.ndarray, "draw"] | None,
-    level: float = LEVEL,
-    rule: Rule = "both",
+    bars: Bars, null_largest_ratios: Float[np.ndarray, "draw"] | None, level: float = LEVEL
 ) -> LoopSignificance:
-    """The loops of a cloud that are more than chance.
-
-    The two tests fail in different places. The null model is exact for Gaussian clouds of any size, and finds weak
-    loops; but clouds whose density or dimension varies from place to place have larger ratios everywhere, which it
-    takes for loops. The universal law measures each bar against the cloud's others, so that it does not, but it has
-    less power, and nothing to go by where there are few bars. `both` asks for both (docs/methods.md has the numbers).
+    """The loops of a cloud that are more than chance: p_null <= level and q_universal <= level.
 
     Args:
         bars: of dimension 1.
         null_largest_ratios: the largest death / birth of each draw of a null model, from `null_largest_ratios` or from
-            the values of statistic h1_max_ratio of `null_distribution`; None if there is none.
+            the values of statistic h1_max_ratio of `null_distribution`. None for distances without points, which no
+            null model fits: the universal law decides alone. So does the null model if there are fewer than MIN_BARS
+            bars.
         level: of the test of all bars of the cloud together. Several clouds need a correction of their own.
-        rule: `null`: p_null <= level. `universal`: q_universal <= level, for distances without points. `both`
-            (default): both, and p_null alone where there are fewer than MIN_BARS bars.
 
     Raises:
-        StrataError: if the rule needs draws and there are none, or too few for the level.
+        StrataError: if there are too few draws for any bar to be significant at the level.
     """
     draws = 0 if null_largest_ratios is None else len(null_largest_ratios)
-    if rule != "universal" and 1 / (1 + draws) > level:
+    if null_largest_ratios is None:
+        p_null = np.full(len(bars), np.nan)
+    elif 1 / (1 + draws) > level:
         raise StrataError(
             f"with {draws} draws of the null model no p is below {1 / (1 + draws):.3g}, so nothing is significant at "
             f"level {level:g}: draw {int(np.ceil(1 / level - 1))} or more"
         )
-    p_null = np.full(len(bars), np.nan) if null_largest_ratios is None else null_p_values(bars, null_largest_ratios)
+    else:
+        p_null = null_p_values(bars, null_largest_ratios)
     p_universal = universal_p_values(bars)
     q_universal = benjamini_hochberg(p_universal)
-    # comparisons with NaN are false: a bar that was not tested is not significant
-    if rule == "universal":
-        significant = q_universal <= level
-    else:
-        significant = p_null <= level
-        if rule == "both":
-            significant &= np.isnan(q_universal) | (q_universal <= level)
     return LoopSignificance(
-        death_over_birth(bars), p_null, p_universal, q_universal, holm(p_universal), significant, rule, level, draws
+        death_over_birth(bars),
+        p_null,
+        p_universal,
+        q_universal,
+        holm(p_universal),
+        decisive_p_values(p_null, q_universal),
+        level,
+        draws,
     )
 
 

@@ -75,7 +75,7 @@ def test_bars_without_a_ratio_are_not_tested_and_do_not_count():
     assert p[:20] == pytest.approx(universal_p_values(whole))
     assert np.isnan(p[20:]).all()
     assert np.isnan(null_p_values(odd, np.ones(19))[20:]).all()
-    assert not significant_loops(odd, np.ones(19), rule="null").significant[20:].any()
+    assert not significant_loops(odd, np.ones(19)).significant[20:].any()
 
 
 def test_few_bars_have_no_universal_p_but_the_null_model_decides():
@@ -83,7 +83,7 @@ def test_few_bars_have_no_universal_p_but_the_null_model_decides():
     assert np.isnan(universal_p_values(few)).all()
     found = significant_loops(few, np.full(19, 1.5))
     assert found.significant.tolist() == [True] + [False] * (MIN_BARS - 2)
-    assert not significant_loops(few, None, rule="universal").significant.any()
+    assert not significant_loops(few, None).significant.any()
 
 
 def test_components_are_refused():
@@ -131,19 +131,21 @@ def test_too_few_draws_for_the_level_are_refused():
     with pytest.raises(StrataError, match="draw 19 or more"):
         significant_loops(bars([2.0]), np.ones(18))
     with pytest.raises(StrataError, match="draw 99 or more"):
-        significant_loops(bars([2.0]), None, level=0.01)
+        significant_loops(bars([2.0]), np.ones(98), level=0.01)
     assert significant_loops(bars([2.0]), np.ones(19)).significant.all()
 
 
-def test_both_asks_for_both():
+def test_a_loop_is_significant_by_both_tests():
     large = np.append(np.random.default_rng(2).uniform(1.01, 1.05, 40), 3.0)
     assert significant_loops(bars(large), np.full(19, 2.0)).significant.tolist() == [False] * 40 + [True]
+    assert significant_loops(bars(large), None).significant.tolist() == [False] * 40 + [True]
     # not beyond the null model's
     assert not significant_loops(bars(large), np.full(19, 4.0)).significant.any()
     # beyond the null model's, but like the cloud's other bars
     alike = np.random.default_rng(2).uniform(1.3, 1.5, 40)
-    assert significant_loops(bars(alike), np.full(19, 1.1), rule="null").significant.all()
-    assert not significant_loops(bars(alike), np.full(19, 1.1)).significant.any()
+    found = significant_loops(bars(alike), np.full(19, 1.1))
+    assert (found.p_null <= 0.05).all()
+    assert not found.significant.any()
 
 
 def test_p_of_the_largest_loop_is_uniform_on_gaussian_clouds():
