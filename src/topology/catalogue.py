@@ -1,4 +1,4 @@
-"""The names of all statistics of one cloud, and what they mean: labels of stages, figures and reports come from here."""
+"""The names of all statistics of one cloud: stages, figures and reports take labels and meanings from here."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -46,7 +46,25 @@ def _bars(k: int) -> list[Statistic]:
             "share",
             True,
         ),
+        Statistic(
+            f"{of}_landscape_norm_scaled",
+            f"H{k} landscape norm",
+            f"L2 norm of the persistence landscapes of the {what}, lengths in scales",
+            "none",
+            True,
+        ),
     ]
+
+
+def _neighbour_distances() -> list[Statistic]:
+    of = {"mean": "mean", "sd": "standard deviation", "q05": "5 % quantile", "median": "median", "q95": "95 % quantile"}
+    what = "of the distances to the 10 nearest neighbours"
+    raw = [Statistic(f"knn_{name}", f"kNN {name}", f"{text} {what}", "distance", False) for name, text in of.items()]
+    scaled = [
+        Statistic(f"knn_{name}_scaled", f"kNN {name} / scale", f"{text} {what}, in scales", "none", True)
+        for name, text in of.items()
+    ]
+    return raw + scaled
 
 
 _ALL = [
@@ -95,5 +113,62 @@ _ALL = [
     ),
     Statistic("mst_leaf_share", "leaves", "share of the distinct points with one edge in the tree", "share", True),
     Statistic("mst_max_degree", "largest degree", "edges at the tree's largest hub", "count", True),
+    *_neighbour_distances(),
+    Statistic(
+        "hubness", "hubness", "skewness of how often distinct points are among the 10 nearest of others", "none", True
+    ),
+    Statistic(
+        "largest_hub",
+        "largest hub",
+        "how many of the distinct points have the largest hub among their 10 nearest, over 10",
+        "none",
+        True,
+    ),
+    Statistic(
+        "orphan_share", "orphans", "share of the distinct points that are among the 10 nearest of none", "share", True
+    ),
+    Statistic(
+        "reciprocity", "mutual neighbours", "share of the 10 nearest that have the point among their own", "share", True
+    ),
+    Statistic("two_nn", "dimension (TwoNN)", "intrinsic dimension from the 2 nearest, the most local", "none", True),
+    Statistic("levina_bickel", "dimension (Levina-Bickel)", "intrinsic dimension from the 10 nearest", "none", True),
+    Statistic("gride", "dimension (GRIDE)", "intrinsic dimension from the 8th and 16th neighbours", "none", True),
+    Statistic(
+        "homology_dimension",
+        "dimension (H0)",
+        "intrinsic dimension from the growth of the spanning tree with n",
+        "none",
+        True,
+    ),
+    Statistic(
+        "local_pca_dimension",
+        "dimension (local PCA)",
+        "components to 90 % of the variance of 30 neighbours, mean",
+        "count",
+        True,
+    ),
+    Statistic("mean_cosine", "mean cosine", "mean cosine similarity of two points about the origin", "none", True),
+    Statistic("offset", "offset", "norm of the mean over the root mean square distance from it", "none", True),
+    Statistic(
+        "first_component_share", "first component", "share of variance of the first principal component", "share", True
+    ),
+    Statistic(
+        "participation_ratio", "participation ratio", "(sum v)^2 / sum v^2 of the principal variances v", "none", True
+    ),
+    Statistic(
+        "effective_rank", "effective rank", "exponential of the entropy of the principal variances", "none", True
+    ),
+    Statistic("isoscore", "IsoScore", "0: all variance along a line, 1: equal in all dimensions", "share", True),
 ]
+# of `intrinsic.intrinsic_dimensions`, with intervals; the first two are in `measures.statistics` too
+WITH_INTERVALS = ("two_nn", "levina_bickel", "gride", "homology_dimension", "local_pca_dimension")
+# of `anisotropy.anisotropy`
+OF_POINTS = (
+    "mean_cosine",
+    "offset",
+    "first_component_share",
+    "participation_ratio",
+    "effective_rank",
+    "isoscore",
+)
 STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in _ALL}

@@ -118,7 +118,14 @@ class Distances:
             raise StrataError(f"{k} nearest neighbours were asked for among {self.n_points} points")
         others = self.matrix.copy()
         np.fill_diagonal(others, np.inf)
-        index = np.argsort(others, axis=1, kind="stable")[:, :k]
+        farthest = np.partition(others, k - 1, axis=1)[:, k - 1]
+        # a row has more than k others where several tie for the last place: each row's candidates in the order of
+        # (point, distance, index), of which the first k are kept
+        point, index = np.nonzero(others <= farthest[:, None])
+        order = np.lexsort((others[point, index], point))
+        counts = np.bincount(point, minlength=self.n_points)
+        first = np.cumsum(counts) - counts
+        index = index[order[first[:, None] + np.arange(k)]]
         return np.take_along_axis(others, index, axis=1), index
 
 

@@ -10,8 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import skew
 
+from src.topology.copies import first_of_kind
 from src.topology.distances import Distances
 from src.topology.persistence import Persistence
+
+_OF_LENGTH = ["mst_cv", "mst_skew", "mst_gini", "mst_leaf_share", "mst_max_degree"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,10 @@ def spanning_tree(distances: Distances, found: Persistence | None = None) -> Spa
 
     Where distances tie there are several minimum spanning trees: their lengths are the same, their edges may not be.
     """
-    if found is not None and found.bars[0].death_edge is not None:
-        finite = np.isfinite(found.bars[0].death)
-        lengths, edges = found.bars[0].death[finite], found.bars[0].death_edge[finite]
-    else:
-        lengths, edges = prim(distances.matrix)
-        lengths, edges = lengths[lengths > 0], edges[lengths > 0]
+    ends = found.bars[0].death_edge if found is not None else None
+    edges = prim(distances.matrix)[1] if ends is None else ends[ends[:, 0] >= 0]
+    lengths = distances.matrix[edges[:, 0], edges[:, 1]]
+    lengths, edges = lengths[lengths > 0], edges[lengths > 0]
     order = np.argsort(-lengths, kind="stable")
     all_lengths = np.zeros(max(distances.n_points - 1, 0))
     all_lengths[: len(lengths)] = lengths[order]
@@ -66,25 +67,18 @@ def prim(matrix: Float[np.ndarray, "point point"]) -> tuple[Float[np.ndarray, "e
     return lengths, edges
 
 
-def first_of_kind(distances: Distances) -> Int[np.ndarray, "point"]:
-    """For each point the first one at distance 0 from it: itself, unless it is a copy of an earlier one."""
-    return (distances.matrix == 0).argmax(axis=1)
-
-
 def tree_statistics(tree: SpanningTree) -> dict[str, float]:
     """The spread of edge lengths, copies included, and the degrees of distinct points; NaN where there is no length.
 
     mst_cv: standard deviation / mean; mst_skew: Fisher-Pearson; mst_gini: mean absolute difference of two edges (with
-    replacement) / twice the mean, 0 where all are equal; mst_leaf_share: share of distinct points with one edge (of
-    uniform points on a line 2 / n, in the plane about 0.22, in high dimensions more); mst_max_degree: edges of the
-    point with the most, a hub of the tree.
+    replacement) / twice the mean, 0 where all are equal; mst_leaf_share: share of distinct points with one edge (2 / n
+    on a line, 0.22 of uniform points in the plane, Steele, Shepp and Eddy 1987, more above); mst_max_degree: edges of
+    the point with the most, a hub of the tree.
     """
     lengths = np.sort(tree.lengths)
     n, mean = len(lengths), lengths.mean() if len(lengths) else 0.0
     if mean == 0:
-        return dict.fromkeys(("mst_mean", "mst_sd"), 0.0) | dict.fromkeys(
-            ("mst_cv", "mst_skew", "mst_gini", "mst_leaf_share", "mst_max_degree"), float("nan")
-        )
+        return {"mst_mean": 0.0, "mst_sd": 0.0} | dict.fromkeys(_OF_LENGTH, float("nan"))
     degrees = np.bincount(tree.edges.ravel())
     varies = lengths[-1] > lengths[0]
     return {

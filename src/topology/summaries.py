@@ -43,6 +43,18 @@ def persistence_entropy(lifetimes: Float[np.ndarray, "bar"]) -> float:
     return float(-(shares @ np.log(shares)))
 
 
+def landscape_norm(lifetimes: Float[np.ndarray, "bar"], p: float = 2) -> float:
+    """The L_p norm of all landscapes together, of a diagram with these lifetimes l: a closed form, with no grid.
+
+    At each t landscapes are the bars' tents in another order, so (sum_k int |landscape_k|^p) = sum 2 (l / 2)^(p + 1) /
+    (p + 1); with p infinite, half the longest bar.
+    """
+    halves = np.asarray(lifetimes) / 2
+    if np.isinf(p):
+        return float(halves.max(initial=0.0))
+    return float((2 * halves ** (p + 1) / (p + 1)).sum() ** (1 / p))
+
+
 def bar_statistics(bars: Bars, scale: float) -> dict[str, float]:
     """Summaries of the finite bars of one dimension k, by name (`h1_total`, ...); lengths also in units of `scale`.
 
@@ -65,7 +77,8 @@ def bar_statistics(bars: Bars, scale: float) -> dict[str, float]:
         **lengths,
         **in_units,
         f"{of}_entropy": entropy,
-        f"{of}_entropy_normalised": entropy / np.log(count) if count > 1 else float("nan"),
+        f"{of}_entropy_normalised": float(entropy / np.log(count)) if count > 1 else float("nan"),
+        f"{of}_landscape_norm_scaled": landscape_norm(lifetimes / scale) if scale > 0 else float("nan"),
     }
 
 
