@@ -8,8 +8,9 @@ import altair as alt
 from src.report.figures.theme import BLUE, CATEGORIES, Record, data, ordered, themed
 
 _SHADE = "#cfd6df"
-# labels stay beside the axis, so that the titles of all panels stand on one line
+# the least with which panels do not touch
 _SPACING = {"row": 80, "column": 34}
+# labels stay beside the axis, so that the titles of all panels stand on one line
 _AXIS = alt.Axis(tickCount=5, labelFlush=7)
 
 
