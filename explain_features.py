@@ -21,7 +21,8 @@ def run(config: ExplainConfig, stage: Stage) -> Artifact:
     """Make the cards, or show what an earlier run found."""
     from src.report import explanations as show
     from src.report.feature_cards import write_feature_cards
-    from src.stage.explaining import explain, prepare
+    from src.stage.explain_work import prepare
+    from src.stage.explaining import explain
 
     work = prepare(config, stage)
     plan = stage.plan("explanations", label(config.model.name, work.which), work.identity(), work.parents, config.name)

@@ -2,7 +2,8 @@
 
   python verify_artifact.py artifacts/activations/NAME [MORE ...]
 
-Exits with 1 if anything is wrong. A damaged activation store is mended by collect_activations.py with repair=true.
+Numbers of a topology artifact are computed again from the clouds that it holds. Exits with 1 if anything is wrong. A
+damaged activation store is mended by collect_activations.py with repair=true.
 """
 
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from src.artifacts import open_meta, verify
 from src.errors import StrataError
+from src.stage.recompute import recomputed
 
 
 def main() -> None:
@@ -24,6 +26,7 @@ def main() -> None:
     for path in paths:
         try:
             meta, problems = open_meta(path), verify(path)
+            problems = problems or recomputed(path, meta.kind)
         except StrataError as error:
             problems, meta = [str(error)], None
         for problem in problems:

@@ -24,9 +24,9 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from src.activations.passes import Rows
-from src.features.pair_scores import score_features
-from src.features.pair_sums import N_SUMS
-from src.features.prediction import ChosenFeatures, LinearPrediction, sum_features
+from src.features.predicting.pair_scores import score_features
+from src.features.predicting.pair_sums import N_SUMS
+from src.features.predicting.prediction import ChosenFeatures, LinearPrediction, sum_features
 from src.features.sae import Sae
 from src.hook_points import HookPoint
 

@@ -32,12 +32,12 @@ from src.causal.feature_effects import FeatureEffects
 from src.config.sae import SaeConfig
 from src.config.schema import parse_config
 from src.config.shared import DatasetConfig, ModelConfig
-from src.features.attribution import attributed_effects
 from src.features.codes import SparseCodes
 from src.features.encoding import encode_text
-from src.features.layer_scores import FeatureMetrics, measure_features
 from src.features.sae import Sae, load_sae, require_point
-from src.features.scoring import rank_correlation
+from src.features.scores.attribution import attributed_effects
+from src.features.scores.layer_scores import FeatureMetrics, measure_features
+from src.features.scores.scoring import rank_correlation
 from src.hook_points import HookPoint
 from src.models import LanguageModel, load_model, load_tokenizer
 from src.models.head import VocabularyHead

@@ -21,7 +21,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # run as a script, the repository's root is not on the path
 
 from src.config.sae import SaeConfig  # noqa: E402
-from src.features.matching import (  # noqa: E402
+from src.features.sae import Sae, load_sae  # noqa: E402
+from src.features.scores.matching import (  # noqa: E402
     Matches,
     best_labels,
     best_matches,
@@ -31,7 +32,6 @@ from src.features.matching import (  # noqa: E402
     firing_thresholds,
     labels_of_other_documents,
 )
-from src.features.sae import Sae, load_sae  # noqa: E402
 from src.transport.bootstrap import Band, DocumentBootstrap  # noqa: E402
 from testbed import evaluate  # noqa: E402
 from testbed.labelled_corpus import Corpus, read_corpus, states  # noqa: E402

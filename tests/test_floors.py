@@ -62,10 +62,6 @@ def test_no_modules_import_each_other_in_a_circle():
     found = modules()
     known = {module: {other for other in imported if other in found} for module, imported in found.items()}
     # an __init__ gathers what its package offers: its modules reach each other directly
-    packages = {path.parent.name for path in SRC.rglob("__init__.py")}
-    leaves = {
-        module: {other for other in others if other.split(".")[-1] not in packages}
-        for module, others in known.items()
-        if module.split(".")[-1] not in packages
-    }
+    packages = {".".join(("src", *path.parent.relative_to(SRC).parts)) for path in SRC.rglob("__init__.py")}
+    leaves = {module: others - packages for module, others in known.items() if module not in packages}
     assert len(list(TopologicalSorter(leaves).static_order())) >= len(leaves)  # CycleError if there is one

@@ -30,6 +30,8 @@ FORMAT_VERSIONS = {
     "causal_evaluation": 1,
     "explanations": 1,
     "feature_scores": 1,
+    "topology": 1,
+    "topology_comparison": 1,
 }
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from src.activations.collect import batches_of_like_length, right_padded
 from src.causal.interventions import CleanStates, Constant, Intervention
 from src.causal.perplexity import Condition, ConditionScorer
-from src.features.reconstruction import Ratio, ratio_of_sums
 from src.features.sae import Sae
+from src.features.training.reconstruction import Ratio, ratio_of_sums
 from src.hook_points import HookPoint
 from src.models import LanguageModel
 from src.text import Keep, TokenSequence

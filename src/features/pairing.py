@@ -10,8 +10,8 @@ from src.activations.passes import Rows, rows_by_part
 from src.activations.products import exact_products
 from src.activations.store import ActivationStore
 from src.errors import StrataError
-from src.features.reconstruction import Ratio, Reconstruction, ReconstructionSums
 from src.features.sae import Sae, require_point
+from src.features.training.reconstruction import Ratio, Reconstruction, ReconstructionSums
 from src.hook_points import HookPoint
 from src.text import Keep
 

@@ -8,7 +8,7 @@ from src.models.capture import HiddenStateCheck, attach, capture, check_hidden_s
 from src.models.gradients import GradientPass, states_and_gradients
 from src.models.head import VocabularyHead
 from src.models.language_model import LanguageModel, wrap_model
-from src.models.loading import layers_in_config, load_model, load_tokenizer
+from src.models.loading import layers_in_config, load_model, load_random_model, load_tokenizer
 from src.models.prefix import KeysAndValues, PrefixRecorder, prefix_cache
 from src.models.skipping import BlockSkipper
 
@@ -26,6 +26,7 @@ __all__ = [
     "forward_pass",
     "layers_in_config",
     "load_model",
+    "load_random_model",
     "load_tokenizer",
     "prefix_cache",
     "run_with_hooks",

@@ -48,6 +48,21 @@ def load_model(config: ModelConfig, device: torch.device | str) -> LanguageModel
     return model
 
 
+def load_random_model(config: ModelConfig, device: torch.device | str, seed: int) -> LanguageModel:
+    """A model of the same config whose weights are drawn anew by the family's own initialisation, in float32.
+
+    Raises StrataError as `load_model` does.
+    """
+    architecture = _architecture(config)
+    auto_class = AutoModelForCausalLM if _is_causal_lm(architecture) else AutoModel
+    options = {} if config.attention is None else {"attn_implementation": config.attention}
+    options |= {"dtype": torch.float32, "trust_remote_code": config.trust_remote_code}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _explained(config, lambda: cast(Any, auto_class).from_config(architecture, **options))
+    return wrap_model(module.to(device), config)
+
+
 def layers_in_config(config: ModelConfig) -> int | None:
     """The number of layers that a checkpoint's config.json tells of, without its weights; None if it tells of none.
 

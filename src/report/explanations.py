@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from src.artifacts import disk_errors, write_json
 from src.artifacts.files import make_folder
 from src.config.explain_features import ExplainConfig
-from src.features.cards import FeatureCard, LayerCards
-from src.features.explanations import NeuronpediaRows, explanations_document
+from src.features.explaining.cards import FeatureCard, LayerCards
+from src.features.explaining.explanations import NeuronpediaRows, explanations_document
 from src.report.artifact_report import NamedChart
 from src.report.feature_cards import card_words
 from src.report.figures.firing_rates import firing_rates

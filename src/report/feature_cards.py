@@ -11,9 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from src.features.cards import FeatureCard, LayerCards
-from src.features.contexts import FeatureActivity
-from src.features.token_tally import TokenShare
+from src.features.explaining.cards import FeatureCard, LayerCards
+from src.features.explaining.contexts import FeatureActivity
+from src.features.scores.token_tally import TokenShare
 from src.report.artifact_report import NamedPage
 from src.report.charts import TEMPLATES, page_policy, templates, write_whole
 from src.report.tables import format_number

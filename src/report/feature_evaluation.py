@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from src.features.assessments import ASSESSMENTS, GRADES, calibration_summary, quality
-from src.features.intervals import median
-from src.features.pair_scores import FeatureScores
+from src.features.predicting.assessments import ASSESSMENTS, GRADES, calibration_summary, quality
+from src.features.predicting.intervals import median
+from src.features.predicting.pair_scores import FeatureScores
 from src.report.artifact_report import NamedChart
 from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.feature_files import Scores, feature_records

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from src.artifacts import disk_errors, write_json
-from src.features.assessments import assess, calibration_summary
-from src.features.metrics import FEWEST_ROWS
-from src.features.pair_scores import FeatureScores
+from src.features.predicting.assessments import assess, calibration_summary
+from src.features.predicting.metrics import FEWEST_ROWS
+from src.features.predicting.pair_scores import FeatureScores
 from src.transport.metrics import ResidualMetrics
 from src.transport.pairs import LayerPair
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.artifacts import disk_errors, write_json
 from src.features.clustered import Estimate
-from src.features.layer_scores import ScoredLayer
+from src.features.scores.layer_scores import ScoredLayer
 
 Word = Callable[[int], str]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from src.features.clustered import FEWEST_DOCUMENTS, INTERVAL
-from src.features.intervals import median
-from src.features.layer_scores import ScoredLayer
-from src.features.scoring import TERMS, Preset
+from src.features.predicting.intervals import median
+from src.features.scores.layer_scores import ScoredLayer
+from src.features.scores.scoring import TERMS, Preset
 from src.report.artifact_report import NamedChart
 from src.report.feature_records import Word
 from src.report.figures.features import attributed_and_measured, rate_and_coherence, score_histograms

@@ -24,6 +24,8 @@ KIND_ORDER = (
     "sae",
     "feature_scores",
     "explanations",
+    "topology",
+    "topology_comparison",
 )
 
 _META_FORMAT = TypeAdapter(Meta)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.causal.splice import SpliceEffect
-from src.features.reconstruction import Ratio, Reconstruction
+from src.features.training.reconstruction import Ratio, Reconstruction
 from src.hook_points import HookPoint
 
 SPLICED = ("nll_clean", "nll_spliced", "nll_zero", "nll_mean", "recovered_zero", "recovered_mean")

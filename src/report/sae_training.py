@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from src.config.train_sae import TrainSaeConfig
-from src.features.reconstruction import Ratio
+from src.features.training.reconstruction import Ratio
 from src.report.artifact_report import NamedChart
 from src.report.figures.sae_training import training_curves
 from src.report.sae_records import Judgement

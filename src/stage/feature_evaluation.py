@@ -13,9 +13,9 @@ from src.artifacts import Parent
 from src.config.schema import fingerprint
 from src.config.stages import EvalConfig
 from src.errors import StrataError
-from src.features.pair_scores import FeatureScores, score_features
 from src.features.pairing import check_pairing
-from src.features.prediction import ChosenFeatures, LinearPrediction, prediction_blocks, sum_features
+from src.features.predicting.pair_scores import FeatureScores, score_features
+from src.features.predicting.prediction import ChosenFeatures, LinearPrediction, prediction_blocks, sum_features
 from src.features.sae import Sae, is_there, load_sae, require_point
 from src.hook_points import HookPoint
 from src.report.feature_evaluation import FeatureReport

@@ -20,12 +20,18 @@ from src.causal.ablation import ablate_features
 from src.causal.attribution import attribute_features
 from src.config.score_features import PresetConfig, ScoreFeaturesConfig
 from src.errors import StrataError
-from src.features.attribution import Effects, attributed_effects, of_some
 from src.features.codes import SparseCodes
 from src.features.encoding import encode_text, pairing_rows
-from src.features.layer_scores import FeatureMetrics, ScoredLayer, choose_candidates, measure_features, score_features
 from src.features.sae import Sae, require_point
-from src.features.scoring import Preset, Weights, rank_correlation
+from src.features.scores.attribution import Effects, attributed_effects, of_some
+from src.features.scores.layer_scores import (
+    FeatureMetrics,
+    ScoredLayer,
+    choose_candidates,
+    measure_features,
+    score_features,
+)
+from src.features.scores.scoring import Preset, Weights, rank_correlation
 from src.models import LanguageModel, layers_in_config, load_model
 from src.models.head import VocabularyHead
 from src.models.loading import load_tokenizer

@@ -11,7 +11,7 @@ from src.artifacts import Plan, disk_errors, write_json
 from src.artifacts.files import changed_files, checksums, fsync, fsync_tree, make_folder, relative_files
 from src.artifacts.locks import Busy, locked
 from src.errors import StrataError
-from src.features.training import SaeTraining
+from src.features.training.trainer import SaeTraining
 
 FOLDER = ".checkpoints"
 _STATE = "checkpoint.json"

@@ -14,8 +14,8 @@ from src.activations.splits import document_hashes, split_groups
 from src.artifacts import Artifact, label
 from src.config.train_sae import TrainSaeConfig
 from src.errors import StrataError
-from src.features.row_sources import ModelRows, RowSource, StoreRows, counted_tokens, draw_documents
-from src.features.training import TrainingSettings
+from src.features.training.row_sources import ModelRows, RowSource, StoreRows, counted_tokens, draw_documents
+from src.features.training.trainer import TrainingSettings
 from src.hook_points import HookPoint
 from src.models import LanguageModel, load_model
 from src.stage.context import Stage

@@ -11,11 +11,11 @@ from src.artifacts import Plan
 from src.causal.splice import SpliceEffect, loss_recovered
 from src.config.sae import SaeConfig
 from src.errors import NotApplicableError, StrataError
-from src.features.reconstruction import Reconstruction, ReconstructionSums
-from src.features.row_sources import CountedRows, RowSource
-from src.features.row_stream import ShuffledRows
 from src.features.sae import Sae, load_sae
-from src.features.training import SaeTraining
+from src.features.training.reconstruction import Reconstruction, ReconstructionSums
+from src.features.training.row_sources import CountedRows, RowSource
+from src.features.training.row_stream import ShuffledRows
+from src.features.training.trainer import SaeTraining
 from src.hook_points import HookPoint
 from src.report.sae_records import Judgement, judgement_record
 from src.stage.context import Stage

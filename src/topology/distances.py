@@ -129,7 +129,14 @@ class Distances:
         for start in range(0, self.n_points, _ROWS):
             others = self.matrix[start : start + _ROWS].copy()
             np.fill_diagonal(others[:, start:], np.inf)
-            index[start : start + _ROWS] = np.argsort(others, axis=1, kind="stable")[:, :k]
+            farthest = np.partition(others, k - 1, axis=1)[:, k - 1]
+            # a row has more than k others where several tie for the last place: each row's candidates in the order
+            # of (point, distance, index), of which the first k are kept
+            point, candidate = np.nonzero(others <= farthest[:, None])
+            order = np.lexsort((others[point, candidate], point))
+            counts = np.bincount(point, minlength=len(others))
+            first = np.cumsum(counts) - counts
+            index[start : start + _ROWS] = candidate[order[first[:, None] + np.arange(k)]]
         return np.take_along_axis(self.matrix, index, axis=1), index
 
 

@@ -9,9 +9,9 @@ from src.errors import StrataError
 from src.features import active
 from src.features import codes as module
 from src.features.codes import CodesWriter
-from src.features.coherence import token_coherence
-from src.features.firing import firing_statistics
 from src.features.sae import Sae
+from src.features.scores.coherence import token_coherence
+from src.features.scores.firing import firing_statistics
 from tests.fixtures.saes import D, F, standard_sae
 from tests.fixtures.sparse_codes import codes_of, random_text
 

@@ -71,7 +71,7 @@ def test_batches_and_parts_do_not_change_the_numbers(planted, monkeypatch):
     folder, store, *_ = planted
     sae = loaded(folder)
     whole = measure_pairings(sae, store, [MLP])[MLP]
-    monkeypatch.setattr("src.features.reconstruction._FEATURES_AT_ONCE", 7 * sae.n_features)
+    monkeypatch.setattr("src.features.training.reconstruction._FEATURES_AT_ONCE", 7 * sae.n_features)
     pieces = measure_pairings(sae, store, [MLP])[MLP]
     for name in ("fvu", "l0"):
         one, other = getattr(whole, name), getattr(pieces, name)

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from src.features.cards import FeatureCard, LayerCards
-from src.features.contexts import FeatureActivity
-from src.features.explanations import Explanation
-from src.features.logit_lens import PromotedTokens
-from src.features.token_tally import TokenShare
+from src.features.explaining.cards import FeatureCard, LayerCards
+from src.features.explaining.contexts import FeatureActivity
+from src.features.explaining.explanations import Explanation
+from src.features.scores.logit_lens import PromotedTokens
+from src.features.scores.token_tally import TokenShare
 from src.features.windows import Context
 from src.report.feature_cards import page_name, write_feature_cards
 

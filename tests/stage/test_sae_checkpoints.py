@@ -7,7 +7,7 @@ import torch
 
 from src.artifacts import Plan
 from src.errors import StrataError
-from src.features.training import SaeTraining, TrainingSettings
+from src.features.training.trainer import SaeTraining, TrainingSettings
 from src.hook_points import HookPoint
 from src.stage.sae_checkpoints import Checkpoints
 
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(checkpoint
     def full(*_args, **_keys):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("src.features.training.save_tensors", full)
+    monkeypatch.setattr("src.features.training.trainer.save_tensors", full)
     with pytest.raises(StrataError, match=r"the disk that holds .* is full: free space there"):
         checkpoints.save(advanced(training, 2), [])
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000000000002"]

@@ -7,7 +7,7 @@ import torch
 from src.causal.ablation import ablate_features
 from src.causal.attribution import attribute_features
 from src.features.sae import load_sae, require_point
-from src.features.scoring import rank_correlation
+from src.features.scores.scoring import rank_correlation
 from src.models import load_model, load_tokenizer
 from src.text import TokenSequence
 from src.text.keep import Keep

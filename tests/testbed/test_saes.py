@@ -6,8 +6,8 @@ import torch
 
 from src.activations.collect import right_padded
 from src.config.shared import ModelConfig
-from src.features.reconstruction import ReconstructionSums
 from src.features.sae import load_sae
+from src.features.training.reconstruction import ReconstructionSums
 from src.hook_points import HookPoint
 from src.models import load_model, load_tokenizer, run_with_hooks
 from tests.fixtures.saes import sae_config

@@ -1,0 +1,1 @@
+"""How well single features are predicted through a transport operator, with intervals."""

@@ -1,0 +1,48 @@
+"""A cloud on its way to being measured, and what every source of clouds can do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from src.artifacts import Parent
+from src.stage.context import Stage
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """A cloud as it comes, what its rows are, and the same tokens in models with random weights, if asked for."""
+
+    name: str
+    hook: str | None
+    layer: int | None
+    points: Float[np.ndarray, "point d"]
+    table: pa.Table
+    random: Sequence[Float[np.ndarray, "point d"]] = ()
+
+
+class CloudSource(Protocol):
+    """What a stage needs to know before it looks for a finished artifact, and the clouds themselves.
+
+    model_name: None for files. words: of the artifact's label. shares_points: all clouds are of the same points.
+    """
+
+    model_name: str | None
+    words: list[str]
+    parents: list[Parent]
+    shares_points: bool
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the clouds, beside the parents."""
+        ...
+
+    def describe(self) -> str:
+        """In words, for a report."""
+        ...
+
+    def read(self, stage: Stage) -> list[Cloud]:
+        """The clouds, layer after layer."""
+        ...
