@@ -104,7 +104,7 @@ def in_own_process(engine: str, points_file: Path, diagram_file: Path, repeats: 
 
 
 def first_calls() -> tuple[float, float]:
-    """CPU seconds of a new process and the smallest problem, first with no compiled code in numba's cache, then with."""
+    """CPU seconds of a new process and the smallest problem, first with numba's cache empty, then filled."""
     code = "import time, numpy as np; from benchmarks.bench_topology import strata; strata(np.eye(3)); "
     code += "print(time.process_time())"
     with tempfile.TemporaryDirectory(prefix="bench_topology_") as cache:
