@@ -133,10 +133,10 @@ def check_single(results: Sequence[Result]) -> None:
 def measured_model(result: Result) -> tuple[ModelConfig, str | None]:
     """The config of the model that a result's clouds are from, and the digest of its weights, where they are known."""
     artifact = result.topology.artifact
-    made_by = artifact.meta
-    for parent in made_by.parents:
+    for parent in artifact.meta.parents:
         folder = artifact.path.parent.parent / parent.kind / parent.name
         if parent.kind == "activations" and folder.exists():
-            made_by = open_artifact(folder, parent.kind).meta
-    identity = made_by.identity.get("model") or {}
-    return ModelConfig.model_validate(made_by.config["model"]), identity.get("weights")
+            store = open_artifact(folder, parent.kind).meta
+            return ModelConfig.model_validate(store.config["model"]), store.identity["model"]["weights"]
+    identity = artifact.meta.identity["source"].get("model") or {}
+    return ModelConfig.model_validate(result.config["model"]), identity.get("weights")
