@@ -26,17 +26,13 @@ def loop_table(
 ) -> Table | None:
     """One row for each loop that is told: its strength, and the points on it; None where there are no loops.
 
-    one_each: the strongest of each cloud alone.
+    one_each: the longest of each cloud alone, which is chosen without a look at labels.
     """
     rows: list[list[Cell]] = []
     has_cycles = any(cycle is not None for profile in profiles for cycle in profile.cycles)
     for profile in profiles:
         names = point_names(tables[profile.name], profile)
-        places = range(len(profile.loops))
-        if one_each and profile.loops:
-            places = [min(places, key=lambda place, profile=profile: _strength(profile, place))]
-        for place in places:
-            loop = profile.loops[place]
+        for place, loop in enumerate(profile.loops[:1] if one_each else profile.loops):
             row: list[Cell] = [profile.name, loop.ratio, (loop.death - loop.birth) / (profile.scale or 1.0)]
             row += [_known(loop.p), bool(loop.p <= level), len(loop.points)]
             if has_cycles:
@@ -56,7 +52,7 @@ def loop_table(
             " in order: whether the labels stand around the loop in their order, one way or the other; p with order: "
             "of loop and order together (Fisher); correlation: circular, of points' places with those of their labels."
         )
-    title = "The strongest loop of each cloud" if one_each else "Loops"
+    title = "The longest loop of each cloud" if one_each else "Loops"
     return Table(title, columns, rows[:_LISTED], caption)
 
 

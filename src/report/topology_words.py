@@ -66,17 +66,16 @@ def _loops(profiles: Sequence[CloudProfile], level: float) -> str:
 
 
 def _cycles(profiles: Sequence[CloudProfile], level: float) -> list[str]:
-    """In which clouds labels stand around a loop in their order, corrected for the loops and clouds looked at."""
-    best: dict[str, float] = {}
-    for profile in profiles:
-        if known := [cycle.p for cycle in profile.cycles if cycle is not None]:
-            best[profile.name] = min(1.0, min(known) * len(known))
-    if not best:
+    """In which clouds labels stand around the longest loop in their order, corrected for the clouds looked at."""
+    best = {profile.name: profile.cycles[0].p for profile in profiles if profile.cycles and profile.cycles[0]}
+    if not any(profile.cycles for profile in profiles):
         return []
+    if not best:
+        return ["No longest loop reaches every label."]
     adjusted = holm(np.array(list(best.values())))
     found = [f"{name} (p = {p:.2g})" for name, p in zip(best, adjusted, strict=True) if p <= level]
     where = _some(found) if found else "no cloud"
-    return [f"The labels stand around a loop in their order in {where}, corrected for the loops and clouds looked at."]
+    return [f"The labels' order around the longest loop is more than chance in {where}, corrected for the clouds."]
 
 
 def _counts(profiles: Sequence[CloudProfile], level: float) -> list[str]:

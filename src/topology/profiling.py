@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from src.errors import StrataError
 from src.topology import frozen_v5, todacomm
 from src.topology.anisotropy import anisotropy
 from src.topology.distances import Distances, checked_points
@@ -283,11 +282,9 @@ def _loops(
 
 
 def _cycle(loop: Loop, labels: Int[np.ndarray, "point"], seed: int) -> CycleSummary | None:
-    """None where too few labels have a place on the loop."""
-    try:
-        test = cycle_test(loop, labels, int(labels.max()) + 1, seed=seed)
-    except StrataError:
+    """None where a label has no place on the loop."""
+    test = cycle_test(loop, labels, int(labels.max()) + 1, seed=seed)
+    if test is None:
         return None
-    return CycleSummary(
-        test.order.in_order, test.order.order, test.p, test.order.p, test.correlation.value, test.correlation.p
-    )
+    order, correlation = test.order, test.correlation
+    return CycleSummary(order.in_order, order.order, test.p, order.p, correlation.value, correlation.p)
