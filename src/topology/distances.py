@@ -109,13 +109,13 @@ class Distances:
 
     def among(self, rows: Sequence[int] | Int[np.ndarray, "row"]) -> Self:
         """The distances among some of the points, in the order given."""
-        return type(self)(self.matrix[np.ix_(rows, rows)], self.metric)
+        return type(self)(self.matrix[np.ix_(np.asarray(rows), np.asarray(rows))], self.metric)
 
     def between(
         self, rows: Sequence[int] | Int[np.ndarray, "row"], columns: Sequence[int] | Int[np.ndarray, "column"]
     ) -> Float[np.ndarray, "row column"]:
         """The distances of some points (rows) to others (columns)."""
-        return self.matrix[np.ix_(rows, columns)]
+        return self.matrix[np.ix_(np.asarray(rows), np.asarray(columns))]
 
     def nearest(self, k: int) -> tuple[Float[np.ndarray, "point k"], Int[np.ndarray, "point k"]]:
         """Distances and indices of each point's k nearest others, nearest first, ties by index.
