@@ -33,7 +33,7 @@ def run(config: TopologyConfig, stage: Stage) -> Artifact:
     with stage.create(plan) as draft:
         write_topology(draft.path, clouds, work.source.shares_points)
         draft.summary |= work.summary()
-        shown = show([cloud.profile for cloud in clouds], work)
+        shown = show(clouds, work)
         stage.report(draft, "Topology", shown.text, shown.tables, shown.figures, shown.details, shown.metrics)
     return stage.finished(plan)
 

@@ -13,15 +13,22 @@ import causal_eval
 import collect_activations
 import eval
 import explain_features
+import measure_topology
 import score_features
 import train_transport_operators
 from src.config.causal import CausalEvalConfig
 from src.config.explain_features import ExplainConfig
 from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
+from src.config.topology import TopologyConfig
 from src.errors import StrataError
 from src.stage.entry import interrupts, quoted
 from src.stage.pipeline import PipelineStage, run_stages
+
+# cycles of words whose circles are looked for in the residual stream
+WEEKDAYS = "monday,tuesday,wednesday,thursday,friday,saturday,sunday"
+MONTHS = "january,february,march,april,may,june,july,august,september,october,november,december"
+_CYCLE = ("contexts=all", "cyclic_labels=true", "subsamples.draws=0", "nulls.models=[gaussian]")
 
 STAGES = (
     PipelineStage("collect_activations", collect_activations.run, CollectConfig),
@@ -43,6 +50,16 @@ STAGES = (
             "interventions=[transport,rotated,identity,null,mean,resample,zero,ablate_features,transport_features]",
             "features.max_features=2",
         ),
+    ),
+    PipelineStage(
+        "measure_topology",
+        measure_topology.run,
+        TopologyConfig,
+        ("tokens=all", "n_points=300", "nulls.models=[gaussian]", "nulls.draws=19", "subsamples.draws=20"),
+    ),
+    *(
+        PipelineStage("measure_topology", measure_topology.run, TopologyConfig, (f"tokens=[{words}]", *_CYCLE))
+        for words in (WEEKDAYS, MONTHS)
     ),
 )
 

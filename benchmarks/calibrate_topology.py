@@ -4,7 +4,7 @@
     python -m benchmarks.calibrate_topology --clouds 0.1       # a tenth of the clouds
 
 Each row is a kind of cloud, each column a test at level 0.05: `universal` alone (q of Benjamini and Hochberg), the
-null models `gaussian` and `shuffled` scores alone, and `both`, the default (gaussian and universal). An entry is the
+null models `gaussian` and `shuffled` scores alone, and `both`, the decision (gaussian and universal). An entry is the
 share of clouds with any significant loop; for clouds that have one loop, the share with exactly one stands behind it.
 With groups, `gaussian` is the null model that keeps them.
 """

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 
 from src.activations.store import ActivationStore
-from src.errors import StrataError
+from src.errors import NotApplicableError, StrataError
 from src.text import Keep, TokenSequence
 
 Place = Literal["last", "first", "cls", "index", "mean", "max", "all", "label"]
@@ -24,14 +24,14 @@ class TokenChoice:
         `max`: all counted tokens of a sequence, pooled; `all`: any counted token; `label`: those that carry a label.
     index: of a counted token in its sequence, from 0 (-1: the last), for `index`.
     labels: the label of each token id, for `label`. Labels are ordered by their first mention.
-    contexts: so many tokens (or sequences) of one label are averaged into each point.
+    contexts: so many tokens (or sequences) of one label are averaged into each point; None: all of them into one.
     n_points: at most; drawn at random, the same number for every label. None: all there are.
     """
 
     place: Place = "last"
     index: int = 0
     labels: tuple[tuple[int, str], ...] = ()
-    contexts: int = 1
+    contexts: int | None = 1
     n_points: int | None = None
     seed: int = 0
 
@@ -111,21 +111,23 @@ def choose_tokens(
         label = classes.of(block, _candidates(block, choice))
         counts += np.bincount(label[label >= 0], minlength=len(counts))
     drawn = _draw(counts, classes.names, choice)
-    taken = _take(blocks(), choice, classes, drawn)
-    draw, rows = np.array([place for place, *_ in taken]), [row for _, *row in taken]
+    sizes = [choice.contexts or len(ranks) for ranks in drawn]
+    points = [len(ranks) // size for ranks, size in zip(drawn, sizes, strict=True)]
+    label = np.repeat(np.arange(len(drawn)), points)
+    point = np.repeat(np.arange(len(label)), np.array(sizes)[label])
+    is_first = np.diff(point, prepend=-1) > 0
+    draw, sequence, position, token_id, contexts = _take(blocks(), choice, classes, drawn, is_first)
     by_draw = np.argsort(draw)
-    sequence, position, token_id = np.array([rows[place][:3] for place in by_draw]).T
-    label = np.repeat(np.arange(len(drawn)), [len(ranks) // choice.contexts for ranks in drawn])
     return ChosenTokens(
-        sequence=sequence,
-        position=position,
-        token_id=token_id,
-        point=np.arange(len(draw)) // choice.contexts,
+        sequence=sequence[by_draw],
+        position=position[by_draw],
+        token_id=token_id[by_draw],
+        point=point,
         pooled=choice.place in ("mean", "max"),
         largest=choice.place == "max",
         label=label if classes.names else np.full_like(label, -1),
         labels=classes.names,
-        context=[rows[place][3] for place in by_draw[:: choice.contexts]],
+        context=[contexts[place] for place in np.flatnonzero(is_first).tolist()],
     )
 
 
@@ -134,6 +136,8 @@ def _draw(
 ) -> list[Int[np.ndarray, "drawn"]]:
     """For each label the ranks of its drawn candidates, in the order of points; whole points only."""
     _refuse_too_few(counts, names, choice)
+    if choice.contexts is None:
+        return [np.arange(count) for count in counts]
     n_points = counts // choice.contexts
     if choice.n_points is not None:
         n_points = np.minimum(n_points, choice.n_points // len(counts))
@@ -146,30 +150,41 @@ def _draw(
 
 
 def _refuse_too_few(counts: Int[np.ndarray, "label"], names: Sequence[str], choice: TokenChoice) -> None:
-    if not names and counts[0] < choice.contexts:
-        what = f"only {counts[0]} fit; contexts={choice.contexts} needs more" if counts[0] else "none fits"
+    needed = choice.contexts or 1
+    if not names and counts[0] < needed:
+        what = f"only {counts[0]} fit; contexts={needed} needs more" if counts[0] else "none fits"
         raise StrataError(f"tokens={choice.place}: of the counted tokens {what}; collect more text, or choose others")
-    few = [f"{name!r} ({count})" for name, count in zip(names, counts, strict=False) if count < choice.contexts]
-    if few and choice.contexts == 1:
+    few = [f"{name!r} ({count})" for name, count in zip(names, counts, strict=False) if count < needed]
+    if few and needed == 1:
         found = ", ".join(few).replace(" (0)", "")
-        raise StrataError(f"{found} never occurs among the counted tokens: take it off the list, or collect more text")
+        raise NotApplicableError(
+            f"{found} never occurs among the counted tokens: take it off the list, or collect more text"
+        )
     if few:
         raise StrataError(
-            f"a point needs contexts={choice.contexts} counted tokens of one label, and there are too few of "
+            f"a point needs contexts={needed} counted tokens of one label, and there are too few of "
             f"{', '.join(few)}: lower contexts, or collect more text"
         )
-    if choice.n_points is not None and choice.n_points < len(counts):
+    if choice.contexts is not None and choice.n_points is not None and choice.n_points < len(counts):
         raise StrataError(f"n_points={choice.n_points} is less than one for each of {len(counts)} labels: raise it")
 
 
 def _take(
-    blocks: Iterable[TokenBlock], choice: TokenChoice, classes: "_Classes", drawn: list[Int[np.ndarray, "drawn"]]
-) -> list[tuple[int, int, int, int, Int32[np.ndarray, "before"]]]:
-    """What was drawn: (place in the order of all draws, sequence, position, token id, ids up to this token)."""
+    blocks: Iterable[TokenBlock],
+    choice: TokenChoice,
+    classes: "_Classes",
+    drawn: list[Int[np.ndarray, "drawn"]],
+    is_first: Bool[np.ndarray, "draw"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, Int32[np.ndarray, "before"]]]:
+    """What was drawn, in the order of the text: place among all draws, sequence, position, token id.
+
+    And, by their places, the ids up to the draws that are the first of their points.
+    """
     seen = [0] * len(drawn)
     first = np.cumsum([0, *map(len, drawn)])
     by_rank = [np.argsort(ranks) for ranks in drawn]
-    taken = []
+    taken: list[tuple[np.ndarray, ...]] = []
+    contexts: dict[int, np.ndarray] = {}
     for block in blocks:
         rows = _candidates(block, choice)
         label_of_row = classes.of(block, rows)
@@ -177,14 +192,16 @@ def _take(
             here = rows[label_of_row == label]
             order = by_rank[label]
             start, stop = np.searchsorted(ranks[order], [seen[label], seen[label] + len(here)])
-            for place in order[start:stop].tolist():
-                row = here[ranks[place] - seen[label]]
-                position = int(block.position[row])
-                context = block.token_ids[row - min(position, _CONTEXT) : row + 1].astype(np.int32)
-                token = int(block.token_ids[row])
-                taken.append((int(first[label]) + place, int(block.sequence[row]), position, token, context))
+            places = order[start:stop]
+            chosen = here[ranks[places] - seen[label]]
+            places = places + first[label]
+            taken.append((places, block.sequence[chosen], block.position[chosen], block.token_ids[chosen]))
+            for place, row in zip(places[is_first[places]].tolist(), chosen[is_first[places]].tolist(), strict=True):
+                begin = row - min(int(block.position[row]), _CONTEXT)
+                contexts[place] = block.token_ids[begin : row + 1].astype(np.int32)
             seen[label] += len(here)
-    return taken
+    draw, sequence, position, token_id = (np.concatenate(parts).astype(np.int64) for parts in zip(*taken, strict=True))
+    return draw, sequence, position, token_id, contexts
 
 
 def _candidates(block: TokenBlock, choice: TokenChoice) -> Int[np.ndarray, "candidate"]:

@@ -73,8 +73,13 @@ class TopologyConfig(StageConfig):
         description="file for tokens=label that maps a token's text to its label: .json, .yaml or .csv; labels that go "
         "round in a cycle stand in its order",
     )
-    contexts: int = Field(
-        ge=1, description="tokens (or texts) of one label whose mean is a point; 1 = points are single"
+    contexts: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        description="tokens (or texts) of one label whose mean is a point; 1 = every point is one token or text, all = "
+        "one point for each label"
+    )
+    cyclic_labels: bool = Field(
+        description="labels (or words) go round in a cycle, as weekdays do, in the order given: test whether they "
+        "stand around a loop in this order"
     )
     n_points: Annotated[int, Field(ge=3)] | None = Field(
         description="points drawn at random, as many of each label; null = all there are"
@@ -114,13 +119,15 @@ class TopologyConfig(StageConfig):
             raise ValueError("tokens=label and labels=FILE go together")
         if self.random_init_control and self.clouds is not None:
             raise ValueError("random_init_control=true needs a model, and clouds=FILE has none")
-        if self.contexts > 1 and self.tokens == "max":
+        if self.contexts != 1 and self.tokens == "max":
             raise ValueError(f"contexts={self.contexts} averages, and tokens=max does not: use tokens=mean")
         if "gaussian" in self.nulls.models and 1 / (1 + self.nulls.draws) > self.level:
             raise ValueError(
                 f"nulls.draws={self.nulls.draws}: no p is below {1 / (1 + self.nulls.draws):.3g}, so no loop could be "
                 f"significant at level={self.level:g}; draw {round(1 / self.level) - 1} or more"
             )
+        if self.cyclic_labels and not isinstance(self.tokens, list) and self.labels is None and self.prompts is None:
+            raise ValueError("cyclic_labels=true needs labels: words in tokens, labels=FILE, or prompts with labels")
         if isinstance(self.tokens, list) and len(set(self.tokens)) < max(len(self.tokens), 1):
             raise ValueError("tokens is a list of different words")
         return self

@@ -1,16 +1,18 @@
 """What measure_topology.py shows: a table over clouds, tables of all statistics, figures, numbers for trackers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from src.errors import StrataError
 from src.report.artifact_report import NamedChart
 from src.report.figures.persistence import barcodes, persistence_diagrams, scale_curves
-from src.report.figures.topology_profile import layer_profile
+from src.report.figures.topology_profile import layer_profile, sample_size_curves
 from src.report.tables import Cell, Table
 from src.topology.catalogue import STATISTICS
+from src.topology.expansion import expansion
 from src.topology.profile import CloudProfile, Interval, Measure
 
 LOOP_LENGTH = "h1_max_scaled"
@@ -59,8 +61,8 @@ def cloud_table(profiles: Sequence[CloudProfile], level: float) -> Table:
 
     caption = (
         f"copies: points that equal an earlier one. β1: loops longer than the protocol's threshold.{band}{null_note} "
-        "loops: bars whose death / birth the longest of the Gaussian null does not reach, at "
-        f"level {level:g} for all bars of a cloud together; smallest p: of a bar. dimension: TwoNN."
+        "loops: bars that are more than chance by the Gaussian null and by the universal law of noise, at level "
+        f"{level:g} for all bars of a cloud together; smallest p: the larger of both. dimension: TwoNN."
     )
     return Table("Topology of the clouds", columns, rows, caption)
 
@@ -116,6 +118,69 @@ def published_table(profiles: Sequence[CloudProfile], package: str) -> Table | N
         return None
     rows: list[list[Cell]] = [[profile.name, *(profile.published.get(name) for name in names)] for profile in profiles]
     return Table(f"As {package} prints it", ["cloud", *names], rows, f"Names, rounding and conventions of {package}.")
+
+
+def expansion_table(profiles: Sequence[CloudProfile]) -> Table | None:
+    """How far points move apart over the layers, beside models with random weights; None without these."""
+    layered = [profile for profile in profiles if profile.layer is not None and profile.control_h0]
+    if len(layered) < 2:
+        return None
+    own = [profile.statistics["h0_normalised"].value for profile in layered]
+    controls = list(zip(*(profile.control_h0 for profile in layered), strict=True))
+    try:
+        found = expansion(own, controls)
+    except StrataError as error:
+        return Table("Expansion over layers", ["why there is none"], [[str(error)]])
+    low, high = float(found.of_controls.min()), float(found.of_controls.max())
+    row: list[Cell] = [found.ratio, layered[found.peak].name, low, high, found.over_controls, found.p]
+    columns = ["ratio", "largest at", "random, lowest", "random, highest", "over random", "p"]
+    caption = (
+        f"Mean edge of the spanning tree over the median distance, the largest of all layers over {layered[0].name}; "
+        f"beside {len(controls)} models with random weights on the same tokens."
+    )
+    return Table("Expansion over layers", columns, [row], caption)
+
+
+def ablation_table(records: Sequence[Mapping[str, Any]]) -> Table | None:
+    """The main statistics at each size and number of components; None if nothing was varied."""
+    if not records:
+        return None
+    names = [name for name in PANELS if any(record["statistic"] == name for record in records)]
+    cells: dict[tuple[str, str, int | None], dict[str, Cell]] = {}
+    for record in records:
+        key = (record["cloud"], record["varied"], record["size"])
+        band = Measure(record["value"], _nan(record.get("low")), _nan(record.get("high")))
+        cells.setdefault(key, {})[record["statistic"]] = banded(band)
+    rows: list[list[Cell]] = [
+        [cloud, "points" if varied == "n_points" else "components", "all" if size is None else size]
+        + [of.get(name) for name in names]
+        for (cloud, varied, size), of in cells.items()
+    ]
+    caption = "points: subsamples, mean and middle 95 %; components: of PCA, all = the cloud's own coordinates."
+    labels = [STATISTICS[name].label for name in names]
+    return Table("What the number of points and PCA do", ["cloud", "varied", "to", *labels], rows, caption)
+
+
+def ablation_figures(records: Sequence[Mapping[str, Any]]) -> list[NamedChart]:
+    """Curves over sizes of subsamples, and over numbers of components."""
+    figures = []
+    titles = {
+        "n_points": ("What the number of points does", "points in the subsample"),
+        "pca_components": ("What PCA does", "principal components"),
+    }
+    for varied, (title, label) in titles.items():
+        rows = [
+            {**record, "statistic": STATISTICS[record["statistic"]].label}
+            for record in records
+            if record["varied"] == varied and record["statistic"] in PANELS and record["size"] is not None
+        ]
+        if rows:
+            figures.append(NamedChart(varied, title, sample_size_curves(rows, title, size="size", label=label)))
+    return figures
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def topology_metrics(profiles: Sequence[CloudProfile], level: float) -> dict[str, float]:

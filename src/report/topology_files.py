@@ -5,6 +5,7 @@ points.parquet         what each point is: cloud (empty: the same points in all 
 clouds.json            of each cloud: sizes, scale, curves, intrinsic dimensions, sensitivity to outliers
 measures.parquet/json  cloud, statistic, value, band of subsamples, each null model
 loops.json             of each cloud its significant loops: points in order, circular coordinates of all points
+ablation.parquet/json  cloud, what was varied, its size, statistic, value, band; only if asked for
 bars.parquet           cloud, dimension, birth, death, the edges as points (-1: none), p, q and p_null
 """
 
@@ -32,6 +33,7 @@ from src.topology.profile import (
     BarTests,
     CloudProfile,
     Curves,
+    CycleSummary,
     Interval,
     Measure,
     NullMeasure,
@@ -43,6 +45,7 @@ POINTS = "points.parquet"
 HEADERS = "clouds.json"
 MEASURES = "measures"
 BARS = "bars.parquet"
+ABLATION = "ablation"
 LOOPS = "loops.json"
 
 _REMEDY = "remake the artifact"
@@ -56,11 +59,15 @@ _TESTS = ("p", "q", "p_null")
 
 @dataclass(frozen=True, eq=False)
 class MeasuredCloud:
-    """A cloud as it came, what each of its rows is (labels, tokens, texts: by name), and what was found."""
+    """A cloud as it came, what each of its rows is (labels, tokens, texts: by name), and what was found.
+
+    ablation: records of what sizes and PCA do, if asked for.
+    """
 
     profile: CloudProfile
     points: Float[np.ndarray, "available d"]
     table: pa.Table
+    ablation: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +100,12 @@ class Topology:
         return load_tensors(self.artifact.path / CLOUDS, _REMEDY, [self.profile(name).name])[name].numpy()
 
     @cached_property
+    def ablation(self) -> list[dict[str, Any]]:
+        """What sizes and PCA do; empty if it was not asked for."""
+        path = self.artifact.path / f"{ABLATION}.parquet"
+        return _read_table(path).to_pylist() if path.exists() else []
+
+    @cached_property
     def _tables(self) -> pa.Table:
         return _read_table(self.artifact.path / POINTS)
 
@@ -114,6 +127,8 @@ def write_topology(folder: Path, clouds: Sequence[MeasuredCloud], shared_table: 
         write_json(folder / HEADERS, [header(profile) for profile in profiles])
         write_records(folder / MEASURES, [record for profile in profiles for record in measure_records(profile)])
         pq.write_table(pa.concat_tables([bar_table(profile) for profile in profiles]), folder / BARS)
+        if ablation := [dict(record) for cloud in clouds for record in cloud.ablation]:
+            write_records(folder / ABLATION, ablation)
         write_json(folder / LOOPS, {cloud.profile.name: loop_records(cloud.profile, cloud.table) for cloud in clouds})
 
 
@@ -145,6 +160,7 @@ def header(profile: CloudProfile) -> dict[str, Any]:
     return {
         **{name: getattr(profile, name) for name in _HEADER_FIELDS},
         "backend": profile.persistence.backend,
+        "control_h0": [_plain(value) for value in profile.control_h0],
         "rows": None if len(profile.rows) == profile.n_available else profile.rows.tolist(),
         "intrinsic": {name: [_plain(end) for end in vars(found).values()] for name, found in profile.intrinsic.items()},
         "outliers": None if profile.outliers is None else _plain_tree(asdict(profile.outliers)),
@@ -207,7 +223,11 @@ def loop_records(profile: CloudProfile, table: pa.Table) -> list[dict[str, Any]]
     if not profile.loops:
         return []
     points = table.take(profile.rows).to_pylist()
-    return [loop.as_json(points) for loop in profile.loops]
+    cycles = profile.cycles or [None] * len(profile.loops)
+    return [
+        loop.as_json(points) | {"cycle": None if cycle is None else _plain_tree(asdict(cycle))}
+        for loop, cycle in zip(profile.loops, cycles, strict=True)
+    ]
 
 
 def _measure(record: Mapping[str, Any]) -> Measure:
@@ -245,8 +265,17 @@ def _profile(
             {name: (_number(whole), _number(rest)) for name, (whole, rest) in outliers["statistics"].items()},
         ),
         loops=tuple(Loop.from_json(loop) for loop in loops),
+        cycles=tuple(_cycle(loop["cycle"]) for loop in loops) if any(loop["cycle"] for loop in loops) else (),
+        control_h0=tuple(map(_number, values["control_h0"])),
         rows=rows,
     )
+
+
+def _cycle(values: Mapping[str, Any] | None) -> CycleSummary | None:
+    if values is None:
+        return None
+    numbers = {name: _number(values[name]) for name in ("p", "p_order", "correlation", "p_correlation")}
+    return CycleSummary(in_order=values["in_order"], order=tuple(values["order"]), **numbers)
 
 
 def _diagrams(table: pa.Table, rows: np.ndarray) -> tuple[tuple[Bars, ...], dict[int, BarTests]]:

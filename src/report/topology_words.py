@@ -7,6 +7,7 @@ from scipy.stats import false_discovery_control
 
 from src.topology.profile import CloudProfile
 from src.topology.protocol import Protocol
+from src.topology.significance import holm
 
 # a diameter beyond so many medians is made by few points
 WIDE = 2.0
@@ -37,7 +38,7 @@ def topology_text(profiles: Sequence[CloudProfile], source: str, protocol: Proto
         f"thresholds are fractions of the {_SCALES[protocol.scale]}."
     )
     package = [_PACKAGES[protocol.arithmetic]] if protocol.arithmetic in _PACKAGES else []
-    found = " ".join([_loops(profiles, level), *_counts(profiles, level)])
+    found = " ".join([_loops(profiles, level), *_cycles(profiles, level), *_counts(profiles, level)])
     warnings = " ".join(_warnings(profiles))
     return "\n\n".join(part for part in [first, *package, found, warnings] if part)
 
@@ -51,21 +52,31 @@ def _loops(profiles: Sequence[CloudProfile], level: float) -> str:
         return "No loop was tested."
     having = {profile.name: len(profile.tests[1].significant(level)) for profile in tested}
     having = {name: count for name, count in having.items() if count}
-    how = (
-        "than the Gaussian null has"
-        if np.isfinite(tested[0].tests[1].p_null).any()
-        else "than the universal law allows"
-    )
     if not having:
         return (
-            f"No cloud has a loop that is more {how} (level {level:g}): those that are counted are what such a cloud "
-            "has anyway."
+            f"No cloud has a loop that is more than chance (level {level:g}): those that are counted are what such a "
+            "cloud has anyway."
         )
     named = _some([f"{name} ({count})" for name, count in having.items()])
     chance = ""
     if len(tested) > 1:
         chance = f" Of {len(tested)} clouds without structure, {level * len(tested):.2g} would be expected to have one."
-    return f"{len(having)} of {len(tested)} clouds have loops that are more {how} (level {level:g}): {named}.{chance}"
+    found = f"{len(having)} of {len(tested)} clouds have loops that are more than chance (level {level:g}): {named}."
+    return found + chance
+
+
+def _cycles(profiles: Sequence[CloudProfile], level: float) -> list[str]:
+    """In which clouds labels stand around a loop in their order, corrected for the loops and clouds looked at."""
+    best: dict[str, float] = {}
+    for profile in profiles:
+        if known := [cycle.p for cycle in profile.cycles if cycle is not None]:
+            best[profile.name] = min(1.0, min(known) * len(known))
+    if not best:
+        return []
+    adjusted = holm(np.array(list(best.values())))
+    found = [f"{name} (p = {p:.2g})" for name, p in zip(best, adjusted, strict=True) if p <= level]
+    where = _some(found) if found else "no cloud"
+    return [f"The labels stand around a loop in their order in {where}, corrected for the loops and clouds looked at."]
 
 
 def _counts(profiles: Sequence[CloudProfile], level: float) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedTokenizerBase
 
-from src.errors import StrataError
+from src.errors import NotApplicableError, StrataError
 
 
 def label_tokens(tokenizer: PreTrainedTokenizerBase, label_of_word: Mapping[str, str]) -> tuple[tuple[int, str], ...]:
@@ -25,7 +25,7 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
     """The tokens that are this word: at the start of a text, and behind a space.
 
     Raises:
-        StrataError: the word is unknown to the tokenizer, or several tokens.
+        NotApplicableError: the word is unknown to the tokenizer, or several tokens.
     """
     spellings = [tokenizer.encode(text, add_special_tokens=False) for text in (word, f" {word}")]
     unknown = tokenizer.unk_token_id
@@ -33,7 +33,7 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
     if not tokens:
         pieces = tokenizer.convert_ids_to_tokens(spellings[-1])
         what = "unknown to it" if unknown in spellings[-1] or not pieces else f"{len(pieces)} tokens ({pieces})"
-        raise StrataError(
+        raise NotApplicableError(
             f"{word!r} is no single token of this tokenizer: it is {what}. Choose other words, or give texts that end "
             "with it (prompts=FILE tokens=last)"
         )

@@ -9,14 +9,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from src.errors import StrataError
+from src.topology.memory import require_memory
 
 Metric = Literal["euclidean", "cosine", "precomputed"]
 
 # A squared distance below this part of its points' squared norms has lost digits in the Gram matrix: it is computed
 # anew from the difference, so that copies of a point have distance 0.
 _CANCELLED = 1e-6
-# Differences are taken for this many pairs at a time.
-_PAIRS = 4096
+# Differences are taken for this many pairs at a time, and rows worked on in blocks of this many.
+_PAIRS, _ROWS = 4096, 128
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,23 @@ class Distances:
         """Distances between rows; `metric` cosine is 1 - cosine similarity.
 
         Raises:
-            StrataError: if `points` is not a matrix of 3 or more finite rows, or a row is 0 and the metric cosine.
+            StrataError: if `points` is not a matrix of 3 or more finite rows, a row is 0 and the metric cosine, or the
+                machine has too little memory free.
         """
         points = checked_points(points)
+        require_memory(8 * len(points) ** 2 + points.nbytes, len(points), "the distances")
         if metric == "cosine":
             norms = np.linalg.norm(points, axis=1, keepdims=True)
             if not norms.all():
                 row = int(np.flatnonzero(norms[:, 0] == 0)[0])
                 raise StrataError(f"point {row} is zero: it has no cosine distance; leave it out or use euclidean")
             # half the squared distance of unit vectors, which keeps the digits of small angles
-            return cls(_squared_distances(points / norms) / 2, metric)
-        return cls(np.sqrt(_squared_distances(points - points.mean(axis=0))), metric)
+            matrix = _squared_distances(points / norms)
+            matrix *= 0.5
+        else:
+            matrix = _squared_distances(points - points.mean(axis=0))
+            np.sqrt(matrix, out=matrix)
+        return cls(matrix, metric)
 
     @classmethod
     def precomputed(cls, matrix: Float[np.ndarray, "point point"]) -> Self:
@@ -87,7 +94,9 @@ class Distances:
     @cached_property
     def pairs(self) -> Float[np.ndarray, "pair"]:
         """The distance of each pair once, sorted."""
-        return np.sort(self.matrix[np.triu_indices(self.n_points, 1)])
+        pairs = np.concatenate([np.empty(0), *(row[:i] for i, row in enumerate(self.matrix))])
+        pairs.sort()
+        return pairs
 
     @cached_property
     def median(self) -> float:
@@ -100,13 +109,13 @@ class Distances:
 
     def among(self, rows: Sequence[int] | Int[np.ndarray, "row"]) -> Self:
         """The distances among some of the points, in the order given."""
-        return type(self)(self.matrix[np.ix_(rows, rows)], self.metric)
+        return type(self)(self.matrix[np.ix_(np.asarray(rows), np.asarray(rows))], self.metric)
 
     def between(
         self, rows: Sequence[int] | Int[np.ndarray, "row"], columns: Sequence[int] | Int[np.ndarray, "column"]
     ) -> Float[np.ndarray, "row column"]:
         """The distances of some points (rows) to others (columns)."""
-        return self.matrix[np.ix_(rows, columns)]
+        return self.matrix[np.ix_(np.asarray(rows), np.asarray(columns))]
 
     def nearest(self, k: int) -> tuple[Float[np.ndarray, "point k"], Int[np.ndarray, "point k"]]:
         """Distances and indices of each point's k nearest others, nearest first, ties by index.
@@ -116,17 +125,19 @@ class Distances:
         """
         if not 1 <= k < self.n_points:
             raise StrataError(f"{k} nearest neighbours were asked for among {self.n_points} points")
-        others = self.matrix.copy()
-        np.fill_diagonal(others, np.inf)
-        farthest = np.partition(others, k - 1, axis=1)[:, k - 1]
-        # a row has more than k others where several tie for the last place: each row's candidates in the order of
-        # (point, distance, index), of which the first k are kept
-        point, index = np.nonzero(others <= farthest[:, None])
-        order = np.lexsort((others[point, index], point))
-        counts = np.bincount(point, minlength=self.n_points)
-        first = np.cumsum(counts) - counts
-        index = index[order[first[:, None] + np.arange(k)]]
-        return np.take_along_axis(others, index, axis=1), index
+        index = np.empty((self.n_points, k), dtype=np.int64)
+        for start in range(0, self.n_points, _ROWS):
+            others = self.matrix[start : start + _ROWS].copy()
+            np.fill_diagonal(others[:, start:], np.inf)
+            farthest = np.partition(others, k - 1, axis=1)[:, k - 1]
+            # a row has more than k others where several tie for the last place: each row's candidates in the order
+            # of (point, distance, index), of which the first k are kept
+            point, candidate = np.nonzero(others <= farthest[:, None])
+            order = np.lexsort((others[point, candidate], point))
+            counts = np.bincount(point, minlength=len(others))
+            first = np.cumsum(counts) - counts
+            index[start : start + _ROWS] = candidate[order[first[:, None] + np.arange(k)]]
+        return np.take_along_axis(self.matrix, index, axis=1), index
 
 
 def checked_points(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "point d"]:
@@ -147,18 +158,23 @@ def checked_points(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "p
 
 
 def _squared_distances(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "point point"]:
+    """Squared Euclidean distances, in the memory of the result: |x|^2 + |y|^2 - 2 xy."""
     squares = np.einsum("pd,pd->p", points, points)
-    sums = squares[:, None] + squares[None, :]  # one sum for both orders: the result is symmetric to the last bit
     squared = points @ points.T
-    squared *= -2
-    squared += sums
-    squared = np.maximum(squared, squared.T)
-    close = squared < _CANCELLED * sums
-    close[np.tril_indices(len(points))] = False
-    first, second = np.nonzero(close)
-    for start in range(0, len(first), _PAIRS):
-        rows, columns = first[start : start + _PAIRS], second[start : start + _PAIRS]
-        exact = np.square(points[rows] - points[columns]).sum(axis=1)
-        squared[rows, columns] = squared[columns, rows] = exact
-    np.fill_diagonal(squared, 0.0)
-    return np.maximum(squared, 0.0, out=squared)
+    for start in range(0, len(points), _ROWS):
+        rows = slice(start, min(start + _ROWS, len(points)))
+        part = squared[rows, : rows.stop]  # up to the diagonal, and its mirror image later
+        sums = squares[rows, None] + squares[None, : rows.stop]
+        part *= -2
+        part += sums
+        sums *= _CANCELLED
+        first, second = np.nonzero(part < sums)
+        first += start
+        for pairs in range(0, len(first), _PAIRS):
+            i, j = first[pairs : pairs + _PAIRS], second[pairs : pairs + _PAIRS]
+            squared[i, j] = np.square(points[i] - points[j]).sum(axis=1)
+        squared[: rows.start, rows] = part[:, : rows.start].T
+        corner = part[:, rows.start :]
+        corner[:] = np.tril(corner, -1)
+        corner += np.tril(corner, -1).T
+    return squared

@@ -51,19 +51,21 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Cloud:
-    """A cloud in float32 with its distances.
+    """A cloud in float32 with its distances. PCA and samples, which actopo does not know, come before it.
 
     Attributes:
         points: as they are measured.
         distances: with the values of float32.
         eps_max: the diameter.
         max_dimension: of the diagrams.
+        known: the diagrams, if they are there already.
     """
 
     points: Float[np.ndarray, "point d"]
     distances: Distances
     eps_max: float
     max_dimension: int = 1
+    known: Persistence | None = None
 
     @classmethod
     def from_points(cls, points: Float[np.ndarray, "point d"], protocol: Protocol = FROZEN_V5) -> Self:
@@ -80,7 +82,7 @@ class Cloud:
     @cached_property
     def persistence(self) -> Persistence:
         """The diagrams of the cloud."""
-        return persistence(self.distances, self.max_dimension)
+        return self.known or persistence(self.distances, self.max_dimension)
 
     def diagram(self, dimension: int) -> Float[np.ndarray, "bar 2"]:
         """All bars of a dimension, none beyond max_dimension."""
@@ -224,7 +226,7 @@ def bottleneck_distance(
     predicted = [protocol.betti_fraction * cloud.eps_max for cloud in clouds]
     bars = [cloud.diagram(1) for cloud in clouds]
     long = [some[some[:, 1] - some[:, 0] > least] for some, least in zip(bars, predicted, strict=True)]
-    raw, filtered = float(bottleneck(*bars)), float(bottleneck(*long))
+    raw, filtered = float(bottleneck(bars[0], bars[1])), float(bottleneck(long[0], long[1]))
     largest = max(predicted)
     return {
         "bottleneck_raw": round(raw, 6),

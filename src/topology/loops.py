@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import combine_pvalues
+from scipy.stats import chi2
 
 from src.errors import StrataError
 from src.topology.circular import MIDDLE, CircularCoordinate, circular_coordinate
@@ -138,23 +138,27 @@ def loops_of(
 
 def cycle_test(
     loop: Loop, labels: Int[np.ndarray, "point"], n_classes: int, draws: int = 999, seed: int = 0
-) -> CycleTest:
+) -> CycleTest | None:
     """Compare a loop with labels that go round in a cycle: 0 .. n_classes - 1, in their order.
 
     If the classes' places in the cloud are exchangeable, their order around the circle is independent of how strong the
-    loop is, so that Fisher's method may combine the two p.
+    loop is, so that Fisher's method may combine the two p. Choose the loop without a look at the labels: the longest.
+    None if its coordinate does not reach every class: such a loop is no circle of them.
 
     Raises:
-        StrataError: as `cyclic_correlation` and `order_test`.
+        StrataError: if there are fewer than 4 classes, or labels do not fit.
     """
     turns = loop.coordinate.turns
+    if len(np.unique(np.asarray(labels)[np.isfinite(turns)])) < n_classes:
+        return None
     order = order_test(turns, labels, n_classes)
+    together = chi2.sf(-2 * np.log(loop.p * order.p), df=4)
     return CycleTest(
         cyclic_correlation(turns, np.asarray(labels) / n_classes, draws, seed),
         explained_by_label(turns, labels, draws, seed) if len(labels) > n_classes else None,
         order,
         loop.p,
-        float(combine_pvalues([loop.p, order.p], method="fisher").pvalue),
+        float(together),
     )
 
 

@@ -116,7 +116,7 @@ def persistence(
         raise StrataError(f"backend reduced knows H0 and H1, not H{max_dimension}: use backend auto or gudhi")
     if distances.n_points == 0:
         raise StrataError("a cloud without points has no persistence diagram")
-    if not distances.diameter <= np.finfo(np.float32).max:
+    if not distances.diameter <= float(np.finfo(np.float32).max):
         raise StrataError(f"the largest distance, {distances.diameter:g}, is beyond float32: scale the points down")
     if backend in OTHERS:
         diagrams = _other(backend, distances, max_dimension)
@@ -131,9 +131,10 @@ def persistence(
 def estimate_memory(n_points: int) -> int:
     """Bytes that backend `reduced` needs at its peak, beside the distance matrix (which has 8 n^2).
 
-    A key of 8 bytes per pair of points, neighbours as bits, and what grows with bars, which is small beside these.
+    While edges are sorted each has a key of 8 bytes, twice; then neighbours are bits, and what grows with the bars is
+    small beside these.
     """
-    return 4 * n_points**2 + n_points * ((n_points + 511) // 512) * 64 + 512 * n_points + 2**20
+    return 8 * n_points**2 + n_points * ((n_points + 511) // 512) * 64 + 512 * n_points + 2**20
 
 
 def _reduced(distances: Distances, max_dimension: int, memory_limit: int | None) -> Persistence:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from src.topology.loops import Loop
 from src.topology.persistence import Persistence
+from src.topology.significance import decisive_p_values
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class BarTests:
 
     @property
     def decisive(self) -> Float[np.ndarray, "bar"]:
-        """What decides: p_null where a null model was drawn, else q."""
-        return self.q if np.isnan(self.p_null).all() else self.p_null
+        """The p that decides, of both (see significance.py)."""
+        return decisive_p_values(self.p_null, self.q)
 
     def significant(self, level: float) -> Int[np.ndarray, "found"]:
         """Indices of the bars that are more than chance at a level."""
@@ -94,6 +95,23 @@ class OutlierSensitivity:
     statistics: dict[str, tuple[float, float]]
 
 
+@dataclass(frozen=True)
+class CycleSummary:
+    """Do labels that go round in a cycle stand around a loop in their order?
+
+    in_order: all of them, one way or the other. order: the labels as they follow each other around the loop. p: of loop
+    and order together; p_order: of the order alone (exact). correlation: circular, of a point's place with its label's;
+    p_correlation: among permuted labels.
+    """
+
+    in_order: bool
+    order: tuple[int, ...]
+    p: float
+    p_order: float
+    correlation: float
+    p_correlation: float
+
+
 @dataclass(frozen=True, eq=False)
 class CloudProfile:
     """What was found for one cloud under one protocol.
@@ -102,10 +120,12 @@ class CloudProfile:
     before sampling; n_points: those that everything here is about; n_dimensions: of the points that distances are
     between (after PCA); n_ambient: before. n_duplicates: points that equal an earlier one. scale: the distance that
     thresholds are fractions of (protocol.scale), median and diameter beside it. n_subsample: points of each subsample.
-    tests: by homology dimension (1 and above). intrinsic: estimates of the dimension by method. loops: the significant
-    ones, with the points on them. rows: the points that were sampled, as rows of the cloud as it came; edges of bars
-    and points of loops count within them. published: what the package whose protocol this is prints, under its names
-    and with its rounding. input_sha256: of the cloud as it came.
+    tests: by homology dimension (1 and above). intrinsic: estimates of the dimension by method. loops: the longest ones
+    and the significant ones, with the points on them, longest first. cycles: of each loop, what the order of the labels
+    has to do with it, if they go round in a cycle (None: too few are on it). control_h0: `h0_normalised` of the same
+    points in each model with random weights. rows: the points that were sampled, as rows of the cloud as it came; edges
+    of bars and points of loops count within them. published: what the package whose protocol this is prints, under its
+    names and with its rounding. input_sha256: of the cloud as it came.
     """
 
     name: str
@@ -127,6 +147,8 @@ class CloudProfile:
     intrinsic: dict[str, Interval]
     outliers: OutlierSensitivity | None
     loops: tuple[Loop, ...]
+    cycles: tuple[CycleSummary | None, ...]
+    control_h0: tuple[float, ...]
     rows: Int[np.ndarray, "point"]
     published: dict[str, Any]
     input_sha256: str

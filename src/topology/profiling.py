@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
+from src.errors import StrataError
 from src.topology import frozen_v5, todacomm
 from src.topology.anisotropy import anisotropy
 from src.topology.distances import Distances, checked_points
 from src.topology.intrinsic import intrinsic_dimensions
-from src.topology.loops import Loop, loops_of
+from src.topology.loops import Loop, cycle_test, loops_of
 from src.topology.measures import statistics
 from src.topology.nulls import NullModel, NullSummary, gaussian, grouped_gaussian, null_distribution, shuffled_scores
 from src.topology.persistence import Backend, Persistence, persistence
@@ -20,6 +21,7 @@ from src.topology.profile import (
     BarTests,
     CloudProfile,
     Curves,
+    CycleSummary,
     Interval,
     Measure,
     NullMeasure,
@@ -47,7 +49,9 @@ class ProfileSettings:
     Attributes:
         n_subsample: points of each subsample behind the bands, the same for all clouds that are to be compared.
         nulls: names of null models: gaussian, shuffled_scores, grouped_gaussian (for clouds with groups).
-        level, most_loops: loops with a p of this level at most are told with their points, the longest first.
+        level, most_loops: loops with a p of this level at most are told with their points, so many at most.
+        longest_loops: so many are told whatever their p, to be followed through layers, and compared with labels.
+        cyclic: groups are numbers 0 .. k - 1 that go round in a cycle.
         workers: threads; results do not depend on them.
     """
 
@@ -60,6 +64,8 @@ class ProfileSettings:
     null_draws: int = 99
     level: float = 0.05
     most_loops: int = 10
+    longest_loops: int = 3
+    cyclic: bool = False
     workers: int = 1
 
 
@@ -119,6 +125,8 @@ def profile_cloud(
         measures[statistic] = Measure(value, *ends, nulls=of_nulls)
     measures |= {statistic: Measure(value) for statistic, value in anisotropy(cloud.points).items()}
     tests = bar_tests(found, nulls)
+    loops = _loops(cloud.distances, found, tests, settings)
+    labels = None if groups is None or not settings.cyclic else groups[cloud.rows]
     return CloudProfile(
         name=name,
         hook=hook,
@@ -141,9 +149,11 @@ def profile_cloud(
             for method, estimate in intrinsic_dimensions(cloud.distances, seed).estimates.items()
         },
         outliers=_outliers(cloud.distances, found, measured_by, protocol),
-        loops=_loops(cloud.distances, found, tests, settings),
+        loops=loops,
+        cycles=() if labels is None else tuple(_cycle(loop, labels, seed) for loop in loops),
+        control_h0=tuple(nulls["random_init"]["h0_normalised"].values.tolist()) if len(random) else (),
         rows=cloud.rows,
-        published=published_numbers(points, protocol, seed),
+        published=published_numbers(cloud, found, protocol),
         input_sha256=cloud_sha256(points),
     )
 
@@ -177,11 +187,11 @@ def curves_of(found: Persistence, protocol: Protocol) -> Curves:
     )
 
 
-def published_numbers(points: Float[np.ndarray, "available d"], protocol: Protocol, seed: int) -> dict[str, Any]:
+def published_numbers(cloud: Prepared, found: Persistence, protocol: Protocol) -> dict[str, Any]:
     """What the package prints whose protocol this is; nothing under one of our own."""
     if protocol.arithmetic == "actopo":
-        return asdict(frozen_v5.measure(points, protocol))
-    return todacomm.summary(points, protocol, seed) if protocol.arithmetic == "todacomm" else {}
+        return asdict(frozen_v5.measure(cloud.points, protocol))
+    return dict(todacomm.summarise(found)) if protocol.arithmetic == "todacomm" else {}
 
 
 def _nulls(
@@ -262,7 +272,22 @@ def _outliers(
 def _loops(
     distances: Distances, found: Persistence, tests: Mapping[int, BarTests], settings: ProfileSettings
 ) -> tuple[Loop, ...]:
-    """The significant loops; none where the backend tells no cycles."""
+    """The longest loops and the significant ones, longest first; none where the backend tells no cycles."""
     if found.generators is None or 1 not in tests:
         return ()
-    return tuple(loops_of(distances, found, tests[1].decisive, settings.level, at_most=settings.most_loops))
+    p = tests[1].decisive
+    told = np.zeros(len(p), bool)
+    told[: settings.longest_loops] = True
+    told[tests[1].significant(settings.level)[: settings.most_loops]] = True
+    return tuple(loops_of(distances, found, np.where(told, p, np.nan), level=1.0))
+
+
+def _cycle(loop: Loop, labels: Int[np.ndarray, "point"], seed: int) -> CycleSummary | None:
+    """None where too few labels have a place on the loop."""
+    try:
+        test = cycle_test(loop, labels, int(labels.max()) + 1, seed=seed)
+    except StrataError:
+        return None
+    return CycleSummary(
+        test.order.in_order, test.order.order, test.p, test.order.p, test.correlation.value, test.correlation.p
+    )

@@ -28,8 +28,15 @@ from numba import njit
 # Two points share the lower half of an edge's 64-bit key, its length (as float32) takes the upper half.
 MAX_POINTS = 1 << 16
 
-_LOW_HALF = np.uint64(0xFFFF)
-_ONE, _ZERO = np.uint64(1), np.uint64(0)
+# Neighbours are bit sets in 64-bit words, which are read this many at a time: what vector registers have room for.
+_BLOCK = np.uint64(8)
+# Digits of the radix sort.
+_DIGIT = np.uint64(11)
+
+# Places in bit sets are unsigned throughout: else the sign of each would be looked at, as negative places count from
+# the end, and a sum of signed and unsigned numbers is a float.
+_ZERO, _ONE, _WORD = np.uint64(0), np.uint64(1), np.uint64(64)
+_LENGTH, _FIRST, _LOW_HALF = np.uint64(32), np.uint64(16), np.uint64(0xFFFF)
 
 
 def _compiled(function: Callable) -> Any:
@@ -70,36 +77,31 @@ def reduced_rips(matrix: Float[np.ndarray, "point point"]) -> ReducedRips:
     """
     # Central points first: a lune is seen to be connected at once when one of its points is a neighbour of all others,
     # and a central one is the likeliest.
+    matrix = np.ascontiguousarray(matrix).view()
+    matrix.flags.writeable = False  # else read-only matrices would be compiled for once more
     order = np.argsort(matrix.sum(axis=1), kind="stable")
     radius = np.float32(matrix.max(axis=1).min())
-    keys = _sorted_keys(matrix, order, radius)
+    keys = _sorted(_keys(matrix, order, radius))
     tree, generator, pivot, death, offset, member = _sweep(keys, matrix, order)
     edges = [np.sort(order[_points(keys[each])], axis=1) for each in (tree, generator, death)]
     lengths = [_lengths(keys[each]) for each in (tree, generator, death)]
     return ReducedRips(edges[0], lengths[0], edges[1], lengths[1], pivot, edges[2], lengths[2], offset, member)
 
 
-def _sorted_keys(
-    matrix: Float[np.ndarray, "point point"], order: Int[np.ndarray, "point"], radius: np.float32
-) -> np.ndarray:
-    keys = _keys(np.ascontiguousarray(matrix), order, radius)
-    keys.sort()
-    return keys
-
-
 def _points(keys: np.ndarray) -> np.ndarray:
-    return np.stack([keys >> np.uint64(16) & _LOW_HALF, keys & _LOW_HALF], axis=1).astype(np.int64)
+    return np.stack([keys >> _FIRST & _LOW_HALF, keys & _LOW_HALF], axis=1).astype(np.int64)
 
 
 def _lengths(keys: np.ndarray) -> np.ndarray:
-    return (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
+    return (keys >> _LENGTH).astype(np.uint32).view(np.float32)
 
 
 @_compiled
 def _keys(matrix, order, radius):  # noqa: ANN001, ANN202
     """The edges up to the radius, as numbers that sort by length: length << 32 | first << 16 | second.
 
-    The bits of floats that are not negative sort as the floats do. Points are places in `order`, first > second.
+    The bits of floats that are not negative sort as the floats do. Points are places in `order`, first > second; edges
+    come in the order of (first, second).
     """
     n = len(order)
     keys = np.empty(n * (n - 1) // 2, np.uint64)
@@ -112,9 +114,30 @@ def _keys(matrix, order, radius):  # noqa: ANN001, ANN202
             row[second] = abs(np.float32(distances[order[second]]))  # -0.0 would sort last
         for second in range(first):
             if row[second] <= radius:
-                keys[count] = (np.uint64(bits[second]) << np.uint64(32)) | np.uint64((first << 16) | second)
+                keys[count] = (np.uint64(bits[second]) << _LENGTH) | np.uint64((first << 16) | second)
                 count += 1
     return keys[:count]
+
+
+@_compiled
+def _sorted(keys):  # noqa: ANN001, ANN202
+    """The keys in ascending order, by a stable radix sort of the lengths, since ties are in order already."""
+    least, most = np.uint64(0xFFFFFFFF), _ZERO
+    for key in keys:
+        least, most = min(least, key >> _LENGTH), max(most, key >> _LENGTH)
+    other, shift, mask = np.empty_like(keys), _ZERO, (_ONE << _DIGIT) - _ONE
+    while len(keys) and (most - least) >> shift != _ZERO:
+        start = np.zeros(mask + _ONE + _ONE, np.int64)
+        for key in keys:
+            start[((((key >> _LENGTH) - least) >> shift) & mask) + _ONE] += 1
+        for digit in range(_ONE, mask + _ONE):
+            start[digit] += start[digit - _ONE]
+        for key in keys:
+            digit = (((key >> _LENGTH) - least) >> shift) & mask
+            other[start[digit]] = key
+            start[digit] += 1
+        keys, other, shift = other, keys, shift + _DIGIT
+    return keys
 
 
 @_compiled
@@ -125,17 +148,17 @@ def _sweep(keys, matrix, order):  # noqa: ANN001, ANN202
     classes' births in the order of deaths, and classes' generators as offset and member.
     """
     n = len(order)
-    n_words = (n + 511) // 512 * 8
-    neighbours = np.zeros((n, n_words), np.uint64)  # bit sets; a point is its own neighbour
+    n_words = (np.uint64(n) + _WORD * _BLOCK - _ONE) // (_WORD * _BLOCK) * _BLOCK
+    neighbours = np.zeros(n * np.int64(n_words), np.uint64)  # row after row
     for i in range(n):
-        neighbours[i, i >> 6] |= _ONE << np.uint64(i & 63)
+        _join(neighbours, n_words, np.uint64(i), np.uint64(i))  # a point is its own neighbour
     reached, rest = np.zeros(n_words, np.uint64), np.zeros(n_words, np.uint64)
     parent = np.arange(n)
     representative = np.zeros(n, np.int64)
 
     tree = np.empty(max(n - 1, 0), np.int64)
     n_joins = n_generators = n_deaths = n_members = 0
-    generator, column_of = np.empty(256, np.int64), np.full(256, -1, np.int64)
+    generator, column_of = np.empty(256, np.int64), np.empty(256, np.int64)
     pivot, death, offset = np.empty(256, np.int64), np.empty(256, np.int64), np.zeros(257, np.int64)
     member = np.empty(1024, np.int64)
     column = np.zeros(4, np.uint64)  # bits of generators
@@ -144,44 +167,42 @@ def _sweep(keys, matrix, order):  # noqa: ANN001, ANN202
     table = np.full((2, 4096), -1, np.int64)
     rows = np.zeros(4096, np.int64)
     used = np.array([0, 1])  # entries of the table, and of rows; row 0 is empty: that of a tree's edge
-    stack = np.empty((64, 2), np.int64)
+    stack = np.empty(128, np.int64)
 
-    for time in range(len(keys)):
-        key = keys[time]
-        u, v = np.int64(key >> np.uint64(16) & _LOW_HALF), np.int64(key & _LOW_HALF)
-        of_u, of_v = neighbours[u], neighbours[v]
-        word = 0
-        while word < n_words and of_u[word] & of_v[word] == _ZERO:
-            word += 1
-        if word == n_words:
-            first, second = _root(parent, u), _root(parent, v)
+    time = _enter_edges(keys, 0, neighbours, n_words, False)
+    while time < len(keys):
+        u, v = (keys[time] >> _FIRST) & _LOW_HALF, keys[time] & _LOW_HALF
+        of_u, of_v = u * n_words, v * n_words
+        apex = _first_common(neighbours, n_words, of_u, of_v)
+        if apex == _WORD * n_words:
+            edge = np.int64(u) * n + np.int64(v)
+            first, second = _root(parent, np.int64(u)), _root(parent, np.int64(v))
             if first != second:
                 parent[first] = second
                 tree[n_joins] = time
                 n_joins += 1
-                table = _enter(table, used, u * n + v, 0)
+                table = _enter(table, used, edge, 0)
             else:
                 generator = _roomy(generator, n_generators + 1)
-                if n_generators + 1 > len(column_of):
-                    column_of = np.concatenate((column_of, np.full(len(column_of), -1, np.int64)))
+                column_of = _roomy(column_of, n_generators + 1)
+                column_of[n_generators] = -1
                 if n_generators + 1 > 64 * len(column):
                     column = np.zeros(2 * len(column), np.uint64)
                 rows = _roomy(rows, used[1] + 2)
                 rows[used[1]], rows[used[1] + 1] = 1, n_generators
-                table = _enter(table, used, u * n + v, used[1])
+                table = _enter(table, used, edge, used[1])
                 used[1] += 2
                 generator[n_generators] = time
                 n_generators += 1
-        elif n_deaths < n_generators:  # while no class is alive there is nothing to fill
-            apex = 64 * word + _lowest_bit(of_u[word] & of_v[word])
-            n_parts = _parts(of_u, of_v, neighbours, apex, reached, rest, representative)
+        else:
+            n_parts = _parts(neighbours, n_words, of_u, of_v, apex, reached, rest, representative)
             for part in range(1, n_parts):
-                for place in range(2):
-                    for end in (u, v):
+                for place in (0, part):
+                    for end in (np.int64(u), np.int64(v)):
                         table, rows, stack, row = _expand(
-                            end, representative[part * place], matrix, order, table, rows, used, stack
+                            end, representative[place], matrix, order, table, rows, used, stack
                         )
-                        _flip(rows[row + 1 : row + 1 + rows[row]], column)
+                        _flip(rows, row + 1, row + 1 + rows[row], column)
                 youngest = _reduce(column, column_of, offset, member, n_generators)
                 if youngest < 0:
                     continue
@@ -192,14 +213,15 @@ def _sweep(keys, matrix, order):  # noqa: ANN001, ANN202
                     if column[each >> 6] >> np.uint64(each & 63) & _ONE:
                         member[n_members] = each
                         n_members += 1
-                column[:] = _ZERO
+                column.fill(_ZERO)
                 pivot[n_deaths], death[n_deaths], offset[n_deaths + 1] = youngest, time, n_members
                 column_of[youngest] = n_deaths
                 n_deaths += 1
                 if n_deaths == n_generators:
                     break
-        of_u[v >> 6] |= _ONE << np.uint64(v & 63)
-        of_v[u >> 6] |= _ONE << np.uint64(u & 63)
+        _join(neighbours, n_words, u, v)
+        _join(neighbours, n_words, v, u)
+        time = _enter_edges(keys, time + 1, neighbours, n_words, n_deaths < n_generators)
     return (
         tree[:n_joins],
         generator[:n_generators],
@@ -211,48 +233,106 @@ def _sweep(keys, matrix, order):  # noqa: ANN001, ANN202
 
 
 @_compiled
-def _parts(of_u, of_v, neighbours, apex, reached, rest, representative):  # noqa: ANN001, ANN202
+def _enter_edges(keys, time, neighbours, n_words, alive):  # noqa: ANN001, ANN202
+    """Enter edges from `time` on, up to the first whose lune is empty or perhaps not connected; its time.
+
+    While no class is `alive` there is nothing to fill: then lunes need not be connected.
+    """
+    while time < len(keys):
+        u, v = (keys[time] >> _FIRST) & _LOW_HALF, keys[time] & _LOW_HALF
+        of_u, of_v = u * n_words, v * n_words
+        apex = _first_common(neighbours, n_words, of_u, of_v)
+        if apex == _WORD * n_words or (alive and not _is_connected(neighbours, n_words, of_u, of_v, apex)):
+            break
+        _join(neighbours, n_words, u, v)
+        _join(neighbours, n_words, v, u)
+        time += 1
+    return time
+
+
+@_compiled
+def _first_common(neighbours, n_words, of_u, of_v):  # noqa: ANN001, ANN202
+    """The first point of the lune, the number of bits if it is empty."""
+    word = _ZERO
+    while word < n_words and neighbours[of_u + word] & neighbours[of_v + word] == _ZERO:
+        word += _ONE
+    if word == n_words:
+        return _WORD * n_words
+    return _WORD * word + _lowest_bit(neighbours[of_u + word] & neighbours[of_v + word])
+
+
+@_compiled
+def _join(neighbours, n_words, u, v):  # noqa: ANN001, ANN202
+    neighbours[u * n_words + v // _WORD] |= _ONE << v % _WORD
+
+
+@_compiled
+def _is_connected(neighbours, n_words, of_u, of_v, apex):  # noqa: ANN001, ANN202
+    """Whether every point of the lune is a neighbour of `apex`, one of them, or of a neighbour of it in the lune.
+
+    False decides nothing; nearly all lunes that are connected are found to be so here, at a small part of the cost.
+    """
+    of_apex = apex * n_words
+    for block in range(_ZERO, n_words, _BLOCK):
+        left = _ZERO
+        for word in range(block, block + _BLOCK):
+            left |= neighbours[of_u + word] & neighbours[of_v + word] & ~neighbours[of_apex + word]
+        if left == _ZERO:
+            continue
+        for word in range(block, block + _BLOCK):
+            bits = neighbours[of_u + word] & neighbours[of_v + word] & ~neighbours[of_apex + word]
+            while bits != _ZERO:
+                of_point = (_WORD * word + _lowest_bit(bits)) * n_words
+                bits &= bits - _ONE
+                at = _ZERO
+                while at < n_words and (
+                    neighbours[of_u + at] & neighbours[of_v + at] & neighbours[of_apex + at] & neighbours[of_point + at]
+                    == _ZERO
+                ):
+                    at += _ONE
+                if at == n_words:
+                    return False
+    return True
+
+
+@_compiled
+def _parts(neighbours, n_words, of_u, of_v, apex, reached, rest, representative):  # noqa: ANN001, ANN202
     """The number of components of the lune, and a point of each in `representative`; `apex` is one of its points."""
-    of_apex, left = neighbours[apex], _ZERO
-    for word in range(len(rest)):
-        lune = of_u[word] & of_v[word]
-        rest[word] = lune & ~of_apex[word]
-        reached[word] = lune & of_apex[word]
+    left = _ZERO
+    for word in range(n_words):
+        lune = neighbours[of_u + word] & neighbours[of_v + word]
+        rest[word] = lune & ~neighbours[apex * n_words + word]
+        reached[word] = lune & neighbours[apex * n_words + word]
         left |= rest[word]
     representative[0] = apex
     parts = 1
     while left != _ZERO:
         moves, left = False, _ZERO
-        for word in range(len(rest)):
-            open_bits = rest[word]
-            while open_bits != _ZERO:
-                point = 64 * word + _lowest_bit(open_bits)
-                bit = open_bits & (~open_bits + _ONE)
-                open_bits ^= bit
-                if _meet(neighbours[point], reached):
+        for word in range(n_words):
+            bits = rest[word]
+            while bits != _ZERO:
+                of_point = (_WORD * word + _lowest_bit(bits)) * n_words
+                bit = bits & (~bits + _ONE)
+                bits ^= bit
+                at = _ZERO
+                while at < n_words and neighbours[of_point + at] & reached[at] == _ZERO:
+                    at += _ONE
+                if at < n_words:
                     rest[word] ^= bit
                     reached[word] |= bit
                     moves = True
             left |= rest[word]
-        if left != _ZERO and not moves:
-            word = 0
+        if left != _ZERO and not moves:  # this component is complete: begin the next
+            word = _ZERO
             while rest[word] == _ZERO:
-                word += 1
-            representative[parts] = 64 * word + _lowest_bit(rest[word])
+                word += _ONE
+            representative[parts] = _WORD * word + _lowest_bit(rest[word])
             parts += 1
             bit = rest[word] & (~rest[word] + _ONE)
             rest[word] ^= bit
-            reached[:] = _ZERO
+            reached.fill(_ZERO)
             reached[word] = bit
     return parts
-
-
-@_compiled
-def _meet(first, second):  # noqa: ANN001, ANN202
-    word = 0
-    while word < len(first) and first[word] & second[word] == _ZERO:
-        word += 1
-    return word < len(first)
 
 
 @_compiled
@@ -266,9 +346,9 @@ def _expand(a, b, matrix, order, table, rows, used, stack):  # noqa: ANN001, ANN
     if row >= 0:
         return table, rows, stack, row
     depth = 1
-    stack[0] = max(a, b), min(a, b)
+    stack[0], stack[1] = max(a, b), min(a, b)
     while depth:
-        x, y = stack[depth - 1]
+        x, y = stack[2 * depth - 2], stack[2 * depth - 1]
         apex = _apex(x, y, matrix, order)
         first = _find(table, max(x, apex) * n + min(x, apex))
         second = _find(table, max(y, apex) * n + min(y, apex))
@@ -280,10 +360,9 @@ def _expand(a, b, matrix, order, table, rows, used, stack):  # noqa: ANN001, ANN
             table = _enter(table, used, x * n + y, row)
             depth -= 1
         else:
-            if depth == len(stack):
-                stack = np.concatenate((stack, np.empty_like(stack)))
+            stack = _roomy(stack, 2 * depth + 2)
             end = x if first < 0 else y
-            stack[depth] = max(end, apex), min(end, apex)
+            stack[2 * depth], stack[2 * depth + 1] = max(end, apex), min(end, apex)
             depth += 1
     return table, rows, stack, row
 
@@ -325,9 +404,9 @@ def _symmetric_difference(rows, first, second, place):  # noqa: ANN001, ANN202
 
 
 @_compiled
-def _flip(generators, column):  # noqa: ANN001, ANN202
-    for each in generators:
-        column[each >> 6] ^= _ONE << np.uint64(each & 63)
+def _flip(generators, start, end, column):  # noqa: ANN001, ANN202
+    for place in range(start, end):
+        column[generators[place] >> 6] ^= _ONE << np.uint64(generators[place] & 63)
 
 
 @_compiled
@@ -345,19 +424,19 @@ def _reduce(column, column_of, offset, member, n_generators):  # noqa: ANN001, A
         earlier = column_of[youngest]
         if earlier < 0:
             return youngest
-        _flip(member[offset[earlier] : offset[earlier + 1]], column)
+        _flip(member, offset[earlier], offset[earlier + 1], column)
     return -1
 
 
 @_compiled
 def _lowest_bit(bits):  # noqa: ANN001, ANN202
     """The place of the lowest bit that is set; bits is not 0."""
-    place = 0
-    for step in (32, 16, 8, 4, 2, 1):
-        if bits & ((_ONE << np.uint64(step)) - _ONE) == _ZERO:
-            bits >>= np.uint64(step)
-            place += step
-    return place
+    below = (bits & (~bits + _ONE)) - _ONE
+    # the bits below it, counted; LLVM knows this idiom and takes the processor's instruction
+    below -= (below >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    below = (below & np.uint64(0x3333333333333333)) + ((below >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    below = (below + (below >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (below * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
 @_compiled
@@ -374,7 +453,8 @@ def _roomy(array, size):  # noqa: ANN001, ANN202
     if size <= len(array):
         return array
     copy = np.zeros(2 * size, array.dtype)
-    copy[: len(array)] = array
+    for place in range(len(array)):
+        copy[place] = array[place]
     return copy
 
 
@@ -403,7 +483,7 @@ def _enter(table, used, edge, row):  # noqa: ANN001, ANN202
         for place in range(table.shape[1]):
             if table[0, place] >= 0:
                 slot = _slot(longer, table[0, place])
-                longer[:, slot] = table[:, place]
+                longer[0, slot], longer[1, slot] = table[0, place], table[1, place]
         table = longer
     slot = _slot(table, edge)
     table[0, slot], table[1, slot] = edge, row

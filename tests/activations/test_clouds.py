@@ -118,6 +118,16 @@ def test_points_are_means_over_contexts_of_one_label(store, rows, keep):
     assert len(chosen.context) == len(found) == chosen.n_points
 
 
+def test_one_point_of_all_contexts_of_each_label(store, rows, keep):
+    choice, ids = labelled(store, keep, contexts=None)
+    chosen = choose_tokens(partial(store_tokens, store), choice)
+    found = clouds_of_store(store, POINTS[:1], chosen)[POINTS[0]]
+    of_label = [(ids % 2 == ("even", "odd").index(name)) & (keep == 0) for name in chosen.labels]
+    np.testing.assert_allclose(found, np.stack([rows[which].mean(axis=0) for which in of_label]), atol=1e-6)
+    assert chosen.label.tolist() == [0, 1]
+    assert [context[-1] for context in chosen.context] == [int(ids[which][0]) for which in of_label]
+
+
 def test_labels_of_whole_sequences(store, rows):
     words = ["a", "b", "a", "b", "a", "b"]
     chosen = choose_tokens(partial(store_tokens, store), TokenChoice("last"), words)

@@ -11,6 +11,8 @@ from actopo.data import load_example_cloud
 from src.errors import StrataError
 from src.topology import frozen_v5
 from src.topology.frozen_v5 import Cloud
+from src.topology.persistence import persistence
+from src.topology.preparation import prepare
 from src.topology.protocol import FROZEN_V5, ROBUST
 
 # n_points, eps_max, eps_pred, beta1_raw, beta1, survival_eps, survival_count, survival_rate
@@ -273,6 +275,14 @@ def test_parity_of_other_protocols():
         assert printed(mine.to_dict()) == printed(actopo.measure(points, theirs, dimension).to_dict())
         curve = frozen_v5.survival_curve(points, ours, dimension)
         assert printed(curve) == printed(actopo.survival_curve(points, theirs, dimension))
+
+
+def test_a_prepared_cloud_is_not_measured_twice(points, monkeypatch):
+    prepared = prepare(points["base"][:80], FROZEN_V5)
+    found = persistence(prepared.distances)
+    monkeypatch.setattr(frozen_v5, "persistence", None)
+    cloud = Cloud(prepared.points, prepared.distances, prepared.scale, known=found)
+    assert printed(frozen_v5.measure(cloud).to_dict()) == printed(actopo.measure(points["base"][:80]).to_dict())
 
 
 def test_what_is_returned_goes_into_json(points):

@@ -75,6 +75,7 @@ def test_labels_in_their_order_around_a_loop():
     distances, found = measured(points)
     loop = loops_of(distances, found, only_first(found, 0.01))[0]
     test = cycle_test(loop, labels, 7)
+    assert test is not None
     assert test.order.in_order
     assert abs(test.correlation.value) > 0.95
     assert test.explained is not None
@@ -83,6 +84,7 @@ def test_labels_in_their_order_around_a_loop():
     product = 0.01 / 360
     assert test.p == pytest.approx(product * (1 - np.log(product)))
     mixed = cycle_test(loop, np.array([0, 3, 1, 5, 2, 6, 4])[labels], 7)
+    assert mixed is not None
     assert not mixed.order.in_order
     assert mixed.p > 0.01
 
@@ -91,5 +93,13 @@ def test_classes_of_one_point_have_no_explained_variance():
     distances, found = measured(circle(np.arange(7) / 7))
     loop = loops_of(distances, found, only_first(found))[0]
     test = cycle_test(loop, np.arange(7), 7)
+    assert test is not None
     assert test.explained is None
     assert test.order.in_order
+
+
+def test_a_loop_that_does_not_reach_every_class_is_no_circle_of_them():
+    points = np.concatenate([circle(np.arange(7) / 7), [[20.0, 0.0]]])
+    distances, found = measured(points)
+    loop = loops_of(distances, found, only_first(found))[0]
+    assert cycle_test(loop, np.arange(8), 8) is None

@@ -38,7 +38,7 @@ def test_a_circle_is_one_loop_that_no_gaussian_has(profile):
     assert profile.tests[1].p_null[0] == pytest.approx(1 / 20)
     assert profile.statistics["h1_max"].nulls["gaussian"].p == pytest.approx(1 / 20)
     assert profile.statistics["h1_max"].nulls["gaussian"].top < profile.statistics["h1_max"].value
-    assert len(profile.loops) == 1
+    assert (profile.loops[0].p, profile.loops[0].bar) == (profile.tests[1].decisive[0], 0)
     order = np.array(profile.loops[0].points)
     steps = np.diff(np.r_[order, order[0]]) % 60
     assert (np.minimum(steps, 60 - steps) <= 6).all(), "the walk goes around the circle"
@@ -47,7 +47,23 @@ def test_a_circle_is_one_loop_that_no_gaussian_has(profile):
 def test_noise_has_no_significant_loop():
     found = profile_cloud(noise(), ROBUST, SETTINGS, seed=1)
     assert found.tests[1].significant(0.05).size == 0
-    assert found.loops == ()
+    assert min(loop.p for loop in found.loops) > 0.05
+
+
+def test_labels_in_their_order_around_a_loop():
+    labels = np.repeat(np.arange(6), 10)
+    settings = replace(SETTINGS, cyclic=True)
+    found = profile_cloud(circle(), ROBUST, settings, seed=0, groups=labels)
+    first = found.cycles[0]
+    assert first is not None
+    assert first.in_order
+    assert first.p_order == pytest.approx(1 / 60)  # 5! / 2 cyclic orders
+    assert first.p < first.p_order
+    assert abs(first.correlation) > 0.9
+    mixed = profile_cloud(circle(), ROBUST, settings, seed=0, groups=np.array([0, 3, 1, 4, 2, 5])[labels])
+    assert mixed.cycles[0] is not None
+    assert not mixed.cycles[0].in_order
+    assert profile_cloud(circle(), ROBUST, SETTINGS, seed=0, groups=labels).cycles == ()
 
 
 def test_numbers_are_those_of_the_measures_alone(profile):
@@ -137,7 +153,9 @@ def test_a_package_s_own_numbers_stand_beside_ours(protocol):
         assert found.scale == found.diameter
     else:
         assert found.published["H0_count"] == 60
-        assert found.published["H0_total_persistence"] == pytest.approx(found.statistics["h0_total"].value + 1.0, rel=1e-6)
+        assert found.published["H0_total_persistence"] == pytest.approx(
+            found.statistics["h0_total"].value + 1.0, rel=1e-6
+        )
     assert profile_cloud(circle(), ROBUST, replace(SETTINGS, nulls=()), seed=0).published == {}
 
 

@@ -6,7 +6,7 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.stats import skew
 
 from src.topology.distances import Distances
-from src.topology.persistence import persistence
+from src.topology.persistence import Bars, Persistence, persistence
 from src.topology.spanning_tree import prim, spanning_tree, tree_statistics
 
 
@@ -50,6 +50,16 @@ def test_copies_are_called_by_the_first_of_their_kind(by_engine):
     joined = np.zeros((60, 60))
     joined[tree.edges[:, 0], tree.edges[:, 1]] = 1
     assert connected_components(joined, directed=False)[0] == 5  # the tree, and the four copies
+
+
+def test_edges_at_several_copies_meet_in_the_first():
+    distances = Distances.from_points(np.array([[0.0], [1.0], [1.0], [3.0]]))
+    edges = np.array([[-1, -1], [1, 3], [0, 2]])  # the tree's path runs through both copies
+    found = Persistence(4, (Bars(0, np.zeros(3), np.array([np.inf, 2.0, 1.0]), None, edges),), "reduced")
+    tree = spanning_tree(distances, found)
+    assert tree.edges.tolist() == [[1, 3], [0, 1]]
+    assert tree.lengths.tolist() == [2, 1, 0]
+    assert tree_statistics(tree)["mst_leaf_share"] == pytest.approx(2 / 3)
 
 
 def test_points_on_a_line_have_a_path_for_a_tree():

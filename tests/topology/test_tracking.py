@@ -26,7 +26,7 @@ def loops(points, at_most=3):
 
 def test_loops_that_persist_appear_and_vanish():
     sizes = [(0, 0), (1, 0), (1.2, 1), (1, 0.8), (0, 1), (0, 0)]
-    tracks = track_loops(range(6), [loops(layer(*radii, seed)) for seed, radii in enumerate(sizes)])
+    tracks = track_loops(range(6), [loops(layer(one, other, seed)) for seed, (one, other) in enumerate(sizes)])
     strong = [track for track in tracks if max(loop.ratio for loop in track.loops) > 2]
     assert [(track.birth_layer, track.death_layer) for track in strong] == [(1, 3), (2, 4)]
     first, second = strong

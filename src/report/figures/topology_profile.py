@@ -8,6 +8,8 @@ import altair as alt
 from src.report.figures.theme import BLUE, CATEGORIES, Record, data, ordered, themed
 
 _SHADE = "#cfd6df"
+# the least with which panels do not touch
+_SPACING = {"row": 80, "column": 34}
 # labels stay beside the axis, so that the titles of all panels stand on one line
 _AXIS = alt.Axis(tickCount=5, labelFlush=7)
 
@@ -41,7 +43,7 @@ def layer_profile(
     notes = [subtitle, "coloured bands: subsamples", f"grey: the middle 95 % of the {null}" if grey else None]
     has_bands = any(record.get("high") is not None for record in records)
     note = "; ".join(note for note in notes if note and (has_bands or not note.startswith("coloured")))
-    return themed(alt.concat(*charts, columns=columns, spacing=34, bounds="flush"), title, note or None)
+    return themed(alt.concat(*charts, columns=columns, spacing=_SPACING, bounds="flush"), title, note or None)
 
 
 def _panel(records: Sequence[Record], name: str, models: Sequence[str], null: str) -> Any:
@@ -50,9 +52,7 @@ def _panel(records: Sequence[Record], name: str, models: Sequence[str], null: st
         "layer:Q",
         title="layer",
         scale=alt.Scale(domain=[layers[0], max(layers[-1], layers[0] + 1)], nice=False, padding=8),
-        axis=alt.Axis(values=layers if len(layers) <= 14 else [], format="d", grid=False)
-        if len(layers) <= 14
-        else alt.Axis(tickCount=8, format="d", grid=False),
+        axis=alt.Axis(format="d", grid=False, **({"values": layers} if len(layers) <= 14 else {"tickCount": 8})),
     )
     scale = alt.Scale(zero=False, nice=True)
     several = len(models) > 1
@@ -141,4 +141,4 @@ def sample_size_curves(
         ]
         heading = alt.TitleParams(name, fontSize=12, fontWeight=600, offset=8, anchor="start")
         charts.append(alt.layer(*layered, data=data(rows)).properties(width=250, height=160, title=heading))
-    return themed(alt.concat(*charts, columns=3, spacing=34, bounds="flush"), title)
+    return themed(alt.concat(*charts, columns=3, spacing=_SPACING, bounds="flush"), title)

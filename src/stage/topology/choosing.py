@@ -72,7 +72,8 @@ def words_of(config: TopologyConfig, model: ModelConfig) -> Words:
         place = config.tokens
     if config.labels is not None:
         labels = label_tokens(tokenizer, read_labels(Path(config.labels).expanduser()))
-    choice = TokenChoice(place, index, labels, config.contexts, config.n_points, config.seed)
+    contexts = None if config.contexts == "all" else config.contexts
+    choice = TokenChoice(place, index, labels, contexts, config.n_points, config.seed)
     return Words(tokenizer, choice)
 
 
@@ -89,7 +90,7 @@ def wanted_layers(config: TopologyConfig, n_layers: int, name: str) -> list[int]
 def label_words(config: TopologyConfig) -> list[str]:
     """Words for the name of an artifact."""
     tokens = config.tokens
-    what = f"{len(tokens)}-words" if isinstance(tokens, list) else str(tokens)
+    what = "-".join(dict.fromkeys([tokens[0], tokens[-1]])) if isinstance(tokens, list) else str(tokens)
     if config.labels is not None:
         what = Path(config.labels).stem
     hook = [] if config.hook == "resid_post" else [config.hook]
@@ -113,4 +114,6 @@ def tokens_in_words(config: TopologyConfig) -> str:
             "all": "any token",
             "label": f"tokens with a label of {Path(config.labels or '').name}",
         }[tokens]
+    if config.contexts == "all":
+        return f"{what}, the mean over all of each label"
     return what if config.contexts == 1 else f"{what}, means over {config.contexts}"

@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
 
 from src.artifacts import Parent, label
 from src.config.topology import TopologyConfig
 from src.errors import StrataError
 from src.report.topology_files import MeasuredCloud
 from src.stage.context import Stage
+from src.stage.topology.ablating import ablation_records
 from src.stage.topology.cloud import Cloud, CloudSource
 from src.stage.topology.sources import find_source
 from src.topology.profile import CloudProfile
@@ -48,7 +51,7 @@ class TopologyWork:
         """What decides the numbers beside the parents, for the fingerprint."""
         config = self.config
         settings = config.model_dump(
-            mode="json", include={"subsamples", "nulls", "ablation", "backend", "level", "seed"}
+            mode="json", include={"subsamples", "nulls", "ablation", "backend", "level", "seed", "cyclic_labels"}
         )
         if not config.random_init_control:
             settings["nulls"].pop("random_models")
@@ -111,6 +114,7 @@ def settings_of(identity: Mapping[str, Any], sizes: Sequence[int], protocol: Pro
         nulls=tuple(nulls["models"]),
         null_draws=nulls["draws"],
         level=identity["level"],
+        cyclic=identity["cyclic_labels"],
     )
 
 
@@ -139,7 +143,7 @@ def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
                 f"{cloud.name} has {len(cloud.points)} points, and a cloud needs {FEWEST_POINTS}: take other tokens"
             )
     config, sizes = work.config, [len(cloud.points) for cloud in clouds]
-    if min(sizes) < FEW_POINTS:
+    if min(sizes) < FEW_POINTS and config.contexts != "all":
         stage.warn(f"only {min(sizes)} points: loops of so small a cloud are mostly chance; look at bands and nulls")
     settings = replace(
         settings_of(work.identity(), sizes, work.protocol),
@@ -148,12 +152,21 @@ def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
         workers=n_workers(config.threads),
     )
     found = []
-    with stage.progress("measuring", len(clouds), "clouds") as advance:
+    with one_blas_thread(), stage.progress("measuring", len(clouds), "clouds") as advance:
         for cloud in clouds:
             profile = profile_table(cloud.points, cloud.table, work.protocol, settings, config.seed, cloud)
-            found.append(MeasuredCloud(profile, cloud.points, cloud.table))
+            sequences = groups_of(cloud.table)[1]
+            ablation = ablation_records(
+                cloud.name, cloud.points, sequences, work.protocol, config.ablation, config.seed, settings.workers
+            )
+            found.append(MeasuredCloud(profile, cloud.points, cloud.table, ablation))
             advance(1)
     return found
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Draws are spread over threads, each with a BLAS of one: matrices are small, and bits don't depend on cores."""
+    return threadpool_limits(1, user_api="blas")
 
 
 def n_workers(threads: int | None) -> int:

@@ -24,7 +24,7 @@ from src.report.topology_files import (
     measure_records,
     read_topology,
 )
-from src.stage.topology.measuring import n_workers, profile_table, protocol_of, settings_of
+from src.stage.topology.measuring import n_workers, one_blas_thread, profile_table, protocol_of, settings_of
 from src.stage.topology.showing import report_tables
 from src.topology.profile import CloudProfile, cloud_sha256
 from src.topology.protocol import Protocol
@@ -35,6 +35,7 @@ TOLERANCE = 1e-5
 _TOLD = 5
 # a null of models with random weights, whose clouds are not kept
 _NOT_KEPT = "random_init"
+_KEPT = {"control_h0": None}
 
 
 def differences(artifact: Artifact) -> list[str]:
@@ -60,14 +61,15 @@ def differences(artifact: Artifact) -> list[str]:
     problems = _of_report(artifact, stored, protocol, identity["level"])
     for profile in stored.profiles:
         table = stored.table(profile.name)
-        fresh = profile_table(clouds[profile.name], table, protocol, settings, identity["seed"], profile)
+        with one_blas_thread():
+            fresh = profile_table(clouds[profile.name], table, protocol, settings, identity["seed"], profile)
         problems += _of_cloud(profile, fresh, table)
     return problems
 
 
 def _of_cloud(stored: CloudProfile, fresh: CloudProfile, table: Any) -> list[str]:
     pairs = (
-        (HEADERS, header(stored), header(fresh)),
+        (HEADERS, header(stored) | _KEPT, header(fresh) | _KEPT),
         (f"{MEASURES}.parquet", _measures(stored), _measures(fresh)),
         ("bars.parquet", bar_table(stored).to_pydict(), bar_table(fresh).to_pydict()),
         (LOOPS, loop_records(stored, table), loop_records(fresh, table)),
@@ -85,7 +87,9 @@ def _measures(profile: CloudProfile) -> dict[str, dict[str, Any]]:
 def _of_report(artifact: Artifact, stored: Topology, protocol: Protocol, level: float) -> list[str]:
     """Whether the report's tables and the summary are of the numbers in the files."""
     there = read_report(artifact.path).tables
-    here = [table for tables in report_tables(stored.profiles, level) for table in tables]
+    of_points = {profile.name: stored.table(profile.name) for profile in stored.profiles}
+    main, details = report_tables(stored.profiles, of_points, stored.ablation, level)
+    here = [*main, *details]
     problems = _told("report.json", [_text(table) for table in there], [_text(table) for table in here])
     summary = artifact.meta.summary
     metrics = {name: value for name, value in topology_metrics(stored.profiles, level).items() if math.isfinite(value)}

@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
 
 from src.report import topology as tables
 from src.report.artifact_report import NamedChart
+from src.report.loops import loop_figures, loop_table
 from src.report.tables import Table
+from src.report.topology_files import MeasuredCloud
 from src.report.topology_words import topology_text
 from src.stage.topology.measuring import TopologyWork
 from src.topology.profile import CloudProfile
@@ -22,18 +27,32 @@ class Shown:
     metrics: Mapping[str, float]
 
 
-def show(profiles: Sequence[CloudProfile], work: TopologyWork) -> Shown:
+def show(clouds: Sequence[MeasuredCloud], work: TopologyWork) -> Shown:
     """All that the report holds."""
-    level = work.config.level
-    main, details = report_tables(profiles, level)
+    level, profiles = work.config.level, [cloud.profile for cloud in clouds]
+    of_points = {cloud.profile.name: cloud.table for cloud in clouds}
+    ablation = [record for cloud in clouds for record in cloud.ablation]
+    main, details = report_tables(profiles, of_points, ablation, level)
     text = topology_text(profiles, work.source.describe(), work.protocol, level)
     figures = tables.topology_figures(profiles, level)
+    figures += loop_figures(profiles, of_points, {cloud.profile.name: cloud.points for cloud in clouds}, level)
+    figures += tables.ablation_figures(ablation)
     return Shown(text, main, details, figures, tables.topology_metrics(profiles, level))
 
 
-def report_tables(profiles: Sequence[CloudProfile], level: float) -> tuple[list[Table], list[Table]]:
-    """Tables for the terminal, and tables for the report alone."""
+def report_tables(
+    profiles: Sequence[CloudProfile],
+    of_points: Mapping[str, pa.Table],
+    ablation: Sequence[Mapping[str, Any]],
+    level: float,
+) -> tuple[list[Table], list[Table]]:
+    """Tables for the terminal, and tables for the report alone. of_points: what the rows of each cloud are."""
     package = "actopo" if any("beta1" in profile.published for profile in profiles) else "todacomm"
+    loops = loop_table(profiles, of_points, level)
     main = [tables.cloud_table(profiles, level), tables.published_table(profiles, package)]
-    details = [tables.statistics_table(profiles), tables.dimension_table(profiles), tables.outlier_table(profiles)]
+    main.append(tables.expansion_table(profiles))
+    details = [loops, tables.statistics_table(profiles), tables.dimension_table(profiles)]
+    details += [tables.outlier_table(profiles), tables.ablation_table(ablation)]
+    if any(profile.cycles for profile in profiles):
+        main.append(loop_table(profiles, of_points, level, one_each=True))
     return [table for table in main if table is not None], [table for table in details if table is not None]
