@@ -18,6 +18,7 @@ from src.topology.profile import CloudProfile, Interval, Measure
 LOOP_LENGTH = "h1_max_scaled"
 # of the clouds of a run, the ones with a panel of their own in figures of diagrams
 MOST_PANELS = 12
+_FEWEST_FOR_CURVES = 20
 # panels of the profile over layers
 PANELS = ("beta_1", LOOP_LENGTH, "h0_normalised", "diameter_over_median", "mst_gini", "hubness")
 # the columns of the long table
@@ -218,21 +219,24 @@ def topology_figures(profiles: Sequence[CloudProfile], level: float) -> list[Nam
             barcodes(bars, bands, null=named, scale="scales"),
             f"The longest bars of H1, in units of the cloud's scale.{left_out}",
         ),
-        NamedChart(
-            "betti_curves",
-            "Betti curves",
-            scale_curves(_curve(shown, "betti"), "Betti curves", label="bars alive", scale="scale (in scales)"),
-            f"Components and loops that are there at each scale.{left_out}",
-        ),
-        NamedChart(
-            "survival_curves",
-            "Survival curves",
-            scale_curves(
-                _curve(shown, "survival"), "Survival curves", label="bars longer", scale="lifetime (in scales)"
-            ),
-            f"Bars that are longer than each lifetime.{left_out}",
-        ),
     ]
+    if max(profile.n_points for profile in shown) >= _FEWEST_FOR_CURVES:
+        figures += [
+            NamedChart(
+                "betti_curves",
+                "Betti curves",
+                scale_curves(_curve(shown, "betti"), "Betti curves", label="bars alive", scale="scale (in scales)"),
+                f"Components and loops that are there at each scale.{left_out}",
+            ),
+            NamedChart(
+                "survival_curves",
+                "Survival curves",
+                scale_curves(
+                    _curve(shown, "survival"), "Survival curves", label="bars longer", scale="lifetime (in scales)"
+                ),
+                f"Bars that are longer than each lifetime.{left_out}",
+            ),
+        ]
     layered = [profile for profile in profiles if profile.layer is not None]
     if len({profile.layer for profile in layered}) > 1:
         records = [record for profile in layered for record in _layer_records(profile, null)]
