@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.features.training.reconstruction import Ratio
 from src.report.artifact_report import NamedChart
 from src.report.compared_topology import (
     BOTTLENECK,
@@ -14,21 +13,17 @@ from src.report.compared_topology import (
     ComparedTopology,
     LayerMatrix,
     ResultPair,
-    mean_over_layers,
     scale_free_statistics,
 )
-from src.report.figures.topology_comparison import all_layers, measures_by_layer, statistic_and_perplexity
+from src.report.figures.topology_comparison import all_layers, measures_by_layer
 from src.report.figures.topology_profile import layer_profile
 from src.report.tables import Cell, Table
-from src.report.topology_comparison_words import pseudo_replication
 from src.topology.catalogue import STATISTICS
 from src.topology.paired import PairedMeasure
 from src.topology.profile import Measure
 
 # statistics that have panels and columns of their own; all of them are in the files
 SHOWN = ("beta_1", "survival_rate", "h1_total_scaled", "h1_max_scaled", "h0_normalised", "mst_gini")
-# panels of statistics against perplexity, those of the largest correlations
-_MOST_PANELS = 6
 
 
 @dataclass(frozen=True)
@@ -68,9 +63,9 @@ def profile_group(found: ComparedTopology) -> Group:
             "model": result.label,
             "layer": profile.layer if profile.layer is not None else place,
             "statistic": STATISTICS[name].label,
-            "value": _finite(profile.statistics[name].value),
-            "low": _finite(profile.statistics[name].low),
-            "high": _finite(profile.statistics[name].high),
+            "value": finite_or_none(profile.statistics[name].value),
+            "low": finite_or_none(profile.statistics[name].low),
+            "high": finite_or_none(profile.statistics[name].high),
         }
         for name in names
         for result in found.results
@@ -111,9 +106,9 @@ def _union_table(pair: ResultPair, corrected: Sequence[float | None]) -> Table:
         if union is None:
             continue
         tree, kept = union.tests.friedman_rafsky, union.preserved[-1]
-        row: list[Cell] = [cloud.title, _finite(union.centre[0]), _finite(union.centre[1])]
+        row: list[Cell] = [cloud.title, finite_or_none(union.centre[0]), finite_or_none(union.centre[1])]
         row += [tree.cross_edges, tree.ratio, tree.z, union.tests.energy.coefficient, union.tests.mmd.squared, q]
-        row += [union.verdict, _finite(kept.first.share), _finite(kept.second.share), kept.n_new]
+        row += [union.verdict, finite_or_none(kept.first.share), finite_or_none(kept.second.share), kept.n_new]
         row += [union.shape_tests.friedman_rafsky.ratio, union.shape_verdict]
         rows.append(row)
     columns = ["layer", "centres", "/ scale", "cross edges", "/ expected", "z", "energy", "MMD²", "q", "clouds"]
@@ -136,9 +131,9 @@ def _paired_table(pair: ResultPair, corrected: Sequence[float | None]) -> Table:
         if paired is not None:
             measures = (paired.debiased_cka, paired.cka, paired.rsa, paired.procrustes)
             row: list[Cell] = [cloud.title, cloud.n_points[0]]
-            row += [_interval(measures[0]), q, _interval(measures[1]), _finite(measures[1].null)]
-            row += [_interval(measures[2]), _interval(measures[3]), _finite(measures[3].null)]
-            rows.append([*row, _finite(cloud.found.basis)])
+            row += [_interval(measures[0]), q, _interval(measures[1]), finite_or_none(measures[1].null)]
+            row += [_interval(measures[2]), _interval(measures[3]), finite_or_none(measures[3].null)]
+            rows.append([*row, finite_or_none(cloud.found.basis)])
     columns = ["layer", "pairs", "debiased CKA", "q", "CKA", "CKA shuffled", "RSA", "Procrustes", "Procrustes shuffled"]
     caption = (
         "The same prompts or tokens in both. 1 = alike up to rotation and scale (Procrustes: 0). Brackets: 95 % "
@@ -154,9 +149,9 @@ def _diagram_table(pair: ResultPair) -> Table:
         free, loops = cloud.found.scale_free, cloud.found.loops
         for k, raw in enumerate(cloud.found.raw):
             scaled = None if free is None else free[k]
-            row: list[Cell] = [cloud.title, f"H{k}", _finite(raw.bottleneck), _finite(raw.wasserstein_1)]
+            row: list[Cell] = [cloud.title, f"H{k}", finite_or_none(raw.bottleneck), finite_or_none(raw.wasserstein_1)]
             row += [None] * 3 if scaled is None else [scaled.bottleneck, scaled.is_trivial, scaled.wasserstein_1]
-            row += [_finite(loops.between), _within(cloud), loops.differ] if k == 1 else [None] * 3
+            row += [finite_or_none(loops.between), _within(cloud), loops.differ] if k == 1 else [None] * 3
             rows.append(row)
     columns = ["layer", "bars", "bottleneck", "Wasserstein", "b. / scale", "trivial", "W. / scale", "halves between"]
     caption = (
@@ -226,7 +221,7 @@ def _matrix_figures(matrices: Sequence[LayerMatrix], first: str, second: str, st
                 "largest": None if matrix.measure == BOTTLENECK else 1.0,
                 "row": _short(row),
                 "column": _short(column),
-                "value": _finite(float(matrix.values[i, j])),
+                "value": finite_or_none(float(matrix.values[i, j])),
             }
             for i, row in enumerate(matrix.rows)
             for j, column in enumerate(matrix.columns)
@@ -239,54 +234,6 @@ def _matrix_figures(matrices: Sequence[LayerMatrix], first: str, second: str, st
     title = f"All layers of {first if first == second else f'{first} and {second}'}"
     caption = "CKA and RSA: 1 = alike. Bottleneck distances of H1 are in units of each layer's scale: 0 = alike."
     return [NamedChart(stem, title, all_layers(records, title, rows=first, columns=second), caption)]
-
-
-def perplexity_group(found: ComparedTopology) -> Group | None:
-    """Perplexity of each model, and how statistics go along with it."""
-    if not found.losses and not found.no_loss:
-        return None
-    rows: list[list[Cell]] = []
-    for model, loss in found.losses.items():
-        rows.append([model, _ratio(loss.perplexity), _ratio(loss.nll), _ratio(loss.bits_per_byte), loss.n_tokens, None])
-    rows += [[model, *[None] * 4, reason] for model, reason in found.no_loss.items()]
-    columns = ["model", "perplexity", "NLL (nats)", "bits per byte", "tokens", "note"]
-    caption = (
-        f"Of the counted tokens of {found.text}; padding and special tokens are left out. Brackets: 95 % intervals "
-        "over documents. Models of different tokenizers compare by bits per byte alone."
-    )
-    tables = [Table("Perplexity", columns, rows, caption)]
-    details, figures = [], []
-    if found.correlations:
-        details.append(_correlation_table(found))
-        figures.append(_correlation_figure(found))
-    return Group("Topology and perplexity", pseudo_replication(len(found.losses)), tables, figures, details)
-
-
-def _correlation_table(found: ComparedTopology) -> Table:
-    corrected = found.correlation_q()
-    ranked = sorted(found.correlations.items(), key=lambda item: -abs(item[1].rho))
-    rows: list[list[Cell]] = [
-        [STATISTICS[name].label, each.rho, each.p, corrected.get(name), each.n] for name, each in ranked
-    ]
-    caption = (
-        "Spearman's rank correlation over models of each statistic's mean over layers with bits per byte (above 0: the "
-        "larger, the worse the model predicts). p: exact, from all orders of the models; q: corrected over the "
-        "statistics (Benjamini-Hochberg)."
-    )
-    return Table("Rank correlation with perplexity", ["statistic", "ρ", "p", "q", "models"], rows, caption)
-
-
-def _correlation_figure(found: ComparedTopology) -> NamedChart:
-    names = sorted(found.correlations, key=lambda name: -abs(found.correlations[name].rho))
-    shown = [name for name in SHOWN if name in found.correlations] or names[:_MOST_PANELS]
-    records = [
-        {"model": model, "statistic": STATISTICS[name].label, "value": _finite(means[model]), "bits": bits}
-        for name in shown
-        for means in (mean_over_layers(found.results, name),)
-        for model, bits in ((model, loss.bits_per_byte.value) for model, loss in found.losses.items())
-    ]
-    title = "Topology and perplexity"
-    return NamedChart("perplexity", title, statistic_and_perplexity(records, title), "Each point is a model.")
 
 
 def comparison_metrics(found: ComparedTopology) -> dict[str, float]:
@@ -324,13 +271,14 @@ def _interval(measure: PairedMeasure) -> Cell:
     return {"value": measure.value, "low": measure.low, "high": measure.high}
 
 
-def _ratio(ratio: Ratio) -> Cell:
-    return {"value": ratio.value, "low": ratio.low, "high": ratio.high} if math.isfinite(ratio.low) else ratio.value
-
-
 def _ends(measure: PairedMeasure) -> dict[str, float | None]:
-    return {"value": _finite(measure.value), "low": _finite(measure.low), "high": _finite(measure.high)}
+    return {
+        "value": finite_or_none(measure.value),
+        "low": finite_or_none(measure.low),
+        "high": finite_or_none(measure.high),
+    }
 
 
-def _finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
+    """Tables and charts have gaps where a number is not finite."""
     return None if value is None or not np.isfinite(value) else float(value)

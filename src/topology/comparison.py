@@ -108,7 +108,7 @@ def compare_clouds(
     return CloudComparison(
         raw=tuple(diagram_distance(*pair) for pair in bars),
         scale_free=tuple(diagram_distance(*pair, scales) for pair in bars) if min(scales) > 0 else None,
-        loops=split_halves(*clouds, draws=draws.loops, seed=draws.seed, units=(first.units, second.units)),
+        loops=split_halves(clouds[0], clouds[1], draws=draws.loops, seed=draws.seed, units=(first.units, second.units)),
         union=None if no_union else _compare_in_union(first, second, clouds, metric, draws, paired),
         no_union=no_union,
         paired=compare_paired(

@@ -203,7 +203,7 @@ def _measure(
 def _reduced(points: Float[np.ndarray, "pair d"]) -> Float[np.ndarray, "pair axis"]:
     """The centred cloud in no more dimensions than it has points: a rotation, which no measure here sees."""
     centred = points - points.mean(axis=0)
-    return np.linalg.qr(centred.T, mode="r").T if centred.shape[1] > centred.shape[0] else centred
+    return np.asarray(np.linalg.qr(centred.T, mode="r")).T if centred.shape[1] > centred.shape[0] else centred
 
 
 def _normed(points: Float[np.ndarray, "pair d"]) -> Float[np.ndarray, "pair d"]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from src.errors import StrataError
 from src.topology.persistence import Bars
@@ -75,15 +75,15 @@ def preserved_bars(first: Bars, second: Bars, union: Bars, n_first: int, toleran
         raise StrataError(
             f"bars of dimensions {first.dimension}, {second.dimension} and {union.dimension} can't be found in another"
         )
-    told = [_edges(first, 0), _edges(second, n_first), _edges(union, 0)]
-    if all(edges is not None for edges in told):
-        kept = [_shared(told[0], told[2]), _shared(told[1], told[2])]
+    ours, theirs, whole = _edges(first, 0), _edges(second, n_first), _edges(union, 0)
+    if ours is not None and theirs is not None and whole is not None:
+        kept = [_shared(ours, whole), _shared(theirs, whole)]
         found, by = kept[0][1] | kept[1][1], "edges"
     else:
         slack = tolerance * float(union.finite.max(initial=0.0))
         both = np.concatenate([first.finite, second.finite])
-        ours, found = _matched(both, union.finite, slack)
-        kept, by = [(part, found) for part in np.split(ours, [len(first.finite)])], "birth and death"
+        matched, found = _matched(both, union.finite, slack)
+        kept, by = [(part, found) for part in np.split(matched, [len(first.finite)])], "birth and death"
     new = np.diff(union.finite[~found]).ravel()
     return PreservedBars(
         _preserved(first, kept[0][0]), _preserved(second, kept[1][0]), len(new), float(new.max(initial=0.0)), by
@@ -120,7 +120,7 @@ def _matched(
     found = np.zeros(len(union), dtype=bool)
     if not len(ours) or not len(union):
         return np.zeros(len(ours), dtype=bool), found
-    near = cKDTree(ours).query_ball_tree(cKDTree(union), slack, p=np.inf)
+    near = KDTree(ours).query_ball_tree(KDTree(union), slack, p=np.inf)
     starts = np.cumsum([0, *map(len, near)])
     columns = np.concatenate([np.asarray(each, dtype=np.int64) for each in near])
     graph = csr_array((np.ones(len(columns), dtype=np.int8), columns, starts), shape=(len(ours), len(union)))

@@ -62,7 +62,7 @@ def circle(n: int, seed: int, radius: float = 1.0, centre: float = 0.0) -> np.nd
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A tiny model and the same with a little noise on its weights, one that is wider, and what was measured of them."""
+    """A tiny model, the same with a little noise on its weights, a wider one, and what was measured of them."""
     folder = tmp_path_factory.mktemp("compared")
     make_project(folder, n_documents=70, longest=20)
     write_text(folder / "others.jsonl", 70, 20, seed=1)
@@ -82,6 +82,7 @@ def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("src.report.artifact_report.save_chart", no_chart)
+        patch.setattr("src.report.topology.topology_figures", lambda *_: [])
         read = "prompts=text.jsonl", "model.path=model"
         measure(*read, "model.name=base", "name=base")
         measure("prompts=text.jsonl", "model.path=tuned", "model.name=tuned", "name=tuned")

@@ -19,8 +19,9 @@ from src.report.compared_topology import (
     ResultPair,
     ResultProfile,
 )
-from src.report.topology_comparison import Group, layers_group, pair_groups, perplexity_group, profile_group
+from src.report.topology_comparison import Group, layers_group, pair_groups, profile_group
 from src.report.topology_files import Topology
+from src.report.topology_perplexity import perplexity_group
 from src.stage.context import Stage
 from src.stage.topology_comparison.matching import match_clouds, match_points
 from src.stage.topology_comparison.perplexity import ReadText, correlate, measure_losses, prepare_texts

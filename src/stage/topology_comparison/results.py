@@ -94,9 +94,9 @@ def refuse_incomparable(first: Result, second: Result) -> None:
     if ours["fingerprint"] != theirs["fingerprint"]:
         _refuse(first, second, "protocol", ours, theirs, "measure one of them again under the other's protocol=...")
     if first.config.get("clouds") is None and second.config.get("clouds") is None:
-        points = [{key: result.config.get(key) for key in _POINTS} for result in (first, second)]
-        if points[0] != points[1]:
-            _refuse(first, second, "choice of points", *points, "measure both with the same keys")
+        points, others = ({key: result.config.get(key) for key in _POINTS} for result in (first, second))
+        if points != others:
+            _refuse(first, second, "choice of points", points, others, "measure both with the same keys")
     for key, what, remedy in (
         ("n_points", "points", "measure both with n_points={}"),
         ("n_subsample", "points in the subsamples of their bands", "measure both with the same subsamples.share"),
