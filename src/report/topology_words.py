@@ -9,12 +9,13 @@ from src.topology.profile import CloudProfile
 from src.topology.protocol import Protocol
 from src.topology.significance import holm
 
-# a diameter beyond so many medians is made by few points
-WIDE = 2.0
+# a diameter that shrinks by more than this share without the farthest points is theirs
+SHRINKS = 0.2
 # a share of copies that changes H0 and dimensions
 MANY_COPIES = 0.02
 # a change of a count by outliers beyond this share of it
 SENSITIVE = 0.25
+_FEWEST_LOOPS = 8  # a share of fewer says nothing
 _MOST_NAMES = 6
 
 _PACKAGES = {
@@ -106,18 +107,25 @@ def _warnings(profiles: Sequence[CloudProfile]) -> list[str]:
     said = []
     if copies := names(lambda profile: profile.n_duplicates > MANY_COPIES * profile.n_points):
         said.append(f"Many points are copies of others in {copies}: they have no topology of their own.")
-    if wide := names(lambda profile: profile.diameter > WIDE * profile.median_distance > 0):
-        said.append(f"The diameter is more than {WIDE:g} times the median distance in {wide}: outliers make it.")
+    if wide := names(lambda profile: _change(profile, "diameter") > SHRINKS):
+        said.append(
+            f"Without the farthest 1 % of the points, the diameter shrinks by more than {SHRINKS:.0%} in {wide}."
+        )
     if sensitive := names(_is_sensitive):
         said.append(f"β1 changes by more than {SENSITIVE:.0%} without the farthest 1 % of the points in {sensitive}.")
     return said
 
 
 def _is_sensitive(profile: CloudProfile) -> bool:
-    if profile.outliers is None or "beta_1" not in profile.outliers.statistics:
-        return False
-    whole, rest = profile.outliers.statistics["beta_1"]
-    return whole >= 8 and abs(rest - whole) > SENSITIVE * whole
+    return profile.statistics["beta_1"].value >= _FEWEST_LOOPS and abs(_change(profile, "beta_1")) > SENSITIVE
+
+
+def _change(profile: CloudProfile, statistic: str) -> float:
+    """The share of a statistic that goes with the farthest points; 0 where nobody knows."""
+    if profile.outliers is None or statistic not in profile.outliers.statistics:
+        return 0.0
+    whole, rest = profile.outliers.statistics[statistic]
+    return (whole - rest) / whole if whole > 0 else 0.0
 
 
 def _some(names: Sequence[str]) -> str:
