@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,7 @@ def first_calls() -> tuple[float, float]:
     return float(runs[0]), float(runs[1])
 
 
-def compare_engines(names: list[str], repeats: int, console: Console) -> Table:
+def compare_engines(names: Sequence[str], repeats: int, console: Console) -> Table:
     from gudhi import bottleneck_distance
 
     rows: list[list[Cell]] = []
@@ -129,6 +129,7 @@ def compare_engines(names: list[str], repeats: int, console: Console) -> Table:
                     times = repeats if len(points) <= 2000 else 1
                     found = in_own_process(engine, points_file, diagram_file, times)
                 diagram = np.load(diagram_file)
+                diagram = diagram[np.lexsort(diagram.T)].astype(np.float64)
                 if reference is None or mine is None:
                     reference, mine = diagram, found
                 # above 0, GUDHI tells a number next to it for diagrams that are equal
