@@ -112,7 +112,7 @@ def _loops(pair: ResultPair) -> str:
         return ""
     differing = [cloud.title for cloud in known if cloud.found.loops.differ]
     if not differing:
-        return "At no layer are their loops less alike than those of two halves of one cloud."
+        return "Their loops are nowhere less alike than those of two halves of one cloud."
     where = "every layer" if len(differing) == len(known) else f"layer {', '.join(differing)}"
     return f"Their loops are less alike than those of two halves of one cloud at {where}."
 
@@ -144,8 +144,9 @@ def _by_layer(
         is_layer = members[0].layers[0] is not None
         told = values(members)
         number = f"layers {first} to {last}" if len(members) > 1 else f"layer {first}"
-        where = "" if len(members) == len(clouds) > 1 else f" at {number if is_layer else first}"
-        where = " at every layer" if not where and is_layer else where
+        where = f" at {number if is_layer else first}"
+        if len(members) == len(clouds) and (len(clouds) > 1 or not is_layer):
+            where = " at every layer" if is_layer else ""
         parts.append(f"{name}{where}{f' ({told})' if told else ''}")
     return "; ".join(parts)
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
@@ -245,7 +244,7 @@ def _profile(
     values: dict[str, Any], statistics: dict[str, Measure], bars: pa.Table, loops: Sequence[Mapping[str, Any]]
 ) -> CloudProfile:
     rows = np.arange(values["n_available"]) if values["rows"] is None else np.array(values["rows"])
-    own = bars.filter(pc.equal(bars.column("cloud"), values["name"]))
+    own = bars.filter(pa.array(bars.column("cloud").to_numpy() == values["name"]))
     diagrams, tests = _diagrams(own, rows)
     curves, outliers = values["curves"], values["outliers"]
     return CloudProfile(

@@ -1,6 +1,7 @@
 """Distances between persistence diagrams.
 
-gudhi.hera is used (Kerber, Morozov & Nigmetov 2017; BSD), not gudhi.bottleneck, which is under the GPL.
+gudhi.hera is used (Kerber, Morozov & Nigmetov 2017; BSD), not gudhi.bottleneck: that one is under the GPL, and errs:
+1.0 in place of 0.5 for {(0, 2), (1, 2), (1, 2)} and {(0, 1), (0, 1), (0, 1), (0, 2)} (gudhi 3.13).
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ from src.stage.entry import compose, run_stage
 from src.stage.topology_comparison.matching import _by_depth
 from src.topology.paired import linear_cka
 from tests.fixtures.tiny_models import tiny_model
-from tests.fixtures.tiny_project import make_project, tiny_tokenizer, write_text
+from tests.fixtures.tiny_project import TinyProject, make_project, tiny_tokenizer, write_text
 
 NULLS = ("nulls.draws=19", "nulls.models=[]", "subsamples.draws=3", "level=0.06")
 QUICK = ("draws.union=99", "draws.paired=19", "draws.halves=6", "draws.loops=3", "threads=1")
@@ -283,6 +283,16 @@ def test_damaged_results_are_refused(project, tmp_path):
         file.write(" ")
     with pytest.raises(StrataError, match=r"ring is damaged \(clouds.json.*measure it again"):
         compare(f"artifacts_dir={tmp_path}", "results=ring")
+
+
+def test_results_of_a_store_know_its_model(project):
+    TinyProject(project).collect("num_tokens=300")
+    store = "activations=store", "model.path=model", "model.name=tiny"
+    measure(*store, "layers=[0,2]", "name=stored")
+    made = compare("results=stored")
+    told = json.loads((made.path / "perplexity.json").read_text())
+    assert list(told["models"]) == ["tiny"]
+    assert told["none"] == {}
 
 
 def test_a_model_that_was_changed_since_has_no_perplexity(project, tmp_path, capsys):
