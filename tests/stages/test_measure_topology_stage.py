@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -283,7 +284,7 @@ def forged(artifact: Artifact, folder: Path, change: Callable[[Path, dict], None
     return open_artifact(target, "topology")
 
 
-def edit_json(name: str, edit: Callable[[list | dict], None]) -> Callable[[Path, dict], None]:
+def edit_json(name: str, edit: Callable[[Any], None]) -> Callable[[Path, dict], None]:
     def change(folder: Path, _: dict) -> None:
         values = json.loads((folder / name).read_text())
         edit(values)
