@@ -1,7 +1,7 @@
 """What compare_topology.py found: what its tables, figures, words and files are made from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from src.causal.text_loss import TextLoss
 from src.report.topology_files import Topology
 from src.topology.catalogue import STATISTICS
 from src.topology.comparison import CloudComparison
-from src.topology.overlap import overlap_p
+from src.topology.overlap import CRITERIA, overlap_p, overlap_verdict
 from src.topology.profile import CloudProfile, Measure
 from src.topology.rank_correlation import RankCorrelation
 
@@ -93,14 +93,7 @@ class ComparedTopology:
 
     def overlap_q(self) -> dict[tuple[str, str, str, str], float]:
         """The p of the tests of each union, corrected over all pairs of clouds (Benjamini-Hochberg)."""
-        return _corrected(
-            {
-                (pair.first, pair.second, cloud.first, cloud.second): overlap_p(cloud.found.union.tests)
-                for pair in self.pairs
-                for cloud in pair.clouds
-                if cloud.found.union is not None
-            }
-        )
+        return _overlap_q(self.pairs, shape=False)
 
     def correspondence_q(self) -> dict[tuple[str, str, str, str], float]:
         """The p of debiased CKA of each paired comparison, corrected over all of them."""
@@ -116,6 +109,38 @@ class ComparedTopology:
     def correlation_q(self) -> dict[str, float]:
         """The p of the correlations that have one, corrected over the statistics."""
         return _corrected({name: found.p for name, found in self.correlations.items() if found.p is not None})
+
+
+def with_corrected_verdicts(pairs: Sequence[ResultPair], level: float) -> list[ResultPair]:
+    """The same with verdicts from p-values that are corrected over all pairs of clouds."""
+    criteria = replace(CRITERIA, level=level)
+    corrected = [_overlap_q(pairs, shape) for shape in (False, True)]
+
+    def judged(pair: ResultPair, cloud: CloudPair) -> CloudPair:
+        union, key = cloud.found.union, (pair.first, pair.second, cloud.first, cloud.second)
+        if union is None:
+            return cloud
+        words = [
+            overlap_verdict(tests, q[key], criteria)
+            for tests, q in zip((union.tests, union.shape_tests), corrected, strict=True)
+        ]
+        union = replace(union, verdict=words[0], shape_verdict=words[1])
+        return replace(cloud, found=replace(cloud.found, union=union))
+
+    return [replace(pair, clouds=[judged(pair, cloud) for cloud in pair.clouds]) for pair in pairs]
+
+
+def _overlap_q(pairs: Sequence[ResultPair], shape: bool) -> dict[tuple[str, str, str, str], float]:
+    return _corrected(
+        {
+            (pair.first, pair.second, cloud.first, cloud.second): overlap_p(
+                cloud.found.union.shape_tests if shape else cloud.found.union.tests
+            )
+            for pair in pairs
+            for cloud in pair.clouds
+            if cloud.found.union is not None
+        }
+    )
 
 
 def scale_free_statistics(results: Sequence[ResultProfile]) -> list[str]:

@@ -47,7 +47,7 @@ class UnionComparison:
         centre: distance of the centres, raw and in units of the mean of the clouds' median distances.
         tests: do they come from one distribution, as they are?
         shape_tests: and after each was centred and scaled to a root mean square radius of 1?
-        verdict, shape_verdict: in words.
+        verdict, shape_verdict: in words, from these tests alone.
         preserved: by dimension, of the diagrams without PCA.
     """
 

@@ -34,12 +34,13 @@ def overlap_p(tests: TwoSample) -> float:
     return min(1.0, 3 * min(tests.friedman_rafsky.p, tests.energy.p, tests.mmd.p))
 
 
-def overlap_verdict(tests: TwoSample, criteria: OverlapCriteria = CRITERIA) -> Verdict:
+def overlap_verdict(tests: TwoSample, p: float | None = None, criteria: OverlapCriteria = CRITERIA) -> Verdict:
     """Whether the clouds lie apart, overlap in part, mix but differ, or can't be told apart.
 
-    "No difference found" is not "the same": it depends on the number of points.
+    "No difference found" is not "the same": it depends on the number of points. p: that of the tests, where it is
+    corrected for other pairs of clouds; None = `overlap_p`.
     """
-    if overlap_p(tests) > criteria.level:
+    if (overlap_p(tests) if p is None else p) > criteria.level:
         return "no difference found"
     ratio = tests.friedman_rafsky.ratio
     return (

@@ -98,7 +98,7 @@ def two_sample_tests(
     """
     n_second = union.n_points - n_first
     labels = relabellings(n_first, n_second, draws, seed, units, paired)
-    restricted = units is not None or paired
+    restricted = paired or (units is not None and len(np.unique(units)) < len(units))
     bandwidth = union.median or 1.0
     kernel = np.exp(-np.square(union.matrix / bandwidth) / 2)
     np.fill_diagonal(kernel, 0.0)

@@ -269,6 +269,7 @@ def test_all_results_of_an_experiment(project, tmp_path):
         (["results=ring"], "holds one cloud, and there is no other result"),
         (["results=[others,wide]"], r"no cloud of base \(resid_post/01\) goes with one of wide"),
         (["results=[ring,more]", "pairing=rows"], "pairing=rows: ring has 60 rows and more 63"),
+        (["draws.union=19"], "no p of a verdict is below 0.15.*draw 59 or more"),
         (["pairing=maybe"], "pairing: 'maybe' is not allowed"),
     ],
 )

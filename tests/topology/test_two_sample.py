@@ -40,6 +40,13 @@ def test_the_moments_of_cross_edges_are_those_of_all_relabellings():
         assert np.var(counts) == pytest.approx(permutation_variance(tree, n_first, n_second))
 
 
+def test_units_of_one_point_are_no_restriction():
+    union = union_of(gauss(20, 3, 0), gauss(15, 3, 1))
+    free, single = (two_sample_tests(union, 20, draws=99, units=units) for units in (None, np.arange(35)))
+    assert single.friedman_rafsky == free.friedman_rafsky
+    assert single.friedman_rafsky.expected == pytest.approx(2 * 20 * 15 / 35)
+
+
 def test_statistics_are_their_definitions():
     first, second = gauss(7, 3, 0), gauss(9, 3, 1, 0.5)
     found = two_sample_tests(union_of(first, second), 7, draws=9)

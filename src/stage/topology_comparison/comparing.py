@@ -18,6 +18,7 @@ from src.report.compared_topology import (
     LayerMatrix,
     ResultPair,
     ResultProfile,
+    with_corrected_verdicts,
 )
 from src.report.topology_comparison import Group, layers_group, pair_groups, profile_group
 from src.report.topology_files import Topology
@@ -129,7 +130,7 @@ def compare_pairs(
                 advance(1)
             matrices = layer_matrices(first.topology, second.topology, config.pairing)
             found.append(ResultPair(first.label, second.label, clouds, matrices))
-    return found
+    return with_corrected_verdicts(found, config.level)
 
 
 def _compare(config: CompareTopologyConfig, first: Topology, name: str, second: Topology, other: str) -> CloudPair:
