@@ -29,7 +29,7 @@ from rich.console import Console
 
 from src.report.tables import Cell, Table
 from src.report.terminal import print_table
-from src.topology.distances import Distances
+from src.topology.homology.distances import Distances
 
 CLOUDS = {"c600": 600, "i600": 600, "u1200": 1200, "s1319": 1319, "p2000": 2000, "p4000": 4000}
 QUICK = ("c600", "u1200")
@@ -59,7 +59,7 @@ def jittered(points: np.ndarray, n_points: int) -> np.ndarray:
 
 
 def strata(points: np.ndarray) -> np.ndarray:
-    from src.topology.persistence import persistence
+    from src.topology.homology.persistence import persistence
 
     return persistence(Distances.from_points(points)).bars[1].diagram
 
@@ -71,7 +71,7 @@ def ripser_py(points: np.ndarray) -> np.ndarray:
 
 
 def gudhi(points: np.ndarray) -> np.ndarray:
-    from src.topology.backends import gudhi_diagrams
+    from src.topology.homology.backends import gudhi_diagrams
 
     return gudhi_diagrams(Distances.from_points(points).matrix, 1)[1]
 

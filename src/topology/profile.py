@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from src.topology.loops import Loop
-from src.topology.persistence import Persistence
-from src.topology.significance import decisive_p_values
+from src.topology.homology.persistence import Persistence
+from src.topology.inference.significance import decisive_p_values
+from src.topology.loops.loops import Loop
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,24 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from src.topology import frozen_v5, todacomm
-from src.topology.anisotropy import anisotropy
-from src.topology.distances import Distances, checked_points
-from src.topology.intrinsic import intrinsic_dimensions
-from src.topology.loops import Loop, cycle_test, loops_of
-from src.topology.measures import statistics
-from src.topology.nulls import NullModel, NullSummary, gaussian, grouped_gaussian, null_distribution, shuffled_scores
-from src.topology.persistence import Backend, Persistence, persistence
-from src.topology.preparation import Prepared, prepare
+from src.topology.homology.distances import Distances, checked_points
+from src.topology.homology.persistence import Backend, Persistence, persistence
+from src.topology.inference.nulls import (
+    NullModel,
+    NullSummary,
+    gaussian,
+    grouped_gaussian,
+    null_distribution,
+    shuffled_scores,
+)
+from src.topology.inference.resampling import subsample_bands
+from src.topology.inference.sensitivity import OUTLIER_SHARE, outlier_sensitivity
+from src.topology.inference.significance import benjamini_hochberg, null_p_values, universal_p_values
+from src.topology.loops.loops import Loop, cycle_test, loops_of
+from src.topology.measures.anisotropy import anisotropy
+from src.topology.measures.intrinsic import intrinsic_dimensions
+from src.topology.measures.measures import statistics
+from src.topology.measures.summaries import betti_curve, survival_curve
 from src.topology.profile import (
     BarTests,
     CloudProfile,
@@ -27,12 +36,10 @@ from src.topology.profile import (
     OutlierSensitivity,
     cloud_sha256,
 )
-from src.topology.protocol import Protocol
-from src.topology.resampling import subsample_bands
-from src.topology.sampling import principal_scores, sample
-from src.topology.sensitivity import OUTLIER_SHARE, outlier_sensitivity
-from src.topology.significance import benjamini_hochberg, null_p_values, universal_p_values
-from src.topology.summaries import betti_curve, survival_curve
+from src.topology.protocols import frozen_v5, todacomm
+from src.topology.protocols.preparation import Prepared, prepare
+from src.topology.protocols.protocol import Protocol
+from src.topology.protocols.sampling import principal_scores, sample
 
 # the null model that decides which loops are significant
 DECISIVE = "gaussian"

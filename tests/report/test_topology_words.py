@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.report.topology_words import topology_text
+from src.report.topology.words import topology_text
 from src.topology.profile import CycleSummary
 from src.topology.profiling import ProfileSettings, profile_cloud
-from src.topology.protocol import FROZEN_V5, ROBUST
+from src.topology.protocols.protocol import FROZEN_V5, ROBUST
 
 SETTINGS = ProfileSettings(null_draws=19)
 

@@ -18,10 +18,10 @@ from src.config.compare_topology import CompareTopologyConfig
 from src.config.topology import TopologyConfig
 from src.errors import StrataError
 from src.report.artifact_report import read_report
-from src.report.topology_files import read_topology
+from src.report.topology.files import read_topology
 from src.stage.entry import compose, run_stage
 from src.stage.topology_comparison.matching import _by_depth
-from src.topology.paired import linear_cka
+from src.topology.comparisons.paired import linear_cka
 from tests.fixtures.tiny_models import tiny_model
 from tests.fixtures.tiny_project import TinyProject, make_project, tiny_tokenizer, write_text
 
@@ -82,7 +82,7 @@ def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("src.report.artifact_report.save_chart", no_chart)
-        patch.setattr("src.report.topology.topology_figures", lambda *_: [])
+        patch.setattr("src.report.topology.profiles.topology_figures", lambda *_: [])
         read = "prompts=text.jsonl", "model.path=model"
         measure(*read, "model.name=base", "name=base")
         measure("prompts=text.jsonl", "model.path=tuned", "model.name=tuned", "name=tuned")

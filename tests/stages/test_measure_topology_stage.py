@@ -19,7 +19,7 @@ from src.artifacts.meta import META, Meta, Plan, meta_json
 from src.config.topology import TopologyConfig
 from src.errors import StrataError
 from src.report.artifact_report import read_report
-from src.report.topology_files import read_topology
+from src.report.topology.files import read_topology
 from src.stage.entry import compose, run_stage
 from src.stage.recompute import recomputed
 from tests.fixtures.tiny_project import TinyProject, make_project
@@ -332,7 +332,7 @@ def the_protocol(_: Path, values: dict) -> None:
 
 
 def the_protocol_and_its_fingerprint(_: Path, values: dict) -> None:
-    from src.topology.protocol import ROBUST
+    from src.topology.protocols.protocol import ROBUST
 
     changed = ROBUST.changed({"betti_fraction": 0.5})
     values["identity"]["protocol"] = {**asdict(changed), "fingerprint": changed.fingerprint}

@@ -14,14 +14,14 @@ from threadpoolctl import threadpool_limits
 from src.artifacts import Parent, label
 from src.config.topology import TopologyConfig
 from src.errors import StrataError
-from src.report.topology_files import MeasuredCloud
+from src.report.topology.files import MeasuredCloud
 from src.stage.context import Stage
 from src.stage.topology.ablating import ablation_records
 from src.stage.topology.cloud import Cloud, CloudSource
 from src.stage.topology.sources import find_source
 from src.topology.profile import CloudProfile
 from src.topology.profiling import ProfileSettings, profile_cloud
-from src.topology.protocol import Protocol, published
+from src.topology.protocols.protocol import Protocol, published
 
 FEWEST_POINTS = 3
 FEWEST_LABELS = 4  # of a cycle: any order of three is in order

@@ -9,7 +9,7 @@ import numpy as np
 
 from src.artifacts import Parent, label
 from src.config.compare_topology import CompareTopologyConfig
-from src.report.compared_topology import (
+from src.report.topology.compared import (
     BOTTLENECK,
     CKA,
     RSA,
@@ -20,17 +20,17 @@ from src.report.compared_topology import (
     ResultProfile,
     with_corrected_verdicts,
 )
-from src.report.topology_comparison import Group, layers_group, pair_groups, profile_group
-from src.report.topology_files import Topology
-from src.report.topology_perplexity import perplexity_group
+from src.report.topology.comparison import Group, layers_group, pair_groups, profile_group
+from src.report.topology.files import Topology
+from src.report.topology.perplexity import perplexity_group
 from src.stage.context import Stage
 from src.stage.topology_comparison.matching import match_clouds, match_points
 from src.stage.topology_comparison.perplexity import ReadText, correlate, measure_losses, prepare_texts
 from src.stage.topology_comparison.results import Result, check_single, find_results
-from src.topology.comparison import ComparedCloud, Draws, compare_clouds
-from src.topology.diagram_distances import bottleneck_matrix
-from src.topology.distances import Distances
-from src.topology.layer_matrices import cka_matrices, rsa_matrix
+from src.topology.comparisons.comparison import ComparedCloud, Draws, compare_clouds
+from src.topology.comparisons.diagram_distances import bottleneck_matrix
+from src.topology.comparisons.layer_matrices import cka_matrices, rsa_matrix
+from src.topology.homology.distances import Distances
 from src.topology.profile import CloudProfile
 
 
