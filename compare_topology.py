@@ -27,6 +27,7 @@ def run(config: CompareTopologyConfig, stage: Stage) -> Artifact:
     finished = stage.reuse(plan)
     if finished is not None:
         stage.show_report(finished)
+        stage.say_text(finished)
         return finished
 
     found = compare(work, stage)
@@ -38,8 +39,9 @@ def run(config: CompareTopologyConfig, stage: Stage) -> Artifact:
         figures = [figure for group in groups for figure in group.figures]
         stage.report(draft, TITLE, text, shown, figures, details, comparison_metrics(found), [PAGE])
         write_comparison_page(draft.path, groups, text)
-    stage.say(text)
-    return stage.finished(plan)
+    artifact = stage.finished(plan)
+    stage.say_text(artifact)
+    return artifact
 
 
 main = entry_point(run, CompareTopologyConfig, "compare_topology")

@@ -1,7 +1,7 @@
 """Measure the shape of clouds of activations: persistent homology, with null models, bands and significance.
 
   python measure_topology.py                                              last tokens, all layers of the testbed's store
-  python measure_topology.py tokens=[monday,tuesday,wednesday,thursday,friday,saturday,sunday] contexts=20
+  python measure_topology.py tokens=[monday,tuesday,wednesday,thursday,friday,saturday,sunday] contexts=all
   python measure_topology.py prompts=prompts.txt model=gpt2 layers=[0,6,11]     no store: the model reads the prompts
   python measure_topology.py clouds=[base.npy,instruct.npy] protocol=frozen_v5  clouds of your own
   python measure_topology.py -m model=testbed,testbed_chat,testbed_small prompts=prompts.txt
@@ -27,6 +27,7 @@ def run(config: TopologyConfig, stage: Stage) -> Artifact:
     finished = stage.reuse(plan)
     if finished is not None:
         stage.show_report(finished)
+        stage.say_text(finished)
         return finished
 
     clouds = measure(work, stage)
@@ -35,7 +36,9 @@ def run(config: TopologyConfig, stage: Stage) -> Artifact:
         draft.summary |= work.summary()
         shown = show(clouds, work)
         stage.report(draft, "Topology", shown.text, shown.tables, shown.figures, shown.details, shown.metrics)
-    return stage.finished(plan)
+    artifact = stage.finished(plan)
+    stage.say_text(artifact)
+    return artifact
 
 
 main = entry_point(run, TopologyConfig, "measure_topology")

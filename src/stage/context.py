@@ -197,6 +197,12 @@ class Stage:
     def _track(self, entry: Callable[[], None]) -> None:
         self._untracked.append(entry)
 
+    def say_text(self, artifact: Artifact) -> None:
+        """Say what the report of a finished artifact says in words."""
+        from src.report.artifact_report import read_report
+
+        self.say(read_report(artifact.path).text)
+
     def show_report(self, artifact: Artifact) -> None:
         """Show the tables of a finished artifact again, and track what was tracked when it was made."""
         from src.report.artifact_report import read_report

@@ -127,7 +127,9 @@ def test_the_report_shows_tables_and_figures(last):
 
 def test_a_finished_artifact_is_reused_and_another_seed_is_another_one(project, last, capsys):
     run("n_points=50", "layers=[0,2]", "name=last")
-    assert "reused" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "reused" in told
+    assert "2 clouds of 50 points from store (last token of each text)" in told  # the words of the report
     again = run("n_points=50", "layers=[0,2]", "seed=7")
     assert again.meta.fingerprint != last.meta.fingerprint
 
@@ -241,10 +243,11 @@ def test_clouds_of_files(project, tmp_path, capsys):
         (["clouds=a.npy", "random_init_control=true"], "needs a model"),
         (["chat_template=true"], "it needs prompts=FILE"),
         (["cyclic_labels=true"], "cyclic_labels=true needs labels"),
+        (["contexts=all"], "has 1 points, and a cloud needs 3: contexts=all makes one of each label; name more labels"),
         (["tokens=[w9,w10]", "cyclic_labels=true"], "there are 2 labels, and any order of fewer than 4 is in order"),
         (["nulls.draws=9"], "no p is below 0.1, so no loop could be significant at level=0.05; draw 19 or more"),
         (["protocol=frozen_v5", "protocol.scale=median"], "goes with protocol=robust"),
-        (["n_points=60", "memory_gb=0.000001", "layers=0"], "memory"),
+        (["n_points=60", "memory_gb=0.000001", "layers=0"], r"memory.*: take fewer points \(n_points"),
     ],
 )
 def test_what_does_not_fit_is_told(project, overrides, message):

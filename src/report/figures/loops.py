@@ -59,14 +59,15 @@ def loop_chart(
     colour = alt.Color("turn:Q", title="circular coordinate (turns)", scale=_CYCLIC)
     known = alt.Chart(data(point for point in points if np.isfinite(point["turn"])))
     unknown = alt.Chart(data(point for point in points if not np.isfinite(point["turn"])))
-    text = alt.Chart(data(named)).mark_text(dy=-11, fontSize=11, color=INK)
+    text = alt.Chart(data(named))
     layers = [
         lines.encode(**where, x2="x2:Q", y2="y2:Q"),
         unknown.mark_point(size=26, color=GREY).encode(**where, tooltip=tooltip),
         known.mark_circle(size=62, opacity=1, stroke="white", strokeWidth=0.6).encode(
             **where, color=colour, tooltip=tooltip
         ),
-        text.encode(**where, text="name:N"),
+        text.mark_text(dy=-11, fontSize=11, stroke="white", strokeWidth=3).encode(**where, text="name:N"),
+        text.mark_text(dy=-11, fontSize=11, color=INK).encode(**where, text="name:N"),
     ]
     words = subtitle or f"born at {loop.birth:.3g}, filled at {loop.death:.3g}, ratio {loop.ratio:.2f}{_p(loop.p)}"
     return themed(alt.layer(*layers).properties(width=_SIDE, height=_SIDE), title, words)

@@ -128,7 +128,7 @@ def barcodes(
         rows = [{"cloud": cloud, "part": "none", "place": 1} for cloud in ordered(bars, "cloud")]
     kinds = [kind for kind in (_name(dimension), SIGNIFICANT) if any(row.get("kind") == kind for row in rows)]
     y = alt.Y("place:O", title="bars, longest first", axis=alt.Axis(labels=False, ticks=False))
-    x = alt.X("birth:Q", title=scale, scale=alt.Scale(zero=False))
+    x = alt.X("birth:Q", title=scale, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, labelOverlap=True))
     layered = [
         alt.Chart().mark_bar(height=2, color=_SHADE).encode(x=x, x2="null_end:Q", y=y),
         alt.Chart()

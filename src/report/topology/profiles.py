@@ -62,10 +62,13 @@ def cloud_table(profiles: Sequence[CloudProfile], level: float) -> Table:
         null_note = "; ".join(f"{_SHORT.get(null, null)}: {null_title(null)}" for null in nulls)
         null_note = f" {null_note} (mean and middle 95 % of the draws)."
 
+    impossible = any(_estimate(profile) > _spanned(profile) for profile in profiles)
+    beyond = " (–: more than the points span)" if impossible else ""
     caption = (
         f"copies: points that equal an earlier one. β1: loops longer than the protocol's threshold.{band}{null_note} "
         "loops: bars that are more than chance by the Gaussian null and by the universal law of noise, at level "
-        f"{level:g} for all bars of a cloud together; smallest p: the larger of both. dimension: TwoNN."
+        f"{level:g} for all bars of a cloud together; smallest p: of all loops, each with the "
+        f"larger p of both tests. dimension: TwoNN{beyond}."
     )
     return Table("Topology of the clouds", columns, rows, caption)
 
@@ -316,7 +319,17 @@ def _significant(profile: CloudProfile, level: float) -> list[Cell]:
 
 
 def _dimension(profile: CloudProfile) -> list[Cell]:
-    return [_interval(profile.intrinsic.get("two_nn"))]
+    return [None if _estimate(profile) > _spanned(profile) else _interval(profile.intrinsic.get("two_nn"))]
+
+
+def _estimate(profile: CloudProfile) -> float:
+    found = profile.intrinsic.get("two_nn")
+    return math.nan if found is None else found.value
+
+
+def _spanned(profile: CloudProfile) -> int:
+    """Dimensions that the points can have at most, whatever an estimate says of few of them."""
+    return min(profile.n_points - 1, profile.n_dimensions)
 
 
 def _interval(found: Interval | None) -> Cell:

@@ -137,14 +137,15 @@ def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
     Raises:
         StrataError: a cloud with values that are not finite, of fewer than 3 points, or too large for the memory.
     """
-    clouds = work.source.read(stage)
+    clouds, all_of_label = work.source.read(stage), work.config.contexts == "all"
     for cloud in clouds:
         if len(cloud.points) < FEWEST_POINTS:
             raise StrataError(
-                f"{cloud.name} has {len(cloud.points)} points, and a cloud needs {FEWEST_POINTS}: take other tokens"
+                f"{cloud.name} has {len(cloud.points)} points, and a cloud needs {FEWEST_POINTS}: "
+                + ("contexts=all makes one of each label; name more labels" if all_of_label else "take other tokens")
             )
     config, sizes = work.config, [len(cloud.points) for cloud in clouds]
-    if min(sizes) < FEW_POINTS and config.contexts != "all":
+    if min(sizes) < FEW_POINTS and not all_of_label:
         stage.warn(f"only {min(sizes)} points: loops of so small a cloud are mostly chance; look at bands and nulls")
     if config.cyclic_labels:
         _refuse_short_cycle(clouds[0].table)

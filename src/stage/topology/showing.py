@@ -50,9 +50,9 @@ def report_tables(
     package = "actopo" if any("beta1" in profile.published for profile in profiles) else "todacomm"
     loops = loop_table(profiles, of_points, level)
     main = [tables.cloud_table(profiles, level), tables.published_table(profiles, package)]
-    main.append(tables.expansion_table(profiles))
+    main += [tables.expansion_table(profiles), tables.ablation_table(ablation)]
     details = [loops, tables.statistics_table(profiles), tables.dimension_table(profiles)]
-    details += [tables.outlier_table(profiles), tables.ablation_table(ablation)]
+    details += [tables.outlier_table(profiles)]
     if any(profile.cycles for profile in profiles):
         main.append(loop_table(profiles, of_points, level, one_each=True))
     return [table for table in main if table is not None], [table for table in details if table is not None]

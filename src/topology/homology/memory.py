@@ -18,7 +18,7 @@ def require_memory(needed: int, n_points: int, purpose: str, limit: int | None =
         kind = "are free" if limit is None else "are allowed"
         raise StrataError(
             f"{purpose} of {n_points} points need {_size(needed)} of memory, and {_size(free)} {kind}: "
-            "take a subsample of the points; memory grows with their square"
+            "take fewer points (n_points, or protocol.max_points); memory grows with their square"
         )
 
 
