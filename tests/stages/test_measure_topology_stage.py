@@ -242,6 +242,10 @@ def test_clouds_of_files(project, tmp_path, capsys):
         (["clouds=text.jsonl"], "ends in .npy, .npz, .safetensors"),
         (["clouds=a.npy", "random_init_control=true"], "needs a model"),
         (["chat_template=true"], "it needs prompts=FILE"),
+        (
+            ["prompts=text.jsonl", "chat_template=true"],
+            "tokenizer of tiny has no chat template: .* leave chat_template",
+        ),
         (["cyclic_labels=true"], "cyclic_labels=true needs labels"),
         (["contexts=all"], "has 1 points, and a cloud needs 3: contexts=all makes one of each label; name more labels"),
         (["tokens=[w9,w10]", "cyclic_labels=true"], "there are 2 labels, and any order of fewer than 4 is in order"),

@@ -62,7 +62,7 @@ def persistence_diagrams(
                 {"cloud": cloud, "part": "band", "birth": end, "death": end, "upper": min(end + bands[cloud], top)}
                 for end in (0.0, max(top - bands[cloud], 0.0), top)
             ]
-    x = alt.X("birth:Q", title=f"birth ({scale})", scale=alt.Scale(nice=False, zero=True))
+    x = alt.X("birth:Q", title=f"birth ({scale})", scale=alt.Scale(nice=False, zero=True), axis=alt.Axis(tickCount=5))
     y = alt.Y("death:Q", title=f"death ({scale})", scale=alt.Scale(nice=False, zero=True))
     kinds = [kind for kind in (*_kinds(bars), SIGNIFICANT) if any(row.get("kind") == kind for row in rows)]
     layered = [
@@ -173,7 +173,7 @@ def scale_curves(
     rows = [{"series": "", **point} for point in points]
     series = ordered(rows, "series")
     has_null = any(row.get("null_high") is not None for row in rows)
-    x = alt.X("scale:Q", title=scale, scale=alt.Scale(zero=True))
+    x = alt.X("scale:Q", title=scale, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     y = alt.Y("value:Q", title=label, scale=alt.Scale(type="symlog", constant=5), axis=alt.Axis(tickCount=5))
     colour = alt.Color(
         "series:N",

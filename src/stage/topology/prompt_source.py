@@ -35,6 +35,11 @@ class PromptSource:
         if n_layers is not None:
             wanted_layers(config, n_layers, config.model.name)
         self._words = words_of(config, config.model)
+        if config.chat_template and self._words.tokenizer.chat_template is None:
+            raise StrataError(
+                f"chat_template=true: the tokenizer of {config.model.name} has no chat template: choose the chat "
+                "version of the model, or leave chat_template off"
+            )
         self._sequences, self._labels = tokenize_prompts(prompts, self._words.tokenizer, config.max_length)
         if not self._sequences:
             raise StrataError(f"prompts={self._path}: no prompt has a token")

@@ -4,8 +4,6 @@ from src.config.topology import TopologyConfig
 from src.stage.context import Stage
 from src.stage.topology.cloud import CloudSource
 from src.stage.topology.file_source import FileSource
-from src.stage.topology.prompt_source import PromptSource
-from src.stage.topology.store_source import StoreSource
 
 
 def find_source(config: TopologyConfig, stage: Stage) -> CloudSource:
@@ -16,4 +14,8 @@ def find_source(config: TopologyConfig, stage: Stage) -> CloudSource:
     """
     if config.source == "files":
         return FileSource(config)
+    # Transformers takes seconds to import, and files need no model
+    from src.stage.topology.prompt_source import PromptSource
+    from src.stage.topology.store_source import StoreSource
+
     return StoreSource(config, stage) if config.source == "store" else PromptSource(config, stage)
