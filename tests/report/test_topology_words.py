@@ -38,7 +38,18 @@ def test_what_is_beyond_chance_and_what_is_not(profiles):
     assert "1 of 2 clouds have loops that are more than chance (level 0.05): round (1)." in both
     assert "0.1 would be expected to have one" in both
     assert "No cloud has a loop that is more than chance" in alone
-    assert "longer than those of a Gaussian of the same covariance in no cloud" in alone
+    assert (
+        "Than the loops of a Gaussian of the same covariance, theirs are longer together in no cloud and more in "
+        "number (β1) in no cloud (one-sided, corrected for 2 tests)." in alone
+    )
+
+
+def test_a_count_beyond_the_null_is_said_though_total_length_is_not(profiles):
+    noise = profiles[1]
+    measure = noise.statistics["beta_1"]
+    surprising = replace(measure, nulls={"gaussian": replace(measure.nulls["gaussian"], p=0.001)})
+    text = said([replace(noise, statistics={**noise.statistics, "beta_1": surprising})])
+    assert "longer together in no cloud and more in number (β1) in noise (one-sided" in text
 
 
 def test_no_unit_changes_what_is_said(profiles):
@@ -55,7 +66,7 @@ def test_warnings_name_the_clouds(profiles):
     odd = profile_cloud(points, ROBUST, replace(SETTINGS, nulls=()), seed=0, name="odd")
     text = said([*profiles, odd])
     assert "Many points are copies of others in odd:" in text
-    assert "Without the farthest 1 % of the points, the diameter shrinks by more than 20% in odd." in text
+    assert "Without the farthest 1 % of the points, the diameter shrinks by more than 20 % in odd." in text
 
 
 def test_a_package_s_errors_are_told(profiles):

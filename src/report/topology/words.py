@@ -55,8 +55,8 @@ def _loops(profiles: Sequence[CloudProfile], level: float) -> str:
     having = {name: count for name, count in having.items() if count}
     if not having:
         return (
-            f"No cloud has a loop that is more than chance (level {level:g}): those that are counted are what such a "
-            "cloud has anyway."
+            f"No cloud has a loop that is more than chance by itself (level {level:g}); that many are counted (β1) "
+            "does not make one of them real."
         )
     named = _some([f"{name} ({count})" for name, count in having.items()])
     chance = ""
@@ -80,23 +80,30 @@ def _cycles(profiles: Sequence[CloudProfile], level: float) -> list[str]:
 
 
 def _counts(profiles: Sequence[CloudProfile], level: float) -> list[str]:
-    """Whether total persistence of loops is beyond each null, corrected for the number of clouds."""
+    """Whether loops are longer together, or more are counted, than under each null; corrected for both and for clouds."""
     words = {"gaussian": "a Gaussian of the same covariance", "shuffled_scores": "independent principal components"}
     words |= {"grouped_gaussian": "a Gaussian arrangement of the labels", "random_init": "untrained models"}
+    asked = {"h1_total": "longer together", "beta_1": "more in number (β1)"}
     said = []
     for null in dict.fromkeys(null for profile in profiles for null in profile.statistics["h1_total"].nulls):
         p = {
-            profile.name: profile.statistics["h1_total"].nulls[null].p
+            (statistic, profile.name): profile.statistics[statistic].nulls[null].p
+            for statistic in asked
             for profile in profiles
-            if null in profile.statistics["h1_total"].nulls
+            if null in profile.statistics[statistic].nulls
         }
-        known = {name: value for name, value in p.items() if np.isfinite(value)}
+        known = {key: value for key, value in p.items() if np.isfinite(value)}
         if not known:
             continue
         q = dict(zip(known, false_discovery_control(list(known.values())), strict=True))
-        beyond = [name for name, value in q.items() if value <= level]
-        more = f"Loops together are longer than those of {words.get(null, null)} in"
-        said.append(f"{more} {_some(beyond) if beyond else 'no cloud'} (one-sided, corrected for {len(known)} clouds).")
+        found = []
+        for statistic, comparison in asked.items():
+            beyond = [name for (of, name), value in q.items() if of == statistic and value <= level]
+            found.append(f"{comparison} in {_some(beyond) if beyond else 'no cloud'}")
+        said.append(
+            f"Than the loops of {words.get(null, null)}, theirs are {' and '.join(found)} "
+            f"(one-sided, corrected for {len(known)} tests)."
+        )
     return said
 
 
@@ -109,10 +116,12 @@ def _warnings(profiles: Sequence[CloudProfile]) -> list[str]:
         said.append(f"Many points are copies of others in {copies}: they have no topology of their own.")
     if wide := names(lambda profile: _change(profile, "diameter") > SHRINKS):
         said.append(
-            f"Without the farthest 1 % of the points, the diameter shrinks by more than {SHRINKS:.0%} in {wide}."
+            f"Without the farthest 1 % of the points, the diameter shrinks by more than {100 * SHRINKS:g} % in {wide}."
         )
     if sensitive := names(_is_sensitive):
-        said.append(f"β1 changes by more than {SENSITIVE:.0%} without the farthest 1 % of the points in {sensitive}.")
+        said.append(
+            f"β1 changes by more than {100 * SENSITIVE:g} % without the farthest 1 % of the points in {sensitive}."
+        )
     return said
 
 
