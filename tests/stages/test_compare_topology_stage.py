@@ -82,7 +82,7 @@ def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("src.report.artifact_report.save_chart", no_chart)
-        patch.setattr("src.report.topology.profiles.topology_figures", lambda *_: [])
+        patch.setattr("src.stage.topology.showing.topology_figures", lambda *_: [])
         read = "prompts=text.jsonl", "model.path=model"
         measure(*read, "model.name=base", "name=base")
         measure("prompts=text.jsonl", "model.path=tuned", "model.name=tuned", "name=tuned")
