@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from src.report.artifact_report import NamedChart
-from src.report.figures.topology_comparison import all_layers, measures_by_layer
+from src.report.figures.topology_comparison import all_layers, measures_by_layer, union_pictures
 from src.report.figures.topology_profile import layer_profile
 from src.report.tables import Cell, Table
 from src.report.topology.compared import (
@@ -24,6 +25,8 @@ from src.topology.profile import Measure
 
 # statistics that have panels and columns of their own; all of them are in the files
 SHOWN = ("beta_1", "survival_rate", "h1_total_scaled", "h1_max_scaled", "h0_normalised", "mst_gini")
+# of the pairs of clouds of two results, so many are drawn point by point
+_MOST_PICTURES = 6
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,29 @@ def _pair_figures(pair: ResultPair, number: int) -> list[NamedChart]:
         title, caption = f"Overlap of {between}", "Cross edges of the union's spanning tree; 0 = apart, 1 = mixed."
         chart = measures_by_layer(overlap, title, "cross edges / expected", reference=1.0)
         figures.append(NamedChart(f"overlap_{number}", title, chart, caption))
+    if pictures := _union_pictures(pair, between):
+        figures.append(NamedChart(f"union_{number}", f"Unions of {between}", *pictures))
     return figures + _matrix_figures(pair.matrices, pair.first, pair.second, f"pair_{number}")
+
+
+def _union_pictures(pair: ResultPair, between: str) -> tuple[Any, str] | None:
+    """A chart and its caption; None where no clouds lie in one space."""
+    known = [(cloud, cloud.found.union.picture) for cloud in pair.clouds if cloud.found.union is not None]
+    if not known:
+        return None
+    points, edges = [], []
+    for cloud, picture in known[:_MOST_PICTURES]:
+        title = f"{cloud.title} ({100 * picture.share:.0f} % of the variance)"
+        places = picture.places.tolist()
+        points += [
+            {"clouds": title, "result": pair.first if row < picture.n_first else pair.second, "x": x, "y": y}
+            for row, (x, y) in enumerate(places)
+        ]
+        for a, b in picture.cross_edges.tolist():
+            edges.append({"clouds": title, **dict(zip(("x", "y", "x2", "y2"), places[a] + places[b], strict=True))})
+    left_out = f" The first {_MOST_PICTURES} of {len(known)} pairs." if len(known) > _MOST_PICTURES else ""
+    caption = f"Both clouds on the first two principal components of their union.{left_out}"
+    return union_pictures(points, edges, f"Unions of {between}"), caption
 
 
 def layers_group(found: ComparedTopology) -> Group | None:
