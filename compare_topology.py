@@ -17,9 +17,9 @@ from src.stage import Stage, entry_point
 
 def run(config: CompareTopologyConfig, stage: Stage) -> Artifact:
     """Compare the results, or show what an earlier run found."""
-    from src.report.topology_comparison import comparison_metrics
-    from src.report.topology_comparison_files import PAGE, TITLE, write_comparison, write_comparison_page
-    from src.report.topology_comparison_words import interpretation
+    from src.report.topology.comparison import comparison_metrics
+    from src.report.topology.comparison_files import PAGE, TITLE, write_comparison, write_comparison_page
+    from src.report.topology.comparison_words import interpretation
     from src.stage.topology_comparison.comparing import compare, groups_of, prepare
 
     work = prepare(config, stage)

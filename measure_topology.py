@@ -18,7 +18,7 @@ from src.stage import Stage, entry_point
 
 def run(config: TopologyConfig, stage: Stage) -> Artifact:
     """Measure the clouds, or show what an earlier run found."""
-    from src.report.topology_files import write_topology
+    from src.report.topology.files import write_topology
     from src.stage.topology.measuring import measure, prepare
     from src.stage.topology.showing import show
 

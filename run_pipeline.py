@@ -55,7 +55,7 @@ STAGES = (
         "measure_topology",
         measure_topology.run,
         TopologyConfig,
-        ("tokens=all", "n_points=300", "nulls.models=[gaussian]", "nulls.draws=19", "subsamples.draws=20"),
+        ("tokens=all", "n_points=200", "nulls.models=[gaussian]", "nulls.draws=19", "subsamples.draws=20"),
     ),
     *(
         PipelineStage("measure_topology", measure_topology.run, TopologyConfig, (f"tokens=[{words}]", *_CYCLE))

@@ -17,7 +17,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from benchmarks.bench_fit import cpu_seconds
-from src.topology import frozen_v5
+from src.topology.protocols import frozen_v5
 
 
 def printed(found: Any) -> str:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from src.topology.distances import Distances
-from src.topology.nulls import Cloud, NullModel, gaussian, grouped_gaussian, shuffled_scores
-from src.topology.persistence import persistence
-from src.topology.significance import LEVEL, null_largest_ratios, significant_loops
+from src.topology.homology.distances import Distances
+from src.topology.homology.persistence import persistence
+from src.topology.inference.nulls import Cloud, NullModel, gaussian, grouped_gaussian, shuffled_scores
+from src.topology.inference.significance import LEVEL, null_largest_ratios, significant_loops
 
 # p = 0.05 is reached exactly: 2 of 40
 DRAWS = 39

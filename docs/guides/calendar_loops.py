@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # run as a script, the repository's root is not on the path
 
 from src.report.charts import save_chart  # noqa: E402
-from src.report.topology_loops import coordinate_by_label, loop_chart, tracked_loops  # noqa: E402
-from src.topology.distances import Distances  # noqa: E402
-from src.topology.loops import Loop, cycle_test, loops_of  # noqa: E402
-from src.topology.persistence import persistence  # noqa: E402
-from src.topology.significance import holm  # noqa: E402
-from src.topology.tracking import track_loops  # noqa: E402
+from src.report.figures.loops import coordinate_by_label, loop_chart, tracked_loops  # noqa: E402
+from src.topology.homology.distances import Distances  # noqa: E402
+from src.topology.homology.persistence import persistence  # noqa: E402
+from src.topology.inference.significance import holm  # noqa: E402
+from src.topology.loops.loops import Loop, cycle_test, loops_of  # noqa: E402
+from src.topology.loops.tracking import track_loops  # noqa: E402
 
 LEVEL = 0.01
 # loops of a layer that are followed over the layers

@@ -68,6 +68,9 @@ def text_loss(
         for place, it in enumerate(batch):
             predicted[place, : len(it.roles)] = torch.from_numpy(it.roles == Keep.COUNTED)
         predicted = predicted[:, 1:]
+        advance(len(rows))
+        if not predicted.any():
+            continue
         states: list[Float[Tensor, "token d_model"]] = []
 
         def take(
@@ -82,7 +85,6 @@ def text_loss(
         nll = torch.zeros(predicted.shape, dtype=torch.float64)
         nll[predicted] = head.nll(states[0], ids[:, 1:][predicted].to(model.device)).double().cpu()
         sums[rows], counts[rows] = nll.sum(1), predicted.sum(1).double()
-        advance(len(rows))
     if not counts.any():
         raise StrataError("no document has a token to predict: choose another dataset=...")
     known = counts > 0

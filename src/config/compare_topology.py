@@ -1,8 +1,9 @@
 """The config of compare_topology.py: its keys, their types and limits, and what --help says of them."""
 
-from typing import Annotated, Literal
+from math import ceil
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, StageConfig
@@ -11,7 +12,9 @@ from src.config.shared import DatasetConfig, StageConfig
 class DrawsConfig(Schema):
     """How often chance is asked (draws.*)."""
 
-    union: int = Field(ge=0, description="relabellings of the union of two clouds; the smallest p is 1 / (union + 1)")
+    union: int = Field(
+        ge=1, description="relabellings of the union of two clouds; the smallest p of a verdict is 3 / (union + 1)"
+    )
     paired: int = Field(ge=0, description="shuffles of paired rows, for CKA, RSA and Procrustes")
     halves: int = Field(ge=0, description="random halves of the rows, for the intervals of the same")
     loops: int = Field(ge=0, description="splits of each cloud into halves, whose diagrams are compared")
@@ -50,3 +53,13 @@ class CompareTopologyConfig(StageConfig):
     level: Annotated[float, Field(gt=0, lt=1)] = Field(description="of significance, after correction")
     draws: DrawsConfig
     perplexity: PerplexityConfig
+
+    @model_validator(mode="after")
+    def _can_tell(self) -> Self:
+        """With too few draws no p falls below the level."""
+        if 3 / (self.draws.union + 1) > self.level:
+            raise ValueError(
+                f"draws.union={self.draws.union}: no p of a verdict is below {3 / (self.draws.union + 1):.2g}, so no "
+                f"clouds could differ at level={self.level:g}; draw {ceil(3 / self.level) - 1} or more"
+            )
+        return self

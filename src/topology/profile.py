@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from src.topology.loops import Loop
-from src.topology.persistence import Persistence
-from src.topology.significance import decisive_p_values
+from src.topology.homology.persistence import Persistence
+from src.topology.inference.significance import decisive_p_values
+from src.topology.loops.loops import Loop
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ class CloudProfile:
     thresholds are fractions of (protocol.scale), median and diameter beside it. n_subsample: points of each subsample.
     tests: by homology dimension (1 and above). intrinsic: estimates of the dimension by method. loops: the longest ones
     and the significant ones, with the points on them, longest first. cycles: of each loop, what the order of the labels
-    has to do with it, if they go round in a cycle (None: too few are on it). control_h0: `h0_normalised` of the same
-    points in each model with random weights. rows: the points that were sampled, as rows of the cloud as it came; edges
-    of bars and points of loops count within them. published: what the package whose protocol this is prints, under its
-    names and with its rounding. input_sha256: of the cloud as it came.
+    has to do with it, if they go round in a cycle (None: a label has no place on it). control_h0: `h0_normalised` of
+    the same points in each model with random weights. rows: the points that were sampled, as rows of the cloud as it
+    came; edges of bars and points of loops count within them. published: what the package whose protocol this is
+    prints, under its names and with its rounding. input_sha256: of the cloud as it came.
     """
 
     name: str

@@ -7,16 +7,24 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from src.errors import StrataError
-from src.topology import frozen_v5, todacomm
-from src.topology.anisotropy import anisotropy
-from src.topology.distances import Distances, checked_points
-from src.topology.intrinsic import intrinsic_dimensions
-from src.topology.loops import Loop, cycle_test, loops_of
-from src.topology.measures import statistics
-from src.topology.nulls import NullModel, NullSummary, gaussian, grouped_gaussian, null_distribution, shuffled_scores
-from src.topology.persistence import Backend, Persistence, persistence
-from src.topology.preparation import Prepared, prepare
+from src.topology.homology.distances import Distances, checked_points
+from src.topology.homology.persistence import Backend, Persistence, persistence
+from src.topology.inference.nulls import (
+    NullModel,
+    NullSummary,
+    gaussian,
+    grouped_gaussian,
+    null_distribution,
+    shuffled_scores,
+)
+from src.topology.inference.resampling import subsample_bands
+from src.topology.inference.sensitivity import OUTLIER_SHARE, outlier_sensitivity
+from src.topology.inference.significance import benjamini_hochberg, null_p_values, universal_p_values
+from src.topology.loops.loops import Loop, cycle_test, loops_of
+from src.topology.measures.anisotropy import anisotropy
+from src.topology.measures.intrinsic import intrinsic_dimensions
+from src.topology.measures.measures import statistics
+from src.topology.measures.summaries import betti_curve, survival_curve
 from src.topology.profile import (
     BarTests,
     CloudProfile,
@@ -28,12 +36,10 @@ from src.topology.profile import (
     OutlierSensitivity,
     cloud_sha256,
 )
-from src.topology.protocol import Protocol
-from src.topology.resampling import subsample_bands
-from src.topology.sampling import principal_scores, sample
-from src.topology.sensitivity import OUTLIER_SHARE, outlier_sensitivity
-from src.topology.significance import benjamini_hochberg, null_p_values, universal_p_values
-from src.topology.summaries import betti_curve, survival_curve
+from src.topology.protocols import frozen_v5, todacomm
+from src.topology.protocols.preparation import Prepared, prepare
+from src.topology.protocols.protocol import Protocol
+from src.topology.protocols.sampling import principal_scores, sample
 
 # the null model that decides which loops are significant
 DECISIVE = "gaussian"
@@ -283,11 +289,9 @@ def _loops(
 
 
 def _cycle(loop: Loop, labels: Int[np.ndarray, "point"], seed: int) -> CycleSummary | None:
-    """None where too few labels have a place on the loop."""
-    try:
-        test = cycle_test(loop, labels, int(labels.max()) + 1, seed=seed)
-    except StrataError:
+    """None where a label has no place on the loop."""
+    test = cycle_test(loop, labels, int(labels.max()) + 1, seed=seed)
+    if test is None:
         return None
-    return CycleSummary(
-        test.order.in_order, test.order.order, test.p, test.order.p, test.correlation.value, test.correlation.p
-    )
+    order, correlation = test.order, test.correlation
+    return CycleSummary(order.in_order, order.order, test.p, order.p, correlation.value, correlation.p)

@@ -213,7 +213,7 @@ def test_a_model_gives_what_one_sequence_alone_gives(gpt2):
 
 
 def test_half_precision_is_pooled_in_more(gpt2):
-    half = wrap_model(tiny_model("gpt2").to(torch.bfloat16), model_config())
+    half = wrap_model(tiny_model("gpt2").bfloat16(), model_config())
     sequences, point = some_sequences(), HookPoint("resid_post", 1)
     chosen = choose_tokens(partial(sequence_tokens, sequences), TokenChoice("mean"))
     found = clouds_of_model(half, sequences, [point], chosen, batch_size=1)[point]

@@ -6,11 +6,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config.causal import CausalEvalConfig
+from src.config.compare_topology import CompareTopologyConfig
 from src.config.explain_features import ExplainConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
 from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
+from src.config.topology import TopologyConfig
 from src.config.train_sae import TrainSaeConfig
 from src.errors import StrataError
 from src.stage.entry import CONFIGS, compose
@@ -24,6 +26,8 @@ STAGES = {
     "causal_eval": CausalEvalConfig,
     "explain_features": ExplainConfig,
     "score_features": ScoreFeaturesConfig,
+    "measure_topology": TopologyConfig,
+    "compare_topology": CompareTopologyConfig,
 }
 
 
@@ -55,6 +59,11 @@ def test_every_option_of_every_group_passes(group, option):
     # options whose user must name something
     more = {"text_files": ["dataset.dataset_name=some/path"], "hub": ["model.name=org/name"]}.get(option, [])
     checked("collect_activations", f"{group}={option}", *more)
+
+
+@pytest.mark.parametrize("option", options("protocol"))
+def test_every_protocol_passes(option):
+    assert checked("measure_topology", f"protocol={option}").protocol.name == option
 
 
 @pytest.mark.parametrize("option", options("causal_eval"))

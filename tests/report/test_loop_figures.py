@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from src.report.charts import chart_spec, draw_png
-from src.report.topology_loops import coordinate_by_label, loop_chart, tracked_loops
-from src.topology.distances import Distances
-from src.topology.loops import loops_of
-from src.topology.persistence import persistence
-from src.topology.tracking import track_loops
+from src.report.figures.loops import coordinate_by_label, loop_chart, tracked_loops
+from src.topology.homology.distances import Distances
+from src.topology.homology.persistence import persistence
+from src.topology.loops.loops import loops_of
+from src.topology.loops.tracking import track_loops
 from tests.fixtures.planted_loops import circle, noisy_circle
 
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

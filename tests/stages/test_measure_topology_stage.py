@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from src.artifacts.meta import META, Meta, Plan, meta_json
 from src.config.topology import TopologyConfig
 from src.errors import StrataError
 from src.report.artifact_report import read_report
-from src.report.topology_files import read_topology
+from src.report.topology.files import read_topology
 from src.stage.entry import compose, run_stage
 from src.stage.recompute import recomputed
 from tests.fixtures.tiny_project import TinyProject, make_project
@@ -144,6 +145,37 @@ def test_words_are_tokens_and_labels_and_means_over_their_contexts(project, tmp_
     assert all((int(row["text"][1:]) < 20) == (row["label"] == "low") for row in rows)
 
 
+def test_a_cycle_of_words_and_its_loops(project, capsys):
+    words = ",".join(f"w{index}" for index in range(20, 30))
+    found = read_topology(
+        run(f"tokens=[{words}]", "contexts=all", "cyclic_labels=true", "subsamples.draws=0", "layers=0")
+    )
+    (profile,) = found.profiles
+    assert found.table(profile.name).column("label").to_pylist() == words.split(",")
+    assert profile.n_subsample is None
+    assert profile.loops
+    assert len(profile.cycles) == len(profile.loops)
+    assert "The longest loop of each cloud" in capsys.readouterr().out
+    # loops.json tells what the points are
+    told = json.loads((found.artifact.path / "loops.json").read_text())[profile.name][0]
+    names = [point["label"] for point in told["walks"][0]]
+    assert names == [words.split(",")[point] for point in profile.loops[0].walks[0]]
+
+
+def test_ablations_of_size_and_components(project):
+    sizes = ("ablation.n_points=[10,20]", "ablation.pca_components=[2]", "ablation.repeats=3")
+    found = read_topology(run("n_points=40", "layers=1", "subsamples.draws=0", *sizes))
+    beta = [record for record in found.ablation if record["statistic"] == "h1_count"]
+    assert [(record["varied"], record["size"]) for record in beta] == [
+        *(("n_points", size) for size in (10, 20, 40)),
+        *(("pca_components", size) for size in (2, None)),
+    ]
+    whole = found.profiles[0].statistics["h1_count"].value
+    assert [beta[2]["value"], beta[4]["value"]] == [whole, whole]
+    assert beta[0]["value"] < whole
+    assert not recomputed(found.artifact.path, "topology")
+
+
 def test_prompts_need_no_store(project, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"w{5 + i} w{20 + i} w{40 - i}" for i in range(12)) + "\n\n")
@@ -208,6 +240,8 @@ def test_clouds_of_files(project, tmp_path, capsys):
         (["clouds=text.jsonl"], "ends in .npy, .npz, .safetensors"),
         (["clouds=a.npy", "random_init_control=true"], "needs a model"),
         (["chat_template=true"], "it needs prompts=FILE"),
+        (["cyclic_labels=true"], "cyclic_labels=true needs labels"),
+        (["tokens=[w9,w10]", "cyclic_labels=true"], "there are 2 labels, and any order of fewer than 4 is in order"),
         (["nulls.draws=9"], "no p is below 0.1, so no loop could be significant at level=0.05; draw 19 or more"),
         (["protocol=frozen_v5", "protocol.scale=median"], "goes with protocol=robust"),
         (["n_points=60", "memory_gb=0.000001", "layers=0"], "memory"),
@@ -250,7 +284,7 @@ def forged(artifact: Artifact, folder: Path, change: Callable[[Path, dict], None
     return open_artifact(target, "topology")
 
 
-def edit_json(name: str, edit: Callable[[list | dict], None]) -> Callable[[Path, dict], None]:
+def edit_json(name: str, edit: Callable[[Any], None]) -> Callable[[Path, dict], None]:
     def change(folder: Path, _: dict) -> None:
         values = json.loads((folder / name).read_text())
         edit(values)
@@ -298,7 +332,7 @@ def the_protocol(_: Path, values: dict) -> None:
 
 
 def the_protocol_and_its_fingerprint(_: Path, values: dict) -> None:
-    from src.topology.protocol import ROBUST
+    from src.topology.protocols.protocol import ROBUST
 
     changed = ROBUST.changed({"betti_fraction": 0.5})
     values["identity"]["protocol"] = {**asdict(changed), "fingerprint": changed.fingerprint}

@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from src.topology.distances import Distances
-from src.topology.loops import cycle_test, loops_of
-from src.topology.nulls import gaussian
-from src.topology.persistence import persistence
-from src.topology.significance import holm, null_largest_ratios, significant_loops
-from src.topology.tracking import track_loops
+from src.topology.homology.distances import Distances
+from src.topology.homology.persistence import persistence
+from src.topology.inference.nulls import gaussian
+from src.topology.inference.significance import holm, null_largest_ratios, significant_loops
+from src.topology.loops.loops import cycle_test, loops_of
+from src.topology.loops.tracking import track_loops
 from testbed.circles import CYCLES, centroids
 from tests.testbed.conftest import TESTBED, lines
 

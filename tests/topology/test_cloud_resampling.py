@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from src.errors import StrataError
-from src.topology.distances import Distances
-from src.topology.measures import statistics
-from src.topology.persistence import persistence
-from src.topology.resampling import matched_size, subsample, subsample_bands
+from src.topology.homology.distances import Distances
+from src.topology.homology.persistence import persistence
+from src.topology.inference.resampling import matched_size, subsample, subsample_bands
+from src.topology.measures.measures import statistics
 
 
 def distances(n=30, d=3, seed=0):

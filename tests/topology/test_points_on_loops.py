@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from src.errors import StrataError
-from src.topology.distances import Distances
-from src.topology.loops import Loop, cycle_test, loops_of
-from src.topology.persistence import persistence
+from src.topology.homology.distances import Distances
+from src.topology.homology.persistence import persistence
+from src.topology.loops.loops import Loop, cycle_test, loops_of
 from tests.fixtures.planted_loops import agreement, circle, in_dimensions, noisy_circle
 
 

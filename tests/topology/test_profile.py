@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from src.errors import StrataError
-from src.topology.distances import Distances
-from src.topology.measures import statistics
-from src.topology.persistence import persistence
+from src.topology.homology.distances import Distances
+from src.topology.homology.persistence import persistence
+from src.topology.measures.measures import statistics
 from src.topology.profile import CloudProfile, cloud_sha256
 from src.topology.profiling import ProfileSettings, profile_cloud
-from src.topology.protocol import FROZEN_V5, ROBUST, TODACOMM
+from src.topology.protocols.protocol import FROZEN_V5, ROBUST, TODACOMM
 
 SETTINGS = ProfileSettings(n_subsample=40, subsample_draws=8, null_draws=19)
 

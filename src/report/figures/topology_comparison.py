@@ -1,6 +1,7 @@
 """Figures of comparisons of topology: profiles side by side, all layers against all, overlap and agreement by layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
@@ -70,7 +71,7 @@ def all_layers(matrices: Sequence[Sequence[Record]], title: str, *, rows: str, c
     return themed(alt.hconcat(*maps, spacing=30).resolve_scale(color="independent"), title)
 
 
-def _heat_map(records: Sequence[Record], rows: str, columns: str) -> alt.LayerChart:
+def _heat_map(records: Sequence[Record], rows: str, columns: str) -> Any:
     row_names, column_names = (list(dict.fromkeys(record[key] for record in records)) for key in ("row", "column"))
     values, measure = finite(records, "value"), records[0]["measure"]
     high = records[0]["largest"] or max([*values, 1e-12])

@@ -8,6 +8,7 @@ import altair as alt
 from src.report.figures.theme import BLUE, CATEGORIES, Record, data, ordered, themed
 
 _SHADE = "#cfd6df"
+_MOST_TICKS = 14  # of more layers, only some are named on the axis
 # the least with which panels do not touch
 _SPACING = {"row": 80, "column": 34}
 # labels stay beside the axis, so that the titles of all panels stand on one line
@@ -48,11 +49,12 @@ def layer_profile(
 
 def _panel(records: Sequence[Record], name: str, models: Sequence[str], null: str) -> Any:
     layers = ordered(records, "layer")
+    ticks: dict[str, Any] = {"values": layers} if len(layers) <= _MOST_TICKS else {"tickCount": 8}
     x = alt.X(
         "layer:Q",
         title="layer",
         scale=alt.Scale(domain=[layers[0], max(layers[-1], layers[0] + 1)], nice=False, padding=8),
-        axis=alt.Axis(format="d", grid=False, **({"values": layers} if len(layers) <= 14 else {"tickCount": 8})),
+        axis=alt.Axis(format="d", grid=False, **ticks),
     )
     scale = alt.Scale(zero=False, nice=True)
     several = len(models) > 1

@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from src.config.topology import AblationConfig
-from src.topology.ablation import over_components, over_sizes
-from src.topology.distances import Distances
-from src.topology.persistence import Persistence
-from src.topology.preparation import prepare
+from src.topology.homology.distances import Distances
+from src.topology.homology.persistence import Persistence
 from src.topology.profiling import measure_cloud
-from src.topology.protocol import Protocol
+from src.topology.protocols.ablation import over_components, over_sizes
+from src.topology.protocols.preparation import prepare
+from src.topology.protocols.protocol import Protocol
 
 
 def ablation_records(

@@ -27,13 +27,21 @@ class Cloud:
 class CloudSource(Protocol):
     """What a stage needs to know before it looks for a finished artifact, and the clouds themselves.
 
-    model_name: None for files. words: of the artifact's label. shares_points: all clouds are of the same points.
+    words: of the artifact's label. parents: the artifacts that the clouds come from.
     """
 
-    model_name: str | None
     words: list[str]
     parents: list[Parent]
-    shares_points: bool
+
+    @property
+    def model_name(self) -> str | None:
+        """The label of the model; None for files."""
+        ...
+
+    @property
+    def shares_points(self) -> bool:
+        """Whether all clouds are of the same points."""
+        ...
 
     def identity(self) -> dict[str, Any]:
         """What decides the clouds, beside the parents."""

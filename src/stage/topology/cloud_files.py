@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from src.artifacts.tensors import load_tensors
 from src.errors import StrataError
-from src.topology.distances import checked_points
+from src.topology.homology.distances import checked_points
 
 _SUFFIXES = (".npy", ".npz", ".safetensors")
 

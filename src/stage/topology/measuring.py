@@ -14,16 +14,17 @@ from threadpoolctl import threadpool_limits
 from src.artifacts import Parent, label
 from src.config.topology import TopologyConfig
 from src.errors import StrataError
-from src.report.topology_files import MeasuredCloud
+from src.report.topology.files import MeasuredCloud
 from src.stage.context import Stage
 from src.stage.topology.ablating import ablation_records
 from src.stage.topology.cloud import Cloud, CloudSource
 from src.stage.topology.sources import find_source
 from src.topology.profile import CloudProfile
 from src.topology.profiling import ProfileSettings, profile_cloud
-from src.topology.protocol import Protocol, published
+from src.topology.protocols.protocol import Protocol, published
 
 FEWEST_POINTS = 3
+FEWEST_LABELS = 4  # of a cycle: any order of three is in order
 # a cloud of fewer points than this says little of loops
 FEW_POINTS = 50
 _MOST_WORKERS = 8
@@ -145,6 +146,8 @@ def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
     config, sizes = work.config, [len(cloud.points) for cloud in clouds]
     if min(sizes) < FEW_POINTS and config.contexts != "all":
         stage.warn(f"only {min(sizes)} points: loops of so small a cloud are mostly chance; look at bands and nulls")
+    if config.cyclic_labels:
+        _refuse_short_cycle(clouds[0].table)
     settings = replace(
         settings_of(work.identity(), sizes, work.protocol),
         check=config.check,
@@ -162,6 +165,15 @@ def measure(work: TopologyWork, stage: Stage) -> list[MeasuredCloud]:
             found.append(MeasuredCloud(profile, cloud.points, cloud.table, ablation))
             advance(1)
     return found
+
+
+def _refuse_short_cycle(table: pa.Table) -> None:
+    labels = groups_of(table)[0]
+    n_labels = 0 if labels is None else len(np.unique(labels))
+    if n_labels < FEWEST_LABELS:
+        raise StrataError(
+            f"cyclic_labels=true: there are {n_labels} labels, and any order of fewer than {FEWEST_LABELS} is in order"
+        )
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:

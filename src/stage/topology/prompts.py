@@ -60,7 +60,8 @@ def _prompt(line: str, place: str) -> tuple[Document, str | None]:
         raise StrataError(f"{place} is no JSON: {error}") from None
     if isinstance(record, str):
         return record, None
-    document = next((record[key] for key in _KEYS if key in record), None) if isinstance(record, dict) else None
+    record = record if isinstance(record, dict) else {}
+    document: Any = next((record[key] for key in _KEYS if key in record), None)
     if not isinstance(document, str) and not _is_chat(document):
         raise StrataError(f"{place} is no prompt: write a string, or an object with one of {', '.join(_KEYS)}")
     label = record.get("label")

@@ -11,8 +11,7 @@ from src.artifacts import Artifact
 from src.errors import StrataError
 from src.report.artifact_report import read_report
 from src.report.tables import Table, cell_text
-from src.report.topology import topology_metrics
-from src.report.topology_files import (
+from src.report.topology.files import (
     CLOUDS,
     HEADERS,
     LOOPS,
@@ -24,10 +23,11 @@ from src.report.topology_files import (
     measure_records,
     read_topology,
 )
+from src.report.topology.profiles import topology_metrics
 from src.stage.topology.measuring import n_workers, one_blas_thread, profile_table, protocol_of, settings_of
 from src.stage.topology.showing import report_tables
 from src.topology.profile import CloudProfile, cloud_sha256
-from src.topology.protocol import Protocol
+from src.topology.protocols.protocol import Protocol
 
 # what another machine's arithmetic may change of a number
 TOLERANCE = 1e-5

@@ -6,12 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from src.report import topology as tables
+from src.report.topology import profiles as tables
 from src.report.artifact_report import NamedChart
-from src.report.loops import loop_figures, loop_table
 from src.report.tables import Table
-from src.report.topology_files import MeasuredCloud
-from src.report.topology_words import topology_text
+from src.report.topology.files import MeasuredCloud
+from src.report.topology.loops import loop_figures, loop_table
+from src.report.topology.words import topology_text
 from src.stage.topology.measuring import TopologyWork
 from src.topology.profile import CloudProfile
 

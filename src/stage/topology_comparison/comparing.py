@@ -9,7 +9,7 @@ import numpy as np
 
 from src.artifacts import Parent, label
 from src.config.compare_topology import CompareTopologyConfig
-from src.report.compared_topology import (
+from src.report.topology.compared import (
     BOTTLENECK,
     CKA,
     RSA,
@@ -18,17 +18,19 @@ from src.report.compared_topology import (
     LayerMatrix,
     ResultPair,
     ResultProfile,
+    with_corrected_verdicts,
 )
-from src.report.topology_comparison import Group, layers_group, pair_groups, perplexity_group, profile_group
-from src.report.topology_files import Topology
+from src.report.topology.comparison import Group, layers_group, pair_groups, profile_group
+from src.report.topology.files import Topology
+from src.report.topology.perplexity import perplexity_group
 from src.stage.context import Stage
 from src.stage.topology_comparison.matching import match_clouds, match_points
 from src.stage.topology_comparison.perplexity import ReadText, correlate, measure_losses, prepare_texts
 from src.stage.topology_comparison.results import Result, check_single, find_results
-from src.topology.comparison import ComparedCloud, Draws, compare_clouds
-from src.topology.diagram_distances import bottleneck_matrix
-from src.topology.distances import Distances
-from src.topology.layer_matrices import cka_matrices, rsa_matrix
+from src.topology.comparisons.comparison import ComparedCloud, Draws, compare_clouds
+from src.topology.comparisons.diagram_distances import bottleneck_matrix
+from src.topology.comparisons.layer_matrices import cka_matrices, rsa_matrix
+from src.topology.homology.distances import Distances
 from src.topology.profile import CloudProfile
 
 
@@ -128,7 +130,7 @@ def compare_pairs(
                 advance(1)
             matrices = layer_matrices(first.topology, second.topology, config.pairing)
             found.append(ResultPair(first.label, second.label, clouds, matrices))
-    return found
+    return with_corrected_verdicts(found, config.level)
 
 
 def _compare(config: CompareTopologyConfig, first: Topology, name: str, second: Topology, other: str) -> CloudPair:

@@ -12,12 +12,12 @@ from src.config.shared import ModelConfig
 from src.errors import NotApplicableError, StrataError
 from src.models import load_model
 from src.models.loading import load_tokenizer
-from src.report.compared_topology import ResultProfile, mean_over_layers, scale_free_statistics
+from src.report.topology.compared import ResultProfile, mean_over_layers, scale_free_statistics
 from src.stage.context import Stage
 from src.stage.sequences import Reading, prepare_table
 from src.stage.topology_comparison.results import Result, measured_model
 from src.text import Keep, SequenceTable, TokenSequence, content_hashes
-from src.topology.rank_correlation import RankCorrelation, rank_correlation
+from src.topology.inference.rank_correlation import RankCorrelation, rank_correlation
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from src.artifacts import Artifact, choose_artifact, list_artifacts, open_artifa
 from src.config.compare_topology import CompareTopologyConfig
 from src.config.shared import ModelConfig
 from src.errors import StrataError
-from src.report.topology_files import Topology, read_topology
+from src.report.topology.files import Topology, read_topology
 from src.stage.context import Stage
 
 KIND = "topology"
@@ -94,9 +94,9 @@ def refuse_incomparable(first: Result, second: Result) -> None:
     if ours["fingerprint"] != theirs["fingerprint"]:
         _refuse(first, second, "protocol", ours, theirs, "measure one of them again under the other's protocol=...")
     if first.config.get("clouds") is None and second.config.get("clouds") is None:
-        points = [{key: result.config.get(key) for key in _POINTS} for result in (first, second)]
-        if points[0] != points[1]:
-            _refuse(first, second, "choice of points", *points, "measure both with the same keys")
+        points, others = ({key: result.config.get(key) for key in _POINTS} for result in (first, second))
+        if points != others:
+            _refuse(first, second, "choice of points", points, others, "measure both with the same keys")
     for key, what, remedy in (
         ("n_points", "points", "measure both with n_points={}"),
         ("n_subsample", "points in the subsamples of their bands", "measure both with the same subsamples.share"),
@@ -133,10 +133,10 @@ def check_single(results: Sequence[Result]) -> None:
 def measured_model(result: Result) -> tuple[ModelConfig, str | None]:
     """The config of the model that a result's clouds are from, and the digest of its weights, where they are known."""
     artifact = result.topology.artifact
-    made_by = artifact.meta
-    for parent in made_by.parents:
+    for parent in artifact.meta.parents:
         folder = artifact.path.parent.parent / parent.kind / parent.name
         if parent.kind == "activations" and folder.exists():
-            made_by = open_artifact(folder, parent.kind).meta
-    identity = made_by.identity.get("model") or {}
-    return ModelConfig.model_validate(made_by.config["model"]), identity.get("weights")
+            store = open_artifact(folder, parent.kind).meta
+            return ModelConfig.model_validate(store.config["model"]), store.identity["model"]["weights"]
+    identity = artifact.meta.identity["source"].get("model") or {}
+    return ModelConfig.model_validate(result.config["model"]), identity.get("weights")

@@ -1,0 +1,1 @@
+"""What the stages of topology show and write: profiles of clouds, loops, comparisons."""

@@ -1,0 +1,1 @@
+"""Numbers of one cloud: from its diagram, its distances, its points."""

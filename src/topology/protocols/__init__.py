@@ -1,0 +1,1 @@
+"""What is fixed before anything is measured, and two published packages' numbers to the last digit."""
