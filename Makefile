@@ -26,6 +26,8 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench_collect
 	$(BIN)/python -m benchmarks.bench_causal
 	$(BIN)/python -m benchmarks.bench_scaling
+	$(BIN)/python -m benchmarks.bench_topology
+	$(BIN)/python -m benchmarks.bench_frozen_v5
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -103,8 +103,14 @@ def _link_text(cell: Link) -> CellText:
 
 
 def _interval_text(cell: Interval) -> CellText:
-    """One number of decimals for all three: 4 digits of the largest (4 decimals suffice), 2 digits of the width."""
+    """One number of decimals for all three: 4 digits of the largest (4 decimals suffice), 2 digits of the width.
+
+    Whole numbers are counts, and have none.
+    """
     numbers = [float(cell["value"]), float(cell["low"]), float(cell["high"])]
+    if all(number.is_integer() and abs(number) < _LARGEST_FIXED for number in numbers):
+        value, low, high = (f"{number:,.0f}" for number in numbers)
+        return CellText(value, f"[{low}, {high}]")
     sizes = [abs(number) for number in numbers if math.isfinite(number)]
     largest = max(sizes, default=0.0)
     if len(sizes) < 3 or not _SMALLEST_FIXED <= largest < _LARGEST_FIXED:

@@ -196,7 +196,8 @@ def curves_of(found: Persistence, protocol: Protocol) -> Curves:
 def published_numbers(cloud: Prepared, found: Persistence, protocol: Protocol) -> dict[str, Any]:
     """What the package prints whose protocol this is; nothing under one of our own."""
     if protocol.arithmetic == "actopo":
-        return asdict(frozen_v5.measure(cloud.points, protocol))
+        known = frozen_v5.Cloud(cloud.points, cloud.distances, cloud.scale, protocol.max_dimension, found)
+        return asdict(frozen_v5.measure(known, protocol))
     return dict(todacomm.summarise(found)) if protocol.arithmetic == "todacomm" else {}
 
 

@@ -18,7 +18,7 @@ from src.config.compare_topology import CompareTopologyConfig
 from src.config.topology import TopologyConfig
 from src.errors import StrataError
 from src.report.artifact_report import read_report
-from src.report.topology.files import read_topology
+from src.report.topology.reading import read_topology
 from src.stage.entry import compose, run_stage
 from src.stage.topology_comparison.matching import _by_depth
 from src.topology.comparisons.paired import linear_cka

@@ -19,7 +19,7 @@ from src.artifacts.meta import META, Meta, Plan, meta_json
 from src.config.topology import TopologyConfig
 from src.errors import StrataError
 from src.report.artifact_report import read_report
-from src.report.topology.files import read_topology
+from src.report.topology.reading import read_topology
 from src.stage.entry import compose, run_stage
 from src.stage.recompute import recomputed
 from tests.fixtures.tiny_project import TinyProject, make_project
@@ -319,6 +319,12 @@ def a_cloud(folder: Path, _: dict) -> None:
     save_file(clouds, folder / "clouds.safetensors")
 
 
+def a_landscape(folder: Path, _: dict) -> None:
+    vectors = load_file(folder / "vectors.safetensors")
+    vectors["resid_post/02/h0_landscapes"][0, 10] += 0.1
+    save_file(vectors, folder / "vectors.safetensors")
+
+
 def a_cloud_and_its_digest(folder: Path, values: dict) -> None:
     from src.topology.profile import cloud_sha256
 
@@ -349,6 +355,7 @@ def the_seed(_: Path, values: dict) -> None:
         (a_statistic, "measures.parquet: resid_post/00 h1_total value"),
         (a_p_value, "measures.parquet: resid_post/00 beta_1 gaussian.p: 0.001 is there"),
         (a_bar, "bars.parquet: resid_post/00 death"),
+        (a_landscape, "vectors.safetensors: resid_post/02 h0_landscapes[0][10]"),
         (a_cloud, "clouds.safetensors: resid_post/00 is not the cloud that was measured"),
         (a_cloud_and_its_digest, "measures.parquet: resid_post/00"),
         (the_protocol, "the protocol's fingerprint is"),

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.stats import false_discovery_control
 
 from src.causal.text_loss import TextLoss
-from src.report.topology.files import Topology
+from src.report.topology.reading import Topology
 from src.topology.comparisons.comparison import CloudComparison
 from src.topology.comparisons.overlap import CRITERIA, overlap_p, overlap_verdict
 from src.topology.inference.rank_correlation import RankCorrelation

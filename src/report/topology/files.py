@@ -1,4 +1,4 @@
-"""The files of a topology artifact: written by measure_topology.py, read by comparisons, figures and verification.
+"""The files of a topology artifact: as measure_topology.py writes them (reading.py reads them).
 
 clouds.safetensors     the clouds as they came, one array (point, d) each
 points.parquet         what each point is: cloud (empty: the same points in all clouds), row, and what is known of it
@@ -7,13 +7,12 @@ measures.parquet/json  cloud, statistic, value, band of subsamples, each null mo
 loops.json             of each cloud its significant loops: points in order, circular coordinates of all points
 ablation.parquet/json  cloud, what was varied, its size, statistic, value, band; only if asked for
 bars.parquet           cloud, dimension, birth, death, the edges as points (-1: none), p, q and p_null
+vectors.safetensors    landscapes and persistence images of each cloud, on one grid in units of the scale
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,12 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 
-from src.artifacts import Artifact, disk_errors, write_json
-from src.artifacts.tensors import load_tensors, save_tensors
-from src.errors import StrataError
+from src.artifacts import disk_errors, write_json
+from src.artifacts.tensors import save_tensors
 from src.report.records import write_records
-from src.topology.homology.persistence import Bars, Persistence
-from src.topology.loops.loops import Loop
+from src.topology.measures.vectorised import vectorised
 from src.topology.profile import (
-    BarTests,
     CloudProfile,
-    Curves,
-    CycleSummary,
-    Interval,
-    Measure,
-    NullMeasure,
-    OutlierSensitivity,
 )
 
 CLOUDS = "clouds.safetensors"
@@ -47,14 +37,14 @@ MEASURES = "measures"
 BARS = "bars.parquet"
 ABLATION = "ablation"
 LOOPS = "loops.json"
+VECTORS = "vectors.safetensors"
 
-_REMEDY = "remake the artifact"
-_HEADER_FIELDS = (
+HEADER_FIELDS = (
     *("name", "hook", "layer", "n_available", "n_points", "n_dimensions", "n_ambient", "n_duplicates", "scale"),
     *("median_distance", "diameter", "n_subsample", "published", "input_sha256"),
 )
 _NULL_FIELDS = ("mean", "low", "high", "p", "top")
-_TESTS = ("p", "q", "p_null")
+TESTS = ("p", "q", "p_null")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,52 +58,6 @@ class MeasuredCloud:
     points: Float[np.ndarray, "available d"]
     table: pa.Table
     ablation: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Topology:
-    """What one run of measure_topology.py found."""
-
-    artifact: Artifact
-    profiles: list[CloudProfile]
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """The protocol of all clouds, with its fingerprint."""
-        return self.artifact.meta.identity["protocol"]
-
-    @property
-    def model_name(self) -> str | None:
-        """The label of the model, None for clouds from files."""
-        return self.artifact.meta.summary.get("model")
-
-    def profile(self, name: str) -> CloudProfile:
-        """The profile of a cloud by name. Raises StrataError if there is none."""
-        for profile in self.profiles:
-            if profile.name == name:
-                return profile
-        known = ", ".join(profile.name for profile in self.profiles)
-        raise StrataError(f"{self.artifact.path} has no cloud {name!r}: it has {known}")
-
-    def points(self, name: str) -> Float[np.ndarray, "available d"]:
-        """A cloud as it came; `profile.rows` are the points that were analysed. Read from the disk at each call."""
-        return load_tensors(self.artifact.path / CLOUDS, _REMEDY, [self.profile(name).name])[name].numpy()
-
-    @cached_property
-    def ablation(self) -> list[dict[str, Any]]:
-        """What sizes and PCA do; empty if it was not asked for."""
-        path = self.artifact.path / f"{ABLATION}.parquet"
-        return _read_table(path).to_pylist() if path.exists() else []
-
-    @cached_property
-    def _tables(self) -> pa.Table:
-        return _read_table(self.artifact.path / POINTS)
-
-    def table(self, name: str) -> pa.Table:
-        """What the rows of a cloud are; row i is that of point i."""
-        cloud = self._tables.column("cloud").to_pylist()
-        own = [row for row, of in enumerate(cloud) if of in (name, "")]
-        return self._tables.take(own).drop_columns(["cloud"])
 
 
 def write_topology(folder: Path, clouds: Sequence[MeasuredCloud], shared_table: bool) -> None:
@@ -130,35 +74,15 @@ def write_topology(folder: Path, clouds: Sequence[MeasuredCloud], shared_table: 
         if ablation := [dict(record) for cloud in clouds for record in cloud.ablation]:
             write_records(folder / ABLATION, ablation)
         write_json(folder / LOOPS, {cloud.profile.name: loop_records(cloud.profile, cloud.table) for cloud in clouds})
-
-
-def read_topology(artifact: Artifact) -> Topology:
-    """Read what was found for every cloud; the clouds themselves are read when asked for.
-
-    Raises:
-        StrataError: a file is missing or damaged.
-    """
-    folder = artifact.path
-    try:
-        headers = json.loads((folder / HEADERS).read_text(encoding="utf-8"))
-        measures: dict[str, dict[str, Measure]] = {}
-        for record in _read_table(folder / f"{MEASURES}.parquet").to_pylist():
-            measures.setdefault(record["cloud"], {})[record["statistic"]] = _measure(record)
-        bars = _read_table(folder / BARS)
-        loops = json.loads((folder / LOOPS).read_text(encoding="utf-8"))
-        profiles = [
-            _profile(values, measures.get(values["name"], {}), bars, loops[values["name"]]) for values in headers
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StrataError(f"{folder} can't be read ({type(error).__name__}: {error}); {_REMEDY}") from None
-    return Topology(artifact, profiles)
+        if vectors := {name: found for profile in profiles for name, found in vectors_of(profile).items()}:
+            save_tensors(folder / VECTORS, {name: torch.from_numpy(found) for name, found in vectors.items()})
 
 
 def header(profile: CloudProfile) -> dict[str, Any]:
     """All of a profile but its measures and bars, as plain values."""
     curves = profile.curves
     return {
-        **{name: getattr(profile, name) for name in _HEADER_FIELDS},
+        **{name: getattr(profile, name) for name in HEADER_FIELDS},
         "backend": profile.persistence.backend,
         "control_h0": [_plain(value) for value in profile.control_h0],
         "rows": None if len(profile.rows) == profile.n_available else profile.rows.tolist(),
@@ -210,7 +134,7 @@ def bar_table(profile: CloudProfile) -> pa.Table:
                     **ends,
                     **{
                         name: pa.array(unknown if tests is None else getattr(tests, name), pa.float64())
-                        for name in _TESTS
+                        for name in TESTS
                     },
                 }
             )
@@ -230,74 +154,16 @@ def loop_records(profile: CloudProfile, table: pa.Table) -> list[dict[str, Any]]
     ]
 
 
-def _measure(record: Mapping[str, Any]) -> Measure:
-    nulls: dict[str, dict[str, float]] = {}
-    for key, value in record.items():
-        null, dot, part = key.partition(".")
-        if dot and value is not None:
-            nulls.setdefault(null, {})[part] = value
-    found = {name: NullMeasure(**values) for name, values in nulls.items()}
-    return Measure(*(math.nan if record[key] is None else record[key] for key in ("value", "low", "high")), nulls=found)
-
-
-def _profile(
-    values: dict[str, Any], statistics: dict[str, Measure], bars: pa.Table, loops: Sequence[Mapping[str, Any]]
-) -> CloudProfile:
-    rows = np.arange(values["n_available"]) if values["rows"] is None else np.array(values["rows"])
-    own = bars.filter(pa.array(bars.column("cloud").to_numpy() == values["name"]))
-    diagrams, tests = _diagrams(own, rows)
-    curves, outliers = values["curves"], values["outliers"]
-    return CloudProfile(
-        **{name: values[name] for name in _HEADER_FIELDS},
-        persistence=Persistence(values["n_points"], diagrams, values["backend"]),
-        tests=tests,
-        statistics=statistics,
-        curves=Curves(
-            np.array(curves["scale"]),
-            {int(k): np.array(found) for k, found in curves["betti"].items()},
-            {int(k): np.array(found) for k, found in curves["survival"].items()},
-        ),
-        intrinsic={name: Interval(*map(_number, ends)) for name, ends in values["intrinsic"].items()},
-        outliers=None
-        if outliers is None
-        else OutlierSensitivity(
-            outliers["n_left_out"],
-            {name: (_number(whole), _number(rest)) for name, (whole, rest) in outliers["statistics"].items()},
-        ),
-        loops=tuple(Loop.from_json(loop) for loop in loops),
-        cycles=tuple(_cycle(loop["cycle"]) for loop in loops) if any(loop["cycle"] for loop in loops) else (),
-        control_h0=tuple(map(_number, values["control_h0"])),
-        rows=rows,
-    )
-
-
-def _cycle(values: Mapping[str, Any] | None) -> CycleSummary | None:
-    if values is None:
-        return None
-    numbers = {name: _number(values[name]) for name in ("p", "p_order", "correlation", "p_correlation")}
-    return CycleSummary(in_order=values["in_order"], order=tuple(values["order"]), **numbers)
-
-
-def _diagrams(table: pa.Table, rows: np.ndarray) -> tuple[tuple[Bars, ...], dict[int, BarTests]]:
-    columns = {name: table.column(name).to_numpy() for name in table.column_names if name != "cloud"}
-    place = np.full(int(rows.max(initial=0)) + 1, -1)
-    place[rows] = np.arange(len(rows))
-    diagrams, tests = [], {}
-    for dimension in range(int(columns["dimension"].max(initial=-1)) + 1):
-        of = columns["dimension"] == dimension
-        edges = [np.stack([columns[f"{name}_edge_{end}"][of] for end in "ab"], 1) for name in ("birth", "death")]
-        known = [None if (some < 0).all() else np.where(some < 0, -1, place[some]) for some in edges]
-        diagrams.append(Bars(dimension, columns["birth"][of], columns["death"][of], *known))
-        if dimension:
-            tests[dimension] = BarTests(*(columns[name][of] for name in _TESTS))
-    return tuple(diagrams), tests
-
-
-def _read_table(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise StrataError(f"{path} can't be read ({str(error).splitlines()[0]}); {_REMEDY}") from None
+def vectors_of(profile: CloudProfile) -> dict[str, Float[np.ndarray, "..."]]:
+    """Landscapes and images of a cloud's diagrams, by name; none where the scale is 0, which has no unit of length."""
+    if not profile.scale > 0:
+        return {}
+    found: dict[str, Float[np.ndarray, ...]] = {}
+    for each in vectorised(profile.persistence, profile.scale):
+        found[f"{profile.name}/h{each.dimension}_landscapes"] = np.ascontiguousarray(each.landscapes)
+        if each.image is not None:
+            found[f"{profile.name}/h{each.dimension}_image"] = np.ascontiguousarray(each.image)
+    return found
 
 
 def _plain(value: float) -> float | str:
@@ -310,7 +176,3 @@ def _plain_tree(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain_tree(item) for item in value]
     return _plain(value) if isinstance(value, float) else value
-
-
-def _number(value: float | str) -> float:
-    return float(value)

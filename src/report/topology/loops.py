@@ -44,7 +44,7 @@ def loop_table(
     columns += [*(["in order", "p with order", "correlation"] if has_cycles else []), "on the loop"]
     which = "" if one_each else "The longest loops of each cloud, and the significant ones. "
     caption = (
-        f"{which}length: in scales. p: of the loop, for all bars of "
+        f"{which}length: in units of the scale. p: of the loop, for all bars of "
         f"the cloud together; significant: at most {level:g}. on the loop: points in walking order."
     )
     if has_cycles:

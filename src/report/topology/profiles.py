@@ -16,6 +16,8 @@ from src.topology.measures.expansion import expansion
 from src.topology.profile import CloudProfile, Interval, Measure
 
 LOOP_LENGTH = "h1_max_scaled"
+# of lengths in figures
+UNIT = "in units of the scale"
 # of the clouds of a run, the ones with a panel of their own in figures of diagrams
 MOST_PANELS = 12
 _FEWEST_FOR_CURVES = 20
@@ -93,11 +95,11 @@ def dimension_table(profiles: Sequence[CloudProfile]) -> Table:
 
 
 def outlier_table(profiles: Sequence[CloudProfile]) -> Table | None:
-    """What the farthest points do; None where nobody asked."""
+    """What the farthest points do to the main statistics; None where nobody asked."""
     known = [profile for profile in profiles if profile.outliers is not None]
     if not known:
         return None
-    names = list(dict.fromkeys(name for profile in known for name in _outliers(profile)))
+    names = [name for name in ("scale", *PANELS) if any(name in _outliers(profile) for profile in known)]
     rows: list[list[Cell]] = []
     for profile in known:
         found = _outliers(profile)
@@ -105,7 +107,8 @@ def outlier_table(profiles: Sequence[CloudProfile]) -> Table | None:
         rows.append([profile.name, profile.outliers.n_left_out if profile.outliers else None, *cells])
     labels = [STATISTICS[name].label if name in STATISTICS else name for name in names]
     columns = ["cloud", "left out", *(f"{label}{rest}" for label in labels for rest in ("", ", without"))]
-    return Table("What the farthest points do", columns, rows, "left out: the points farthest from the others.")
+    caption = "left out: the points farthest from the others. All statistics are in clouds.json."
+    return Table("What the farthest points do", columns, rows, caption)
 
 
 def _outliers(profile: CloudProfile) -> dict[str, tuple[float, float]]:
@@ -210,13 +213,13 @@ def topology_figures(profiles: Sequence[CloudProfile], level: float) -> list[Nam
         NamedChart(
             "diagrams",
             "Persistence diagrams",
-            persistence_diagrams(bars, bands, null=named, scale="scales"),
+            persistence_diagrams(bars, bands, null=named, scale=UNIT),
             f"Births and deaths in units of the cloud's scale.{left_out}",
         ),
         NamedChart(
             "barcodes",
             "Longest loops",
-            barcodes(bars, bands, null=named, scale="scales"),
+            barcodes(bars, bands, null=named, scale=UNIT),
             f"The longest bars of H1, in units of the cloud's scale.{left_out}",
         ),
     ]
@@ -225,14 +228,14 @@ def topology_figures(profiles: Sequence[CloudProfile], level: float) -> list[Nam
             NamedChart(
                 "betti_curves",
                 "Betti curves",
-                scale_curves(_curve(shown, "betti"), "Betti curves", label="bars alive", scale="scale (in scales)"),
+                scale_curves(_curve(shown, "betti"), "Betti curves", label="bars alive", scale=f"distance ({UNIT})"),
                 f"Components and loops that are there at each scale.{left_out}",
             ),
             NamedChart(
                 "survival_curves",
                 "Survival curves",
                 scale_curves(
-                    _curve(shown, "survival"), "Survival curves", label="bars longer", scale="lifetime (in scales)"
+                    _curve(shown, "survival"), "Survival curves", label="bars longer", scale=f"lifetime ({UNIT})"
                 ),
                 f"Bars that are longer than each lifetime.{left_out}",
             ),

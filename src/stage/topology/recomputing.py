@@ -16,14 +16,15 @@ from src.report.topology.files import (
     HEADERS,
     LOOPS,
     MEASURES,
-    Topology,
+    VECTORS,
     bar_table,
     header,
     loop_records,
     measure_records,
-    read_topology,
+    vectors_of,
 )
 from src.report.topology.profiles import topology_metrics
+from src.report.topology.reading import Topology, read_topology
 from src.stage.topology.measuring import n_workers, one_blas_thread, profile_table, protocol_of, settings_of
 from src.stage.topology.showing import report_tables
 from src.topology.profile import CloudProfile, cloud_sha256
@@ -63,7 +64,7 @@ def differences(artifact: Artifact) -> list[str]:
         table = stored.table(profile.name)
         with one_blas_thread():
             fresh = profile_table(clouds[profile.name], table, protocol, settings, identity["seed"], profile)
-        problems += _of_cloud(profile, fresh, table)
+        problems += _of_cloud(profile, fresh, table) + _of_vectors(stored, fresh)
     return problems
 
 
@@ -75,6 +76,16 @@ def _of_cloud(stored: CloudProfile, fresh: CloudProfile, table: Any) -> list[str
         (LOOPS, loop_records(stored, table), loop_records(fresh, table)),
     )
     return [line for file, there, here in pairs for line in _told(f"{file}: {stored.name}", there, here)]
+
+
+def _of_vectors(stored: Topology, fresh: CloudProfile) -> list[str]:
+    there, here = stored.vectors(fresh.name), vectors_of(fresh)
+    expected = {name.removeprefix(f"{fresh.name}/"): each for name, each in here.items()}
+    return _told(
+        f"{VECTORS}: {fresh.name}",
+        {name: each.tolist() for name, each in there.items()},
+        {name: each.tolist() for name, each in expected.items()},
+    )
 
 
 def _measures(profile: CloudProfile) -> dict[str, dict[str, Any]]:

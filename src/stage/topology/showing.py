@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from src.report.topology import profiles as tables
 from src.report.artifact_report import NamedChart
 from src.report.tables import Table
+from src.report.topology import profiles as tables
 from src.report.topology.files import MeasuredCloud
 from src.report.topology.loops import loop_figures, loop_table
 from src.report.topology.words import topology_text

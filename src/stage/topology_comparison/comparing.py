@@ -21,8 +21,8 @@ from src.report.topology.compared import (
     with_corrected_verdicts,
 )
 from src.report.topology.comparison import Group, layers_group, pair_groups, profile_group
-from src.report.topology.files import Topology
 from src.report.topology.perplexity import perplexity_group
+from src.report.topology.reading import Topology
 from src.stage.context import Stage
 from src.stage.topology_comparison.matching import match_clouds, match_points
 from src.stage.topology_comparison.perplexity import ReadText, correlate, measure_losses, prepare_texts

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from src.errors import StrataError
 from src.models import layers_in_config
-from src.report.topology.files import Topology
+from src.report.topology.reading import Topology
 from src.stage.topology_comparison.results import Result, measured_model
 
 # a share of both clouds' points that must have partners, else the clouds are compared unpaired

@@ -9,7 +9,7 @@ from src.artifacts import Artifact, choose_artifact, list_artifacts, open_artifa
 from src.config.compare_topology import CompareTopologyConfig
 from src.config.shared import ModelConfig
 from src.errors import StrataError
-from src.report.topology.files import Topology, read_topology
+from src.report.topology.reading import Topology, read_topology
 from src.stage.context import Stage
 
 KIND = "topology"
