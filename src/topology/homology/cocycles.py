@@ -8,7 +8,7 @@ opens a loop. Where the common neighbours of an entering edge fall into several 
 components must agree: these relations, reduced in the order of the filtration, close the loops.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from numba import njit
 
 from src.errors import StrataError
 from src.topology.homology.distances import Distances
+from src.topology.homology.memory import require_memory
 
 # Relations are reduced modulo this prime (2^31 - 1): products fit into 64 bits, small integers come out as they are.
 _PRIME = 2147483647
@@ -57,8 +58,12 @@ class Cocycles:
         """Reduce the relations of a cloud: time grows as points^3, memory as points^2.
 
         Distances are rounded to float32, as `persistence` rounds them: births and deaths are the same.
+
+        Raises:
+            StrataError: if the machine has too little memory free.
         """
         n = distances.n_points
+        require_memory(28 * n**2, n, "cocycles")
         upper, lower = np.tril_indices(n, -1)
         length = distances.matrix[upper, lower].astype(np.float32).astype(np.float64)
         entering = np.flatnonzero(length <= float(np.float32(distances.enclosing_radius)))
@@ -68,11 +73,15 @@ class Cocycles:
         rank[edges[:, 0], edges[:, 1]] = rank[edges[:, 1], edges[:, 0]] = np.arange(len(edges))
         apex = _apices(rank, edges)
         generators = np.flatnonzero(apex == _GENERATOR)
+        require_memory(8 * len(generators) ** 2, n, f"relations between {len(generators)} loops")
         relations, death = _relations(rank, edges, apex, generators)
         return cls(rank, edges, length[entering], apex, generators, relations, death)
 
-    def generator_of(self, birth: float, death: float) -> int:
+    def generator_of(self, birth: float, death: float, walks: Sequence[Sequence[int]] = ()) -> int:
         """The generator whose loop lives from `birth` to `death`.
+
+        Where several do (congruent shapes): the first whose cocycle goes around the loop's cycle, the closed `walks`
+        through points, an odd number of times; without walks the first.
 
         Raises:
             NoCocycleError: if none does: so it is for a bar of other distances, and for one that is a loop modulo 2
@@ -85,7 +94,15 @@ class Cocycles:
             raise NoCocycleError(
                 f"no loop of this cloud lives from {birth:g} to {death:g}: the bar is of other distances, or twisted"
             )
-        return int(closed[miss.argmin()])
+        alike = closed[miss == miss.min()].tolist()
+        if len(alike) == 1 or not walks:
+            return alike[0]
+        return next((each for each in alike if self._turns(each, birth, walks) % 2), alike[0])
+
+    def _turns(self, generator: int, scale: float, walks: Sequence[Sequence[int]]) -> int:
+        """How often the cocycle of a generator goes around closed walks."""
+        values = self.dual(generator, scale)
+        return sum(int(values[walk, np.roll(walk, -1)].sum()) for walk in map(np.asarray, walks))
 
     def dual(self, generator: int, scale: float) -> Int[np.ndarray, "point point"]:
         """The integer cocycle at `scale` with period 1 on one loop and 0 on the loop of every other bar.
