@@ -19,6 +19,7 @@ from src.report.topology.compared import (
     ResultPair,
     scale_free_statistics,
 )
+from src.report.topology.published_pairs import published_tables, refusals
 from src.topology.comparisons.paired import PairedMeasure
 from src.topology.measures.catalogue import STATISTICS
 from src.topology.profile import Measure
@@ -97,6 +98,9 @@ def pair_groups(found: ComparedTopology) -> list[Group]:
             tables.insert(0, _union_table(pair, [overlap_q.get(key) for key in keys]))
         refused = {cloud.found.no_union: cloud.title for cloud in pair.clouds if cloud.found.no_union}
         text = " ".join(f"No verdict on overlap (layer {layer}): {reason}." for reason, layer in refused.items())
+        published = [cloud.published for cloud in pair.clouds if cloud.published is not None]
+        tables += published_tables(published, f"{pair.first}, {pair.second}")
+        text = " ".join(part for part in (text, refusals(published)) if part)
         figures = _pair_figures(pair, number)
         groups.append(Group(f"{pair.first} and {pair.second}", text, tables, figures, [_diagram_table(pair)]))
     return groups
