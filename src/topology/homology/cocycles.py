@@ -8,21 +8,17 @@ opens a loop. Where the common neighbours of an entering edge fall into several 
 components must agree: these relations, reduced in the order of the filtration, close the loops.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int
-from numba import njit
 
 from src.errors import StrataError
 from src.topology.homology.distances import Distances
 from src.topology.homology.memory import require_memory
 
-# Relations are reduced modulo this prime (2^31 - 1): products fit into 64 bits, small integers come out as they are.
-_PRIME = 2147483647
-_TREE, _GENERATOR = -1, -2
 # A bar is recognised by its birth and death, up to this part of its death.
 _ROUNDING = 1e-6
 
@@ -62,6 +58,8 @@ class Cocycles:
         Raises:
             StrataError: if the machine has too little memory free.
         """
+        from src.topology.homology import cocycle_kernels as kernels  # imports numba
+
         n = distances.n_points
         require_memory(28 * n**2, n, "cocycles")
         upper, lower = np.tril_indices(n, -1)
@@ -71,10 +69,10 @@ class Cocycles:
         edges = np.stack([lower[entering], upper[entering]], axis=1).astype(np.int32)
         rank = np.full((n, n), len(edges), dtype=np.int32)
         rank[edges[:, 0], edges[:, 1]] = rank[edges[:, 1], edges[:, 0]] = np.arange(len(edges))
-        apex = _apices(rank, edges)
-        generators = np.flatnonzero(apex == _GENERATOR)
+        apex = kernels.apices(rank, edges)
+        generators = np.flatnonzero(apex == kernels.GENERATOR)
         require_memory(8 * len(generators) ** 2, n, f"relations between {len(generators)} loops")
-        relations, death = _relations(rank, edges, apex, generators)
+        relations, death = kernels.relations_of(rank, edges, apex, generators)
         return cls(rank, edges, length[entering], apex, generators, relations, death)
 
     def generator_of(self, birth: float, death: float, walks: Sequence[Sequence[int]] = ()) -> int:
@@ -113,174 +111,16 @@ class Cocycles:
         Raises:
             NoCocycleError: if the class has no integer cocycle there (torsion).
         """
+        from src.topology.homology import cocycle_kernels as kernels
+
         on_generators = np.zeros(len(self.generators), dtype=np.int64)
         last = int(np.searchsorted(self.length, scale, side="right"))
         for row in range(generator, int(np.searchsorted(self.generators, last))):
             others = np.flatnonzero(on_generators[generator:row]) + generator
             known = sum(int(self.relations[row, g]) * int(on_generators[g]) for g in others)
-            on_generators[row] = (int(row == generator) - known) % _PRIME
-        on_generators[on_generators > _PRIME // 2] -= _PRIME
+            on_generators[row] = (int(row == generator) - known) % kernels.PRIME
+        on_generators[on_generators > kernels.PRIME // 2] -= kernels.PRIME
         values = np.zeros((len(self.rank), len(self.rank)), dtype=np.int64)
-        if not _extend(self.rank, self.edges, self.apex, self.generators, on_generators, last, values):
+        if not kernels.extend(self.rank, self.edges, self.apex, self.generators, on_generators, last, values):
             raise NoCocycleError(f"the loop has no integer cocycle at the scale {scale:g}: choose another scale")
         return values
-
-
-def _compiled(function: Callable) -> Any:
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the folder of this file nor a cache folder of the user's can be written to
-        return njit(nogil=True)(function)
-
-
-@_compiled
-def _apices(rank, edges):  # noqa: ANN001, ANN202
-    """An apex of each edge: the common neighbour that is there first."""
-    n = len(rank)
-    apex = np.empty(len(edges), np.int32)
-    parent = np.arange(n)
-    for e in range(len(edges)):
-        u, v = np.int64(edges[e, 0]), np.int64(edges[e, 1])
-        first, found = e, _GENERATOR
-        for w in range(n):
-            entry = max(rank[u, w], rank[v, w])
-            if entry < first:
-                first, found = entry, w
-        if found == _GENERATOR:
-            a, b = u, v
-            while parent[a] != a:
-                parent[a] = parent[parent[a]]
-                a = parent[a]
-            while parent[b] != b:
-                parent[b] = parent[parent[b]]
-                b = parent[b]
-            if a != b:
-                parent[a] = b
-                found = _TREE
-        apex[e] = found
-    return apex
-
-
-@_compiled
-def _relations(rank, edges, apex, generators):  # noqa: ANN001, ANN202
-    """The relation that closes each generator, reduced, and the edge that brings it (-1: none)."""
-    n, count = len(rank), len(generators)
-    number = np.full(len(edges), -1, np.int32)
-    for g in range(count):
-        number[generators[g]] = g
-    reduced = np.zeros((count, count), np.int64)
-    death = np.full(count, -1, np.int64)
-    weight = np.zeros(len(edges) + 1, np.int64)
-    column = np.zeros(count, np.int64)
-    lune, rest, stack = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
-    alive = 0
-    for e in range(len(edges)):
-        if apex[e] == _GENERATOR:
-            alive += 1
-        if apex[e] < 0 or alive == 0:
-            continue
-        u, v = np.int64(edges[e, 0]), np.int64(edges[e, 1])
-        n_rest = 0
-        for w in range(n):
-            if rank[u, w] < e and rank[v, w] < e and w != apex[e]:
-                rest[n_rest] = w
-                n_rest += 1
-        lune[0], n_components = apex[e], 1
-        stack[0], depth = apex[e], 1
-        while n_rest > 0:
-            if depth == 0:
-                n_rest -= 1
-                stack[0], depth = rest[n_rest], 1
-                lune[n_components] = rest[n_rest]
-                n_components += 1
-                continue
-            depth -= 1
-            x = stack[depth]
-            kept = 0
-            for k in range(n_rest):
-                y = rest[k]
-                if rank[x, y] < e:
-                    stack[depth] = y
-                    depth += 1
-                else:
-                    rest[kept] = y
-                    kept += 1
-            n_rest = kept
-        for k in range(1, n_components):
-            _expand(rank, edges, apex, number, u, v, lune[0], lune[k], weight, column)
-            g = count - 1
-            while g >= 0:
-                if column[g] == 0:
-                    g -= 1
-                elif death[g] >= 0:
-                    factor = column[g]
-                    for h in range(g + 1):
-                        if reduced[g, h] != 0:
-                            column[h] = (column[h] - factor * reduced[g, h]) % _PRIME
-                    g -= 1
-                else:
-                    inverse = _inverse(column[g])
-                    for h in range(g + 1):
-                        reduced[g, h] = column[h] * inverse % _PRIME
-                    death[g] = e
-                    alive -= 1
-                    break
-            if alive == 0:
-                break
-    return reduced, death
-
-
-@_compiled
-def _expand(rank, edges, apex, number, u, v, first, second, weight, column):  # noqa: ANN001, ANN202
-    """Into `column`: the loop u -> first -> v -> second -> u in generators, modulo the prime; `weight` stays 0."""
-    column[:] = 0
-    top = 0
-    corners = (u, first, v, second, u)
-    for k in range(4):
-        a, b = corners[k], corners[k + 1]
-        edge = rank[a, b]
-        weight[edge] += 1 if a < b else -1
-        top = max(top, edge)
-    for edge in range(top, -1, -1):
-        value = weight[edge]
-        if value == 0:
-            continue
-        weight[edge] = 0
-        if apex[edge] >= 0:
-            a, b, w = edges[edge, 0], edges[edge, 1], apex[edge]
-            near, far = rank[a, w], rank[w, b]
-            weight[near] = (weight[near] + (value if a < w else -value)) % _PRIME
-            weight[far] = (weight[far] + (value if w < b else -value)) % _PRIME
-        elif apex[edge] == _GENERATOR:
-            column[number[edge]] = value % _PRIME
-
-
-@_compiled
-def _inverse(value):  # noqa: ANN001, ANN202
-    """By Fermat's little theorem."""
-    result, power, exponent = 1, value, _PRIME - 2
-    while exponent > 0:
-        if exponent & 1:
-            result = result * power % _PRIME
-        power = power * power % _PRIME
-        exponent >>= 1
-    return result
-
-
-@_compiled
-def _extend(rank, edges, apex, generators, on_generators, last, values):  # noqa: ANN001, ANN202
-    """Fill `values` for the first `last` edges from those on generators; False if a triangle does not add up to 0."""
-    n, g = len(rank), 0
-    for e in range(last):
-        u, v = np.int64(edges[e, 0]), np.int64(edges[e, 1])
-        value = 0
-        if apex[e] >= 0:
-            value = values[u, apex[e]] + values[apex[e], v]
-            for w in range(n):
-                if rank[u, w] < e and rank[v, w] < e and values[u, w] + values[w, v] != value:
-                    return False
-        elif apex[e] == _GENERATOR:
-            value = on_generators[g]
-            g += 1
-        values[u, v], values[v, u] = value, -value
-    return True
