@@ -23,7 +23,7 @@ def _compiled(function: Callable) -> Any:
 
 
 @_compiled
-def apices(rank, edges):  # noqa: ANN001
+def apices(rank: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """An apex of each edge: the common neighbour that is there first."""
     n = len(rank)
     apex = np.empty(len(edges), np.int32)
@@ -51,7 +51,9 @@ def apices(rank, edges):  # noqa: ANN001
 
 
 @_compiled
-def relations_of(rank, edges, apex, generators):  # noqa: ANN001
+def relations_of(
+    rank: np.ndarray, edges: np.ndarray, apex: np.ndarray, generators: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The relation that closes each generator, reduced, and the edge that brings it (-1: none)."""
     n, count = len(rank), len(generators)
     number = np.full(len(edges), -1, np.int32)
@@ -157,7 +159,15 @@ def _inverse(value):  # noqa: ANN001, ANN202
 
 
 @_compiled
-def extend(rank, edges, apex, generators, on_generators, last, values):  # noqa: ANN001
+def extend(
+    rank: np.ndarray,
+    edges: np.ndarray,
+    apex: np.ndarray,
+    generators: np.ndarray,
+    on_generators: np.ndarray,
+    last: int,
+    values: np.ndarray,
+) -> bool:
     """Fill `values` for the first `last` edges from those on generators; False if a triangle does not add up to 0."""
     n, g = len(rank), 0
     for e in range(last):
