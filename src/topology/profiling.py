@@ -46,6 +46,9 @@ DECISIVE = "gaussian"
 # a null's `top`
 _TOP = 0.95
 _FEWEST_FOR_OUTLIERS = 5
+# Circular coordinates take time that grows as points^3 (half a minute at 4,000): in larger clouds than this only
+# significant loops have them.
+_MOST_FOR_LONGEST = 2000
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class ProfileSettings:
         n_subsample: points of each subsample behind the bands, the same for all clouds that are to be compared.
         nulls: names of null models: gaussian, shuffled_scores, grouped_gaussian (for clouds with groups).
         level, most_loops: loops with a p of this level at most are told with their points, so many at most.
-        longest_loops: so many are told whatever their p, to be followed through layers, and compared with labels.
+        longest_loops: so many are told whatever their p, to be followed through layers, and compared with labels (in
+            clouds of up to 2,000 points).
         cyclic: groups are numbers 0 .. k - 1 that go round in a cycle.
         workers: threads; results do not depend on them.
     """
@@ -284,7 +288,8 @@ def _loops(
         return ()
     p = tests[1].decisive
     told = np.zeros(len(p), bool)
-    told[: settings.longest_loops] = True
+    if distances.n_points <= _MOST_FOR_LONGEST:
+        told[: settings.longest_loops] = True
     told[tests[1].significant(settings.level)[: settings.most_loops]] = True
     return tuple(loops_of(distances, found, np.where(told, p, np.nan), level=1.0))
 

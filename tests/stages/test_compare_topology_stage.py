@@ -82,7 +82,7 @@ def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("src.report.artifact_report.save_chart", no_chart)
-        patch.setattr("src.report.topology.profiles.topology_figures", lambda *_: [])
+        patch.setattr("src.stage.topology.showing.topology_figures", lambda *_: [])
         read = "prompts=text.jsonl", "model.path=model"
         measure(*read, "model.name=base", "name=base")
         measure("prompts=text.jsonl", "model.path=tuned", "model.name=tuned", "name=tuned")
@@ -92,6 +92,8 @@ def folder(tmp_path_factory) -> Path:
         measure(*read, "model.name=base", "name=strict", "protocol=frozen_v5", "layers=[1]")
         for name in ("ring", "far", "turned", "few", "more"):
             measure(f"clouds={name}.npy", f"name={name}")
+        for name in ("ring", "far"):
+            measure(f"clouds={name}.npy", f"name={name}_v5", "protocol=frozen_v5")
     return folder
 
 
@@ -119,6 +121,26 @@ def topology(folder: Path, name: str):
     from src.artifacts import open_artifact
 
     return read_topology(open_artifact(folder / "artifacts/topology" / name, "topology"))
+
+
+def test_under_its_protocol_actopo_s_numbers_are_there_and_why_they_are_no_verdict(project, capsys):
+    import actopo
+
+    made = compare("results=[ring_v5,far_v5]")
+    ring, far = (np.load(project / f"{name}.npy") for name in ("ring", "far"))
+    (record,) = records(made)
+    for mode, independent in (("independent", True), ("shared", False)):
+        expected = actopo.union_test(ring, far, independent_eps=independent)
+        assert {key: record[f"actopo_{mode}_{key}"] for key in expected} == expected
+    expected = actopo.bottleneck_distance(ring, far)
+    assert {key: record[f"actopo_{key}"] for key in expected} == expected
+    assert record["actopo_phi"] == actopo.phi(ring, far)
+    assert str(record["actopo_center_distance"]) == str(actopo.center_distance(ring, far))
+    assert "actopo's union test: ring_v5, far_v5" in capsys.readouterr().out
+    report = (project / made.path / "comparison.md").read_text()
+    assert "no verdict on overlap: bars of the first cloud are counted above" in report
+    # under the default protocol, nothing of it
+    assert not [key for key in records(compare("results=[ring,far]"))[0] if key.startswith("actopo")]
 
 
 def test_a_model_and_its_fine_tune_are_compared_prompt_by_prompt(pair, folder):
@@ -264,7 +286,7 @@ def test_all_results_of_an_experiment(project, tmp_path):
         (["results=[base,first]"], r"differ in their choice of points \(tokens: last and first\)"),
         (["results=[ring,few]"], r"ring have 60 points, those of few 30.*n_points=30"),
         (["results=[base,base]"], "base is named twice"),
-        (["results=[base,nothing]"], r"results=nothing: neither a path nor one of the topology .*base, far, few"),
+        (["results=[base,nothing]"], r"results=nothing: neither a path nor one of the topology .*base, far"),
         (["results=[base,tuned]", "reference=wide"], "reference=wide is none of the results: base, tuned"),
         (["results=ring"], "holds one cloud, and there is no other result"),
         (["results=[others,wide]"], r"no cloud of base \(resid_post/01\) goes with one of wide"),

@@ -102,6 +102,37 @@ def _heat_map(records: Sequence[Record], rows: str, columns: str) -> Any:
     return alt.layer(*layers).properties(width=alt.Step(step), height=alt.Step(step), title=heading)
 
 
+def union_pictures(points: Sequence[Record], edges: Sequence[Record], title: str) -> alt.FacetChart:
+    """Pairs of clouds in the plane that shows most of their union, a panel each; lines join the clouds.
+
+    points: `clouds` (the pair's title), `result` (whose point it is), `x`, `y`. edges: `clouds`, `x`, `y`, `x2`, `y2`:
+    edges of the union's minimum spanning tree from one cloud to the other.
+    """
+    results = ordered(points, "result")
+    rows = [{**edge, "part": "edge"} for edge in edges] + [{**point, "part": "point"} for point in points]
+    axis = alt.Axis(labels=False, ticks=False, grid=False)
+    x, y = alt.X("x:Q", title="component 1", axis=axis), alt.Y("y:Q", title="component 2", axis=axis)
+    colour = alt.Color(
+        "result:N",
+        title=None,
+        scale=alt.Scale(domain=results, range=CATEGORIES[: len(results)]),
+        legend=alt.Legend(orient="top", symbolOpacity=1),
+    )
+    layered = [
+        alt.Chart()
+        .transform_filter(alt.datum.part == "edge")
+        .mark_rule(color=INK, strokeWidth=1, opacity=0.7)
+        .encode(x=x, y=y, x2="x2:Q", y2="y2:Q"),
+        alt.Chart()
+        .transform_filter(alt.datum.part == "point")
+        .mark_point(filled=True, size=16, opacity=0.6)
+        .encode(x=x, y=y, color=colour),
+    ]
+    chart = panels(layered, rows, "clouds:N", "", columns=3, width=230, height=230)
+    note = "lines: edges of the union's minimum spanning tree that join the clouds"
+    return themed(chart.resolve_scale(x="independent", y="independent"), title, note)
+
+
 def statistic_and_perplexity(records: Sequence[Record], title: str, subtitle: str | None = None) -> alt.FacetChart:
     """Statistics (means over layers) against bits per byte, one point for each model, a panel for each statistic.
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.stats import false_discovery_control
 
 from src.causal.text_loss import TextLoss
+from src.report.topology.published_pairs import PublishedPair
 from src.report.topology.reading import Topology
 from src.topology.comparisons.comparison import CloudComparison
 from src.topology.comparisons.overlap import CRITERIA, overlap_p, overlap_verdict
@@ -37,13 +38,17 @@ class ResultProfile:
 
 @dataclass(frozen=True, eq=False)
 class CloudPair:
-    """Two clouds of two results, and what is told of them. n_points: of each that were compared."""
+    """Two clouds of two results, and what is told of them.
+
+    n_points: of each that were compared. published: what the package says of them whose protocol it is, if it is one's.
+    """
 
     first: str
     second: str
     layers: tuple[int | None, int | None]
     n_points: tuple[int, int]
     found: CloudComparison
+    published: PublishedPair | None = None
 
     @property
     def title(self) -> str:

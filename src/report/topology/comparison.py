@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from src.report.artifact_report import NamedChart
-from src.report.figures.topology_comparison import all_layers, measures_by_layer
+from src.report.figures.topology_comparison import all_layers, measures_by_layer, union_pictures
 from src.report.figures.topology_profile import layer_profile
 from src.report.tables import Cell, Table
 from src.report.topology.compared import (
@@ -18,12 +19,15 @@ from src.report.topology.compared import (
     ResultPair,
     scale_free_statistics,
 )
+from src.report.topology.published_pairs import published_tables, refusals
 from src.topology.comparisons.paired import PairedMeasure
 from src.topology.measures.catalogue import STATISTICS
 from src.topology.profile import Measure
 
 # statistics that have panels and columns of their own; all of them are in the files
 SHOWN = ("beta_1", "survival_rate", "h1_total_scaled", "h1_max_scaled", "h0_normalised", "mst_gini")
+# of the pairs of clouds of two results, so many are drawn point by point
+_MOST_PICTURES = 6
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ def pair_groups(found: ComparedTopology) -> list[Group]:
             tables.insert(0, _union_table(pair, [overlap_q.get(key) for key in keys]))
         refused = {cloud.found.no_union: cloud.title for cloud in pair.clouds if cloud.found.no_union}
         text = " ".join(f"No verdict on overlap (layer {layer}): {reason}." for reason, layer in refused.items())
+        published = [cloud.published for cloud in pair.clouds if cloud.published is not None]
+        tables += published_tables(published, f"{pair.first}, {pair.second}")
+        text = " ".join(part for part in (text, refusals(published)) if part)
         figures = _pair_figures(pair, number)
         groups.append(Group(f"{pair.first} and {pair.second}", text, tables, figures, [_diagram_table(pair)]))
     return groups
@@ -196,7 +203,29 @@ def _pair_figures(pair: ResultPair, number: int) -> list[NamedChart]:
         title, caption = f"Overlap of {between}", "Cross edges of the union's spanning tree; 0 = apart, 1 = mixed."
         chart = measures_by_layer(overlap, title, "cross edges / expected", reference=1.0)
         figures.append(NamedChart(f"overlap_{number}", title, chart, caption))
+    if pictures := _union_pictures(pair, between):
+        figures.append(NamedChart(f"union_{number}", f"Unions of {between}", *pictures))
     return figures + _matrix_figures(pair.matrices, pair.first, pair.second, f"pair_{number}")
+
+
+def _union_pictures(pair: ResultPair, between: str) -> tuple[Any, str] | None:
+    """A chart and its caption; None where no clouds lie in one space."""
+    known = [(cloud, cloud.found.union.picture) for cloud in pair.clouds if cloud.found.union is not None]
+    if not known:
+        return None
+    points, edges = [], []
+    for cloud, picture in known[:_MOST_PICTURES]:
+        title = f"{cloud.title} ({100 * picture.share:.0f} % of the variance)"
+        places = picture.places.tolist()
+        points += [
+            {"clouds": title, "result": pair.first if row < picture.n_first else pair.second, "x": x, "y": y}
+            for row, (x, y) in enumerate(places)
+        ]
+        for a, b in picture.cross_edges.tolist():
+            edges.append({"clouds": title, **dict(zip(("x", "y", "x2", "y2"), places[a] + places[b], strict=True))})
+    left_out = f" The first {_MOST_PICTURES} of {len(known)} pairs." if len(known) > _MOST_PICTURES else ""
+    caption = f"Both clouds on the first two principal components of their union.{left_out}"
+    return union_pictures(points, edges, f"Unions of {between}"), caption
 
 
 def layers_group(found: ComparedTopology) -> Group | None:

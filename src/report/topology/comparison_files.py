@@ -14,6 +14,7 @@ from src.report.records import write_records
 from src.report.tables import Table, cell_text
 from src.report.topology.compared import CloudPair, ComparedTopology
 from src.report.topology.comparison import Group
+from src.report.topology.published_pairs import PublishedPair
 
 PAGE = NamedPage("Meta-analysis", "comparison.html")
 MARKDOWN = "comparison.md"
@@ -124,7 +125,22 @@ def _record(cloud: CloudPair) -> dict[str, Any]:
             record |= {f"{name}_{key}": value for key, value in asdict(getattr(found.paired, name)).items()}
     if found.basis is not None:
         record["basis_agreement"] = found.basis
+    if cloud.published is not None:
+        record |= _published(cloud.published)
     return record
+
+
+def _published(pair: PublishedPair) -> dict[str, Any]:
+    """Every digit that actopo prints, under its names."""
+    own, shared = pair.unions
+    return {
+        **{f"actopo_independent_{key}": value for key, value in own.items()},
+        **{f"actopo_shared_{key}": value for key, value in shared.items()},
+        **{f"actopo_{key}": value for key, value in pair.bottleneck.items()},
+        "actopo_center_distance": pair.centre[0],
+        "actopo_center_distance_raw": pair.centre[1],
+        "actopo_phi": pair.phi,
+    }
 
 
 def _plain(value: Any) -> Any:

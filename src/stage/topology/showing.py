@@ -11,6 +11,7 @@ from src.report.tables import Table
 from src.report.topology import profiles as tables
 from src.report.topology.files import MeasuredCloud
 from src.report.topology.loops import loop_figures, loop_table
+from src.report.topology.profile_figures import ablation_figures, topology_figures
 from src.report.topology.words import topology_text
 from src.stage.topology.measuring import TopologyWork
 from src.topology.profile import CloudProfile
@@ -34,9 +35,9 @@ def show(clouds: Sequence[MeasuredCloud], work: TopologyWork) -> Shown:
     ablation = [record for cloud in clouds for record in cloud.ablation]
     main, details = report_tables(profiles, of_points, ablation, level)
     text = topology_text(profiles, work.source.describe(), work.protocol, level)
-    figures = tables.topology_figures(profiles, level)
+    figures = topology_figures(profiles, level)
     figures += loop_figures(profiles, of_points, {cloud.profile.name: cloud.points for cloud in clouds}, level)
-    figures += tables.ablation_figures(ablation)
+    figures += ablation_figures(ablation)
     return Shown(text, main, details, figures, tables.topology_metrics(profiles, level))
 
 

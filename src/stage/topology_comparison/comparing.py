@@ -1,7 +1,7 @@
 """From results of measure_topology.py to all comparisons between them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -26,6 +26,7 @@ from src.report.topology.reading import Topology
 from src.stage.context import Stage
 from src.stage.topology_comparison.matching import match_clouds, match_points
 from src.stage.topology_comparison.perplexity import ReadText, correlate, measure_losses, prepare_texts
+from src.stage.topology_comparison.published import published_pair
 from src.stage.topology_comparison.results import Result, check_single, find_results
 from src.topology.comparisons.comparison import ComparedCloud, Draws, compare_clouds
 from src.topology.comparisons.diagram_distances import bottleneck_matrix
@@ -148,7 +149,8 @@ def _compare(config: CompareTopologyConfig, first: Topology, name: str, second: 
         clouds[0], clouds[1], first.protocol["metric"], draws, points.paired, same_basis=config.same_basis
     )
     layers = profiles[0].layer, profiles[1].layer
-    return CloudPair(name, other, layers, (len(points.first), len(points.second)), found)
+    pair = CloudPair(name, other, layers, (len(points.first), len(points.second)), found)
+    return replace(pair, published=published_pair(pair.title, first, name, second, other))
 
 
 def layer_matrices(first: Topology, second: Topology | None, pairing: str) -> list[LayerMatrix]:

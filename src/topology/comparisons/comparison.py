@@ -11,6 +11,7 @@ from src.topology.comparisons.paired import PairedComparison, basis_agreement, c
 from src.topology.comparisons.preserved import PreservedBars, preserved_bars
 from src.topology.comparisons.split_halves import SplitHalves, split_halves
 from src.topology.comparisons.two_sample import TwoSample, centre_distance, standardised, two_sample_tests
+from src.topology.comparisons.union_picture import UnionPicture, union_picture
 from src.topology.homology.distances import Distances
 from src.topology.homology.persistence import Persistence, persistence
 
@@ -49,6 +50,7 @@ class UnionComparison:
         shape_tests: and after each was centred and scaled to a root mean square radius of 1?
         verdict, shape_verdict: in words, from these tests alone.
         preserved: by dimension, of the diagrams without PCA.
+        picture: both clouds in a plane.
     """
 
     centre: tuple[float, float]
@@ -57,6 +59,7 @@ class UnionComparison:
     verdict: Verdict
     shape_verdict: Verdict
     preserved: tuple[PreservedBars, ...]
+    picture: UnionPicture
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ def _compare_in_union(
 ) -> UnionComparison:
     n_first = len(first.points)
     units = np.concatenate([first.units, first.units if paired else second.units + first.units.max() + 1])
-    whole = Distances.from_points(np.concatenate([first.points, second.points]), metric)  # type: ignore[arg-type]
+    together = np.concatenate([first.points, second.points])
+    whole = Distances.from_points(together, metric)  # type: ignore[arg-type]
     shapes = np.concatenate([standardised(first.points), standardised(second.points)])
     tests, shape_tests = (
         two_sample_tests(union, n_first, draws.union, draws.seed, units, paired)
@@ -160,4 +164,5 @@ def _compare_in_union(
         overlap_verdict(tests),
         overlap_verdict(shape_tests),
         tuple(preserved_bars(*(each.bars[k] for each in found), n_first=n_first) for k in range(top + 1)),
+        union_picture(together, n_first, whole, found[-1]),
     )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from src.errors import StrataError
-from src.topology.homology.distances import Distances
+from src.topology.homology.distances import Distances, centred
 
 # rows of every layer's Gram matrix that are held at a time
 _ROWS = 64
@@ -27,8 +27,8 @@ def cka_matrices(
     Raises:
         StrataError: if the clouds have different numbers of rows, or fewer than 4.
     """
-    ours = [points - points.mean(axis=0) for points in first]
-    theirs = ours if second is None else [points - points.mean(axis=0) for points in second]
+    ours = [centred(points) for points in first]
+    theirs = ours if second is None else [centred(points) for points in second]
     sizes = {len(points) for points in (*ours, *theirs)}
     if len(sizes) != 1 or min(sizes) < 4:
         raise StrataError(f"layers are compared over the same 4 or more rows: these clouds have {sorted(sizes)}")

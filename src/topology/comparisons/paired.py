@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
 from src.errors import StrataError
-from src.topology.homology.distances import Distances, checked_points
+from src.topology.homology.distances import Distances, centred, checked_points
 from src.topology.inference.relabelling import half_of_units, shuffled_rows
 
 # the unbiased HSIC has n - 3 in a denominator; halves of the cloud need it too
@@ -114,16 +114,16 @@ def compare_paired(
 def linear_cka(first: Float[np.ndarray, "pair d"], second: Float[np.ndarray, "pair e"]) -> tuple[float, float]:
     """Linear CKA of paired clouds, and the debiased one; NaN where a cloud has no spread."""
     _refuse_unpaired(len(first), len(second))
-    return centred_alignment(*((points @ points.T) for points in (first - first.mean(0), second - second.mean(0))))
+    return centred_alignment(*((points @ points.T) for points in (centred(first), centred(second))))
 
 
 def centred_alignment(
     first: Float[np.ndarray, "pair pair"], second: Float[np.ndarray, "pair pair"]
 ) -> tuple[float, float]:
     """CKA of two Gram matrices (they need not be centred), and the debiased one from the unbiased HSIC."""
-    centred = _doubly_centred(first), _doubly_centred(second)
-    unbiased = _without_bias(centred[0]), _without_bias(centred[1])
-    return _cosine(*centred), _cosine(*unbiased)
+    plain = _doubly_centred(first), _doubly_centred(second)
+    unbiased = _without_bias(plain[0]), _without_bias(plain[1])
+    return _cosine(*plain), _cosine(*unbiased)
 
 
 def similarity_correlation(first: Distances, second: Distances) -> float:
@@ -150,9 +150,8 @@ def basis_agreement(first: Float[np.ndarray, "pair d"], second: Float[np.ndarray
     """
     if first.shape != second.shape:
         raise StrataError(f"axes are compared of clouds of one shape: these have {first.shape} and {second.shape}")
-    centred = first - first.mean(axis=0), second - second.mean(axis=0)
     nuclear = np.linalg.svd(_reduced(first).T @ _reduced(second), compute_uv=False).sum()
-    return float(np.vdot(*centred) / nuclear) if nuclear else np.nan
+    return float(np.vdot(centred(first), centred(second)) / nuclear) if nuclear else np.nan
 
 
 class _Shuffle:
@@ -202,12 +201,12 @@ def _measure(
 
 def _reduced(points: Float[np.ndarray, "pair d"]) -> Float[np.ndarray, "pair axis"]:
     """The centred cloud in no more dimensions than it has points: a rotation, which no measure here sees."""
-    centred = points - points.mean(axis=0)
-    return np.asarray(np.linalg.qr(centred.T, mode="r")).T if centred.shape[1] > centred.shape[0] else centred
+    about = centred(points)
+    return np.asarray(np.linalg.qr(about.T, mode="r")).T if about.shape[1] > about.shape[0] else about
 
 
 def _normed(points: Float[np.ndarray, "pair d"]) -> Float[np.ndarray, "pair d"]:
-    return _normed_matrix(points - points.mean(axis=0))
+    return _normed_matrix(centred(points))
 
 
 def _normed_matrix(matrix: np.ndarray) -> np.ndarray:

@@ -11,6 +11,9 @@ from scipy.spatial import KDTree
 from src.errors import StrataError
 from src.topology.homology.persistence import Bars
 
+# Of the largest death: two units in the last place of float32.
+_LAST_DIGITS = 2.0**-22
+
 
 @dataclass(frozen=True)
 class Preserved:
@@ -59,7 +62,8 @@ def preserved_bars(first: Bars, second: Bars, union: Bars, n_first: int, toleran
     """Find the finite bars of two clouds in the diagram of their union, each bar of the union for one of theirs.
 
     A bar is preserved if the edges at which it is born and dies are the same two pairs of points. Where a backend tells
-    no edges, births and deaths are compared.
+    no edges, births and deaths are compared; so they are, to the last digits of float32, with those bars of the union
+    whose edges lie within the cloud: where distances tie (lattices) it is an accident which edge a bar names.
 
     Args:
         first: bars of one cloud.
@@ -75,14 +79,18 @@ def preserved_bars(first: Bars, second: Bars, union: Bars, n_first: int, toleran
         raise StrataError(
             f"bars of dimensions {first.dimension}, {second.dimension} and {union.dimension} can't be found in another"
         )
-    ours, theirs, whole = _edges(first, 0), _edges(second, n_first), _edges(union, 0)
-    if ours is not None and theirs is not None and whole is not None:
-        kept = [_shared(ours, whole), _shared(theirs, whole)]
+    largest = float(union.finite.max(initial=0.0))
+    in_first, in_second, whole = _edges(first, 0), _edges(second, n_first), _edges(union, 0)
+    if in_first is not None and in_second is not None and whole is not None:
+        kept = [_shared(in_first, whole), _shared(in_second, whole)]
+        inside = (whole < n_first).all(axis=1), ((whole >= n_first) | (whole < 0)).all(axis=1)
+        for (ours, found), bars, within in zip(kept, (first, second), inside, strict=True):
+            left = within & ~found
+            ours[~ours], found[left] = _matched(bars.finite[~ours], union.finite[left], _LAST_DIGITS * largest)
         found, by = kept[0][1] | kept[1][1], "edges"
     else:
-        slack = tolerance * float(union.finite.max(initial=0.0))
         both = np.concatenate([first.finite, second.finite])
-        matched, found = _matched(both, union.finite, slack)
+        matched, found = _matched(both, union.finite, tolerance * largest)
         kept, by = [(part, found) for part in np.split(matched, [len(first.finite)])], "birth and death"
     new = np.diff(union.finite[~found]).ravel()
     return PreservedBars(

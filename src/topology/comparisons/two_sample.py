@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from src.topology.homology.distances import Distances
+from src.topology.homology.distances import Distances, centred
 from src.topology.homology.spanning_tree import prim
 from src.topology.inference.relabelling import relabellings
 
@@ -112,9 +112,9 @@ def two_sample_tests(
 
 def standardised(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "point d"]:
     """The cloud about its centre at a root mean square radius of 1: its shape, without place and size."""
-    centred = points - points.mean(axis=0)
-    radius = np.sqrt(np.square(centred).sum(axis=1).mean())
-    return centred / radius if radius else centred
+    about = centred(points)
+    radius = np.sqrt(np.square(about).sum(axis=1).mean())
+    return about / radius if radius else about
 
 
 def centre_distance(

@@ -16,6 +16,10 @@ Metric = Literal["euclidean", "cosine", "precomputed"]
 # A squared distance below this part of its points' squared norms has lost digits in the Gram matrix: it is computed
 # anew from the difference, so that copies of a point have distance 0.
 _CANCELLED = 1e-6
+# Cosine distances that rounding gives to multiples of one vector: they are copies.
+_SAME_DIRECTION = 8 * np.finfo(np.float64).eps ** 2
+# Squares of larger coordinates, added up, are beyond float64.
+_LARGEST = 1e150
 # Differences are taken for this many pairs at a time, and rows worked on in blocks of this many.
 _PAIRS, _ROWS = 4096, 128
 
@@ -53,6 +57,7 @@ class Distances:
             # half the squared distance of unit vectors, which keeps the digits of small angles
             matrix = _squared_distances(points / norms)
             matrix *= 0.5
+            matrix[matrix < _SAME_DIRECTION] = 0
         else:
             matrix = _squared_distances(points - points.mean(axis=0))
             np.sqrt(matrix, out=matrix)
@@ -144,7 +149,7 @@ def checked_points(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "p
     """The points in float64.
 
     Raises:
-        StrataError: if they are not a matrix of 3 or more rows, or hold values that are not finite.
+        StrataError: if they are not a matrix of 3 or more rows, or hold values that are not finite or beyond 1e150.
     """
     points = np.asarray(points, dtype=np.float64)
     if points.ndim != 2:
@@ -154,7 +159,17 @@ def checked_points(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "p
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if bad.size:
         raise StrataError(f"{bad.size} of {len(points)} points are not finite, the first is point {bad[0]}")
+    largest = float(np.abs(points).max())
+    if largest > _LARGEST:
+        raise StrataError(f"the largest coordinate, {largest:g}, has no square in float64: scale the points down")
     return points
+
+
+def centred(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "point d"]:
+    """The points about their mean; a coordinate in which all are equal becomes 0, however its mean was rounded."""
+    about = points - points.mean(axis=0)
+    about[:, (points == points[0]).all(axis=0)] = 0
+    return about
 
 
 def _squared_distances(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "point point"]:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from src.errors import StrataError
-from src.topology.homology.distances import Distances, checked_points
+from src.topology.homology.distances import Distances, centred, checked_points
 from src.topology.homology.persistence import persistence
 from src.topology.inference.resampling import Statistics, checked_groups, gather, generator, in_threads
 
@@ -47,7 +47,7 @@ class PrincipalScores:
         """Of a cloud. Raises StrataError as `Distances.from_points` does."""
         points = checked_points(points)
         mean = points.mean(axis=0)
-        left, lengths, axes = np.linalg.svd(points - mean, full_matrices=False)
+        left, lengths, axes = np.linalg.svd(centred(points), full_matrices=False)
         kept = lengths > lengths[0] * max(points.shape) * np.finfo(np.float64).eps
         along = axes[kept] @ mean
         beyond = np.sqrt(max(mean @ mean - along @ along, 0.0))
@@ -242,8 +242,9 @@ def _uniform_frame(shape: tuple[int, ...], random: np.random.Generator) -> Float
     """Orthonormal columns, uniformly distributed among those that are orthogonal to the vector of ones."""
     columns = random.standard_normal(shape)
     columns -= columns.mean(axis=0)
-    # the signs that QR gives to columns are not random, and mirror an axis of the cloud: no distance changes
-    return np.linalg.qr(columns)[0]
+    frame, triangle = np.linalg.qr(columns)
+    # QR chooses signs by the first entries; cosines, unlike distances, see which way an axis points (Mezzadri 2007)
+    return frame * np.sign(triangle.diagonal())
 
 
 def _group_means(rows: Float[np.ndarray, "row d"], label: np.ndarray) -> Float[np.ndarray, "group d"]:

@@ -4,6 +4,7 @@ An integer cocycle that is 1 on the loop, smoothed by least squares over potenti
 circle (de Silva, Morozov and Vejdemo-Johansson 2011, "Persistent cohomology and circular coordinates").
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,6 +69,7 @@ def circular_coordinate(
     death: float,
     at: float = MIDDLE,
     weights: Literal["density", "uniform"] = "density",
+    walks: Sequence[Sequence[int]] = (),
 ) -> CircularCoordinate:
     """The circular coordinate along the loop that lives from `birth` to `death`.
 
@@ -91,6 +93,7 @@ def circular_coordinate(
         at: the scale is birth + at (death - birth), 0 <= at < 1: a low one joins few points, at a high one long edges
             cut across.
         weights: of the edges: `density`, as above; `uniform` is de Silva, Morozov and Vejdemo-Johansson's choice.
+        walks: the bar's cycle, which tells it from other bars with the same birth and death.
 
     Raises:
         NoCocycleError: if no loop lives from `birth` to `death`, or its class has torsion there.
@@ -101,7 +104,7 @@ def circular_coordinate(
         raise StrataError(
             f"at={at:g} is not within the life of a loop: 0 is its birth, and less than 1 before its death"
         )
-    generator = cocycles.generator_of(birth, death)
+    generator = cocycles.generator_of(birth, death, walks)
     cocycle = cocycles.dual(generator, scale)
     joined = cocycles.rank < np.searchsorted(cocycles.length, scale, side="right")
     component = connected_components(joined, directed=False)[1]

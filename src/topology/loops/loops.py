@@ -135,7 +135,7 @@ def loops_of(
         birth, death = float(bars.birth[bar]), float(bars.death[bar])
         walks = tuple(tuple(walk.tolist()) for walk in cycle_of(found, bar, distances).loops)
         try:
-            coordinate = circular_coordinate(cocycles, birth, death, at)
+            coordinate = circular_coordinate(cocycles, birth, death, at, walks=walks)
         except NoCocycleError:
             coordinate = CircularCoordinate(np.full(distances.n_points, np.nan), birth, float("nan"))
         loops.append(Loop(bar, birth, death, float(p[bar]), walks, coordinate))

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from src.topology.homology.distances import checked_points
+from src.topology.homology.distances import centred, checked_points
 
 
 def anisotropy(points: Float[np.ndarray, "point d"]) -> dict[str, float]:
@@ -40,8 +40,8 @@ def anisotropy(points: Float[np.ndarray, "point d"]) -> dict[str, float]:
 
 def principal_variances(points: Float[np.ndarray, "point d"]) -> Float[np.ndarray, "component"]:
     """Eigenvalues of the covariance (over n), largest first, from the smaller of its two Gram matrices."""
-    centred = points - points.mean(axis=0)
-    gram = centred.T @ centred if centred.shape[0] > centred.shape[1] else centred @ centred.T
+    about = centred(points)
+    gram = about.T @ about if about.shape[0] > about.shape[1] else about @ about.T
     return np.maximum(np.linalg.eigvalsh(gram)[::-1] / len(points), 0.0)
 
 

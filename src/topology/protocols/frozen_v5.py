@@ -193,17 +193,17 @@ def phi(
 
 
 def center_distance(
-    a: Float[np.ndarray, "point_a d"], b: Float[np.ndarray, "point_b d"], normalized: bool = True
+    a: Float[np.ndarray, "point_a d"] | Cloud, b: Float[np.ndarray, "point_b d"] | Cloud, normalized: bool = True
 ) -> float:
     """Distance of the means in float32, raw (6 decimals) or over the mean of their norms (4) (specification 1.3).
 
     Raises:
         StrataError: if the clouds have not the same number of dimensions, or are not finite.
     """
-    a, b = (points.points if isinstance(points, Cloud) else points for points in (a, b))
-    _same_dimensions(np.asarray(a), np.asarray(b))
+    ours, theirs = (np.asarray(points.points if isinstance(points, Cloud) else points) for points in (a, b))
+    _same_dimensions(ours, theirs)
     # the memory layout of the user's array decides in which order float32 sums are taken
-    first, second = (np.asarray(points, dtype=np.float32).mean(axis=0) for points in (a, b))
+    first, second = (np.asarray(points, dtype=np.float32).mean(axis=0) for points in (ours, theirs))
     distance = float(np.linalg.norm(first - second))
     if not normalized:
         return round(distance, 6)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from src.errors import StrataError
-from src.topology.homology.distances import Distances, checked_points
+from src.topology.homology.distances import Distances, centred, checked_points
 from src.topology.protocols.protocol import Sampling
 
 # multiscale: neighbourhoods that half of the points come from
@@ -63,8 +63,7 @@ def principal_scores(points: Float[np.ndarray, "point d"], components: int) -> F
     if components < 1:
         raise StrataError(f"{components} principal components were asked for: 1 is the least")
     points = checked_points(points)
-    centred = points - points.mean(axis=0)
-    left, size, loadings = np.linalg.svd(centred, full_matrices=False)
+    left, size, loadings = np.linalg.svd(centred(points), full_matrices=False)
     largest = np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1)[:, 0]
     return (left * size * np.where(largest < 0, -1.0, 1.0))[:, :components]
 

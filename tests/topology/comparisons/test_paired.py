@@ -109,18 +109,19 @@ def test_rows_of_a_sequence_are_shuffled_together():
     assert np.mean(np.array(ps["units"]) <= 0.05) <= 0.2
 
 
-def test_clouds_without_pairs_or_spread():
+@pytest.mark.parametrize("value", [1.0, 0.1])  # the mean of ten 0.1 is not 0.1
+def test_clouds_without_pairs_or_spread(value):
     with pytest.raises(StrataError, match="clouds of 10 and 9 rows are not paired"):
         compare_paired(gauss(10, 2, 0), gauss(9, 2, 0))
     with pytest.raises(StrataError, match="5 pairs of points are too few"):
         compare_paired(gauss(5, 2, 0), gauss(5, 2, 1))
-    flat = compare_paired(np.ones((10, 3)), gauss(10, 3, 0), draws=3, halves=3)
+    one_place = np.full((10, 3), value)
+    flat = compare_paired(one_place, gauss(10, 3, 0), draws=3, halves=3)
     assert all(
         np.isnan([each.value, each.p]).all() for each in (flat.cka, flat.debiased_cka, flat.rsa, flat.procrustes)
     )
-    assert np.isnan(
-        [*linear_cka(np.ones((10, 3)), gauss(10, 3, 0)), procrustes_distance(np.ones((10, 3)), gauss(10, 3, 0))]
-    ).all()
+    assert np.isnan([*linear_cka(one_place, gauss(10, 3, 0)), procrustes_distance(one_place, gauss(10, 3, 0))]).all()
+    assert np.isnan(cka_matrices([one_place], [gauss(10, 3, 0)])).all()
 
 
 def test_matrices_hold_the_measures_of_all_pairs():

@@ -63,15 +63,23 @@ def test_each_bar_of_the_union_serves_once_when_there_are_no_edges():
     assert none.n_new == 2
 
 
-def test_bars_with_edges_are_recognised_by_them_alone():
+def test_bars_with_edges_are_recognised_by_them():
     def bar(birth_edge, death_edge):
         return Bars(1, np.array([1.0]), np.array([2.0]), np.array([birth_edge]), np.array([death_edge]))
 
     first, second = bar([0, 1], [2, 3]), bar([0, 1], [2, 3])
-    union = Bars(1, np.ones(2), np.full(2, 2.0), np.array([[6, 5], [0, 4]]), np.array([[7, 8], [2, 3]]))
+    union = Bars(1, np.ones(2), np.full(2, 2.0), np.array([[6, 5], [0, 9]]), np.array([[7, 8], [2, 3]]))
     found = preserved_bars(first, second, union, n_first=5)
     assert found.by == "edges"
     assert (found.first.n_preserved, found.second.n_preserved, found.n_new) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_bars_of_a_lattice_are_found_whichever_edges_they_name(k):
+    lattice = np.indices((4, 4)).reshape(2, -1).T
+    found = of(lattice, lattice + np.array([100, 0]), k)
+    assert found.by == "edges"
+    assert found.first.share == found.second.share == 1
 
 
 def test_other_dimensions_are_refused():

@@ -193,6 +193,10 @@ def test_centres_are_compared_in_units_of_a_scale():
     assert centre_distance(first, first, 0.0) == (0.0, 0.0)
 
 
+def test_a_cloud_of_one_place_has_the_shape_of_a_point():
+    assert not standardised(np.full((7, 3), 0.1)).any()
+
+
 def test_counts_of_bars_at_different_scales_give_no_verdict():
     bars = [persistence(Distances.from_points(gauss(30, 2, seed))).bars[1] for seed in range(3)]
     with pytest.raises(StrataError, match=r"no verdict on overlap.*above 0\.1, of the second above 0\.2"):

@@ -85,11 +85,31 @@ def test_a_bar_of_another_cloud_is_refused():
         cocycles.generator_of(0.1, 0.2)
 
 
+@pytest.mark.parametrize(
+    ("free", "purpose"), [([10_000], "cocycles of 30"), ([10**6, 1000], "relations between .* loops of 30")]
+)
+def test_cocycles_that_do_not_fit_in_memory_are_refused(monkeypatch, free, purpose):
+    distances = Distances.from_points(np.random.default_rng(0).normal(size=(30, 400)))
+    left = iter(free)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": next(left)}))
+    with pytest.raises(StrataError, match=purpose):
+        Cocycles.of(distances)
+
+
 def test_a_cloud_without_loops_has_no_generators():
     cocycles = Cocycles.of(Distances.from_points(np.eye(3)))
     assert len(cocycles.generators) == 0
     with pytest.raises(StrataError, match="no loop"):
         cocycles.generator_of(1.0, 2.0)
+
+
+def test_congruent_loops_have_a_coordinate_each():
+    square = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
+    distances = Distances.from_points(np.concatenate([square, square + np.array([10.0, 0.0])]))
+    first, second = loops_of(distances, persistence(distances), np.array([0.0, 0.0, 1.0]))
+    assert (first.birth, first.death) == (second.birth, second.death)
+    for loop in (first, second):
+        assert set(np.flatnonzero(np.isfinite(loop.coordinate.turns)).tolist()) == set(loop.points)
 
 
 def test_a_twisted_class_has_no_integer_cocycle():

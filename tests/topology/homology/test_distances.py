@@ -85,11 +85,18 @@ def test_nearest_are_sorted_and_leave_the_point_itself_out():
         (np.zeros(5), "a matrix of points by dimensions"),
         (np.zeros((2, 5)), "3 or more points"),
         (np.array([[0.0], [np.nan], [np.inf]]), "2 of 3 points are not finite, the first is point 1"),
+        (np.array([[0.0], [1e160], [1.0]]), "the largest coordinate, 1e\\+160, has no square"),
     ],
 )
 def test_clouds_that_are_none_are_refused(points, said):
     with pytest.raises(StrataError, match=said):
         Distances.from_points(points)
+
+
+def test_multiples_of_a_vector_are_copies_by_their_cosine():
+    points = np.random.default_rng(0).normal(size=(20, 50))
+    matrix = Distances.from_points(np.concatenate([points, 3 * points, points / 10]), "cosine").matrix
+    assert (matrix == 0).sum() == 20 * 3 * 3
 
 
 def test_a_point_without_direction_has_no_cosine_distance():

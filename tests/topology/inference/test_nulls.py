@@ -65,6 +65,14 @@ def test_gaussian_draws_are_spread_evenly_over_directions():
     assert squares.mean(axis=0) == pytest.approx(np.full((8, 3), 1 / 8), abs=0.015)
 
 
+def test_gaussian_draws_point_either_way_along_an_axis():
+    # cosines see the mean, and so the signs: no point is on one side more often than by chance
+    points = np.random.default_rng(0).standard_normal((8, 3))
+    fitted, random = gaussian(points), np.random.default_rng(3)
+    below = np.mean([(each := fitted(random))[:, :3] < each[:, :3].mean(axis=0) for _ in range(400)], axis=0)
+    assert below == pytest.approx(np.full((8, 3), 0.5), abs=0.1)
+
+
 def test_shuffled_scores_keep_every_marginal():
     points = cloud()
     own = PrincipalScores.of(points)
@@ -206,7 +214,8 @@ def test_no_draws_are_refused():
 
 
 @pytest.mark.parametrize("null", [gaussian, shuffled_scores])
-def test_a_cloud_of_one_place_has_draws_of_one_place(null):
-    drawn = draw(null, np.full((5, 3), 2.0))
+@pytest.mark.parametrize("value", [2.0, 0.1])  # the mean of seven 0.1 is not 0.1
+def test_a_cloud_of_one_place_has_draws_of_one_place(null, value):
+    drawn = draw(null, np.full((7, 3), value))
     assert Distances.from_points(drawn).diameter == 0
     assert len(persistence(Distances.from_points(drawn)).bars[1]) == 0

@@ -64,8 +64,9 @@ def test_rows_of_zeros_have_no_cosine():
     assert anisotropy(points)["mean_cosine"] == 0
 
 
-def test_one_point_many_times_has_no_variance():
-    found = anisotropy(np.ones((4, 3)))
+@pytest.mark.parametrize("value", [1.0, 0.1])  # the mean of seven 0.1 is not 0.1
+def test_one_point_many_times_has_no_variance(value):
+    found = anisotropy(np.full((7, 3), value))
     assert found["mean_cosine"] == pytest.approx(1)
     assert all(math.isnan(found[name]) for name in OF_POINTS if name != "mean_cosine")
 

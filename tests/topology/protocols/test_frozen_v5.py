@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import actopo
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from actopo.data import load_example_cloud
 
 from src.errors import StrataError
-from src.topology.homology.persistence import persistence
+from src.topology.homology.persistence import Bars, Persistence, persistence
 from src.topology.protocols import frozen_v5
 from src.topology.protocols.frozen_v5 import Cloud
 from src.topology.protocols.preparation import prepare
@@ -275,6 +276,25 @@ def test_parity_of_other_protocols():
         assert printed(mine.to_dict()) == printed(actopo.measure(points, theirs, dimension).to_dict())
         curve = frozen_v5.survival_curve(points, ours, dimension)
         assert printed(curve) == printed(actopo.survival_curve(points, theirs, dimension))
+
+
+def test_bottleneck_distances_are_exact(clouds):
+    # gudhi.bottleneck_distance says 0.190714 of these
+    first = [[0.984833, 1.337982], [0.197741, 0.497056], [0.891251, 1.157415]]
+    second = [
+        [0.467375, 0.840072],
+        [0.454044, 0.770616],
+        [0.007027, 0.388432],
+        [0.961029, 1.383640],
+        [0.816714, 1.053505],
+    ]
+    of_first, of_second = (
+        replace(clouds["base"], known=Persistence(600, (Bars(0, *np.empty((2, 0))), Bars(1, *np.array(bars).T)), ""))
+        for bars in (first, second)
+    )
+    found = frozen_v5.bottleneck_distance(of_first, of_second)
+    # the bar of the second cloud that none of the first is near to goes to the diagonal
+    assert found["bottleneck_raw"] == pytest.approx((0.388432 - 0.007027) / 2, abs=1e-6)
 
 
 def test_a_prepared_cloud_is_not_measured_twice(points, monkeypatch):

@@ -24,7 +24,7 @@ from src.topology.protocols.preparation import prepare
 from src.topology.protocols.protocol import ROBUST, TODACOMM, Protocol
 from src.topology.protocols.todacomm_geometry import geometry, recommend_pca_components
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = json.loads((ROOT / "tests" / "fixtures" / "todacomm_golden.json").read_text(encoding="utf-8"))
 NAMES = tuple(f"H{k}_{what}" for k in (0, 1) for what in ("count", "total_persistence", "max_lifetime"))
 CLOUDS = ("base", "instruct")
