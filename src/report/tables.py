@@ -15,9 +15,9 @@ NON_FINITE = ("NaN", "∞", "-∞")
 
 
 class Interval(TypedDict):
-    """An estimate with the ends of its interval."""
+    """An estimate with the ends of its interval; the value of a count is an int."""
 
-    value: float
+    value: int | float
     low: float
     high: float
 
@@ -105,12 +105,12 @@ def _link_text(cell: Link) -> CellText:
 def _interval_text(cell: Interval) -> CellText:
     """One number of decimals for all three: 4 digits of the largest (4 decimals suffice), 2 digits of the width.
 
-    Whole numbers are counts, and have none.
+    A count (an int) has none, and its ends have one at most.
     """
     numbers = [float(cell["value"]), float(cell["low"]), float(cell["high"])]
-    if all(number.is_integer() and abs(number) < _LARGEST_FIXED for number in numbers):
-        value, low, high = (f"{number:,.0f}" for number in numbers)
-        return CellText(value, f"[{low}, {high}]")
+    if isinstance(cell["value"], int) and all(map(math.isfinite, numbers)):
+        low, high = (f"{number:,.1f}".removesuffix(".0") for number in numbers[1:])
+        return CellText(f"{cell['value']:,}", f"[{low}, {high}]")
     sizes = [abs(number) for number in numbers if math.isfinite(number)]
     largest = max(sizes, default=0.0)
     if len(sizes) < 3 or not _SMALLEST_FIXED <= largest < _LARGEST_FIXED:

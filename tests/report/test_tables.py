@@ -1,9 +1,11 @@
 import io
+import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from src.report.tables import CellText, Link, Table, cell_text, format_number, numeric_columns
@@ -41,6 +43,14 @@ def test_a_number_keeps_four_significant_digits(value):
 def test_the_three_numbers_of_an_interval_have_the_same_decimals():
     shown = cell_text({"value": 0.93517, "low": 0.9, "high": 0.971234})
     assert (shown.text, shown.interval) == ("0.9352", "[0.9000, 0.9712]")
+
+
+def test_counts_are_whole_numbers_also_where_the_report_was_read_back():
+    cell = {"value": 1_200, "low": 3.0, "high": 1_300.25}
+    table = TypeAdapter(Table).validate_json(json.dumps({"title": "", "columns": ["n"], "rows": [[cell]]}))
+    for each in (cell, table.rows[0][0]):
+        shown = cell_text(each)
+        assert (shown.text, shown.interval) == ("1,200", "[3, 1,300.2]")
 
 
 def test_a_narrow_interval_is_told_apart_from_its_value():

@@ -19,10 +19,10 @@ from src.report.topology.compared import (
     ResultPair,
     scale_free_statistics,
 )
+from src.report.topology.profiles import banded
 from src.report.topology.published_pairs import published_tables, refusals
 from src.topology.comparisons.paired import PairedMeasure
 from src.topology.measures.catalogue import STATISTICS
-from src.topology.profile import Measure
 
 # statistics that have panels and columns of their own; all of them are in the files
 SHOWN = ("beta_1", "survival_rate", "h1_total_scaled", "h1_max_scaled", "h0_normalised", "mst_gini")
@@ -53,7 +53,7 @@ def profile_group(found: ComparedTopology) -> Group:
     results = Table("Results", ["result", "model", "clouds", "points", "points of bands"], rows)
     names = [name for name in SHOWN if name in scale_free_statistics(found.results)]
     statistics: list[list[Cell]] = [
-        [result.label, profile.name, *(_banded(profile.statistics[name]) for name in names)]
+        [result.label, profile.name, *(banded(profile.statistics[name], name) for name in names)]
         for result in found.results
         for profile in result.profiles
     ]
@@ -282,14 +282,6 @@ def _short(name: str) -> str:
     """The layer of resid_post/05; other names as they are."""
     hook, slash, layer = name.rpartition("/")
     return str(int(layer)) if slash and hook and layer.isdecimal() else name
-
-
-def _banded(measure: Measure) -> Cell:
-    if not math.isfinite(measure.value):
-        return None
-    if not (math.isfinite(measure.low) and math.isfinite(measure.high)):
-        return measure.value
-    return {"value": measure.value, "low": measure.low, "high": measure.high}
 
 
 def _interval(measure: PairedMeasure) -> Cell:

@@ -40,7 +40,7 @@ def cloud_table(profiles: Sequence[CloudProfile], level: float) -> Table:
     rows: list[list[Cell]] = []
     for profile in profiles:
         beta = profile.statistics["beta_1"]
-        row: list[Cell] = [profile.name, profile.n_points, profile.n_duplicates, profile.scale, banded(beta)]
+        row: list[Cell] = [profile.name, profile.n_points, profile.n_duplicates, profile.scale, banded(beta, "beta_1")]
         row += [_null_cell(beta, null) for null in nulls]
         row += [*_significant(profile, level), *_dimension(profile)]
         rows.append(row)
@@ -69,7 +69,10 @@ def statistics_table(profiles: Sequence[CloudProfile]) -> Table:
     """One row per cloud, a column for each of the listed statistics, with bands."""
     names = [name for name in LISTED if any(name in profile.statistics for profile in profiles)]
     rows: list[list[Cell]] = [
-        [profile.name, *(banded(profile.statistics[name]) if name in profile.statistics else None for name in names)]
+        [
+            profile.name,
+            *(banded(profile.statistics[name], name) if name in profile.statistics else None for name in names),
+        ]
         for profile in profiles
     ]
     titles = [STATISTICS[name].label if name in STATISTICS else name for name in names]
@@ -175,13 +178,15 @@ def topology_metrics(profiles: Sequence[CloudProfile], level: float) -> dict[str
     return found
 
 
-def banded(measure: Measure) -> Cell:
-    """A statistic with its band of subsamples, as a cell."""
+def banded(measure: Measure, statistic: str = "") -> Cell:
+    """A statistic with its band of subsamples, as a cell; counts are whole numbers."""
     if not math.isfinite(measure.value):
         return None
+    known = STATISTICS.get(statistic)
+    value = int(measure.value) if known is not None and known.unit == "count" else measure.value
     if not math.isfinite(measure.low):
-        return measure.value
-    return {"value": measure.value, "low": measure.low, "high": measure.high}
+        return value
+    return {"value": value, "low": measure.low, "high": measure.high}
 
 
 def _null_cell(measure: Measure, null: str) -> Cell:
