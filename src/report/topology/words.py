@@ -80,7 +80,7 @@ def _cycles(profiles: Sequence[CloudProfile], level: float) -> list[str]:
 
 
 def _counts(profiles: Sequence[CloudProfile], level: float) -> list[str]:
-    """Whether loops are longer together, or more, than under each null; corrected for both and for clouds."""
+    """Whether loops are longer together, or more are counted, than under each null; corrected for both and clouds."""
     words = {"gaussian": "a Gaussian of the same covariance", "shuffled_scores": "independent principal components"}
     words |= {"grouped_gaussian": "a Gaussian arrangement of the labels", "random_init": "untrained models"}
     asked = {"h1_total": "longer together", "beta_1": "more in number (β1)"}
