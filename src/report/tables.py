@@ -78,6 +78,20 @@ def cell_text(cell: Cell) -> CellText:
     return CellText(str(cell))
 
 
+def interval_cell(value: float, low: float, high: float) -> Cell:
+    """An estimate with its interval; alone where the ends are not known, a gap where it is not finite."""
+    if not math.isfinite(value):
+        return None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return value
+    return {"value": value, "low": low, "high": high}
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """Tables and charts have gaps where a number is not finite."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
 def format_number(value: float) -> str:
     """4 significant digits, fewer where they say it all (0.01); an exponent only for the very small and very large."""
     if not math.isfinite(value):

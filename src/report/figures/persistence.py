@@ -15,6 +15,7 @@ from src.report.figures.theme import (
     FAINT_INK,
     GREY,
     ORANGE,
+    SHADE,
     VERMILION,
     Record,
     ordered,
@@ -26,7 +27,6 @@ from src.report.figures.theme import (
 MOST_DRAWN = 250
 MOST_IN_BARCODE = 40
 SIGNIFICANT = "significant loop"
-_SHADE = "#cfd6df"
 
 
 def persistence_diagrams(
@@ -66,7 +66,7 @@ def persistence_diagrams(
     y = alt.Y("death:Q", title=f"death ({scale})", scale=alt.Scale(nice=False, zero=True))
     kinds = [kind for kind in (*_kinds(bars), SIGNIFICANT) if any(row.get("kind") == kind for row in rows)]
     layered = [
-        _part("band").mark_area(color=_SHADE, opacity=0.55).encode(x=x, y=y, y2="upper:Q"),
+        _part("band").mark_area(color=SHADE, opacity=0.55).encode(x=x, y=y, y2="upper:Q"),
         _part("diagonal").mark_line(color=GREY, strokeDash=[4, 3], strokeWidth=1).encode(x=x, y=y),
         _part("bar")
         .mark_point(filled=True, opacity=0.75)
@@ -130,7 +130,7 @@ def barcodes(
     y = alt.Y("place:O", title="bars, longest first", axis=alt.Axis(labels=False, ticks=False))
     x = alt.X("birth:Q", title=scale, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, labelOverlap=True))
     layered = [
-        alt.Chart().mark_bar(height=2, color=_SHADE).encode(x=x, x2="null_end:Q", y=y),
+        alt.Chart().mark_bar(height=2, color=SHADE).encode(x=x, x2="null_end:Q", y=y),
         alt.Chart()
         .mark_bar(height=4)
         .encode(
@@ -184,7 +184,7 @@ def scale_curves(
     )
     layered = [
         alt.Chart()
-        .mark_area(opacity=0.5, color=_SHADE, interpolate="step-after")
+        .mark_area(opacity=0.5, color=SHADE, interpolate="step-after")
         .encode(x=x, y=alt.Y("null_low:Q", title=label), y2="null_high:Q", detail="series:N"),
         alt.Chart()
         .mark_line(interpolate="step-after", strokeWidth=1.6)

@@ -14,6 +14,8 @@ INK = "#1f2933"
 FAINT_INK = "#5f6b7a"
 GRID = "#e4e7eb"
 EMPTY = "#f3f4f6"
+# bands of what chance does
+SHADE = "#cfd6df"
 
 # Okabe and Ito (2008), "Color Universal Design": told apart with any colour vision
 BLUE, ORANGE, SKY, GREY, GREEN, PINK, VERMILION = (

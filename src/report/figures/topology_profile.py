@@ -5,9 +5,8 @@ from typing import Any
 
 import altair as alt
 
-from src.report.figures.theme import BLUE, CATEGORIES, Record, data, ordered, themed
+from src.report.figures.theme import BLUE, CATEGORIES, SHADE, Record, data, ordered, themed
 
-_SHADE = "#cfd6df"
 _MOST_TICKS = 14  # of more layers, only some are named on the axis
 # the least with which panels do not touch
 _SPACING = {"row": 80, "column": 34}
@@ -85,7 +84,7 @@ def _panel(records: Sequence[Record], name: str, models: Sequence[str], null: st
     band_y = alt.Y("low:Q", title=None, scale=scale)
     null_y = alt.Y("null_low:Q", title=None, scale=scale)
     layered = [
-        nulls.mark_area(color=_SHADE, opacity=0.55).encode(y=null_y, y2="null_high:Q", detail="model:N"),
+        nulls.mark_area(color=SHADE, opacity=0.55).encode(y=null_y, y2="null_high:Q", detail="model:N"),
         bands.mark_area(opacity=0.2).encode(y=band_y, y2="high:Q", color=colour, detail="model:N"),
         base.mark_line(strokeWidth=1.8).encode(y=y, color=colour),
         base.mark_point(filled=True, size=32, opacity=1).encode(y=y, color=colour, tooltip=tooltip),

@@ -1,16 +1,13 @@
 """What compare_topology.py shows: tables of results, of pairs of clouds, of diagrams, and of perplexity."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from src.report.artifact_report import NamedChart
 from src.report.figures.topology_comparison import all_layers, measures_by_layer, union_pictures
 from src.report.figures.topology_profile import layer_profile
-from src.report.tables import Cell, Table
+from src.report.tables import Cell, Table, finite_or_none, interval_cell
 from src.report.topology.compared import (
     BOTTLENECK,
     CloudPair,
@@ -172,9 +169,7 @@ def _diagram_table(pair: ResultPair) -> Table:
 
 def _within(cloud: CloudPair) -> Cell:
     loops = cloud.found.loops
-    if not math.isfinite(loops.within):
-        return None
-    return {"value": loops.within, "low": loops.low, "high": loops.high}
+    return interval_cell(loops.within, loops.low, loops.high)
 
 
 def _pair_figures(pair: ResultPair, number: int) -> list[NamedChart]:
@@ -285,11 +280,7 @@ def _short(name: str) -> str:
 
 
 def _interval(measure: PairedMeasure) -> Cell:
-    if not math.isfinite(measure.value):
-        return None
-    if not math.isfinite(measure.low):
-        return measure.value
-    return {"value": measure.value, "low": measure.low, "high": measure.high}
+    return interval_cell(measure.value, measure.low, measure.high)
 
 
 def _ends(measure: PairedMeasure) -> dict[str, float | None]:
@@ -298,8 +289,3 @@ def _ends(measure: PairedMeasure) -> dict[str, float | None]:
         "low": finite_or_none(measure.low),
         "high": finite_or_none(measure.high),
     }
-
-
-def finite_or_none(value: float | None) -> float | None:
-    """Tables and charts have gaps where a number is not finite."""
-    return None if value is None or not np.isfinite(value) else float(value)

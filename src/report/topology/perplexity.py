@@ -5,9 +5,9 @@ import math
 from src.features.training.reconstruction import Ratio
 from src.report.artifact_report import NamedChart
 from src.report.figures.topology_comparison import statistic_and_perplexity
-from src.report.tables import Cell, Table
+from src.report.tables import Cell, Table, finite_or_none
 from src.report.topology.compared import ComparedTopology, mean_over_layers
-from src.report.topology.comparison import SHOWN, Group, finite_or_none
+from src.report.topology.comparison import SHOWN, Group
 from src.report.topology.comparison_words import pseudo_replication
 from src.topology.measures.catalogue import STATISTICS
 

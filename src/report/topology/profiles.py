@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.errors import StrataError
-from src.report.tables import Cell, Table
+from src.report.tables import Cell, Table, finite_or_none, interval_cell
 from src.topology.measures.catalogue import STATISTICS
 from src.topology.measures.expansion import expansion
 from src.topology.profile import CloudProfile, Interval, Measure
@@ -101,7 +101,7 @@ def outlier_table(profiles: Sequence[CloudProfile]) -> Table | None:
     rows: list[list[Cell]] = []
     for profile in known:
         found = _outliers(profile)
-        cells: list[Cell] = [_finite(value) for name in names for value in found.get(name, (math.nan, math.nan))]
+        cells: list[Cell] = [finite_or_none(value) for name in names for value in found.get(name, (math.nan, math.nan))]
         rows.append([profile.name, profile.outliers.n_left_out if profile.outliers else None, *cells])
     labels = [STATISTICS[name].label if name in STATISTICS else name for name in names]
     columns = ["cloud", "left out", *(f"{label}{rest}" for label in labels for rest in ("", ", without"))]
@@ -180,20 +180,14 @@ def topology_metrics(profiles: Sequence[CloudProfile], level: float) -> dict[str
 
 def banded(measure: Measure, statistic: str = "") -> Cell:
     """A statistic with its band of subsamples, as a cell; counts are whole numbers."""
-    if not math.isfinite(measure.value):
-        return None
     known = STATISTICS.get(statistic)
-    value = int(measure.value) if known is not None and known.unit == "count" else measure.value
-    if not math.isfinite(measure.low):
-        return value
-    return {"value": value, "low": measure.low, "high": measure.high}
+    is_count = known is not None and known.unit == "count" and math.isfinite(measure.value)
+    return interval_cell(int(measure.value) if is_count else measure.value, measure.low, measure.high)
 
 
 def _null_cell(measure: Measure, null: str) -> Cell:
     found = measure.nulls.get(null)
-    if found is None or not math.isfinite(found.mean):
-        return None
-    return {"value": found.mean, "low": found.low, "high": found.high}
+    return None if found is None else interval_cell(found.mean, found.low, found.high)
 
 
 def _significant(profile: CloudProfile, level: float) -> list[Cell]:
@@ -219,12 +213,4 @@ def _spanned(profile: CloudProfile) -> int:
 
 
 def _interval(found: Interval | None) -> Cell:
-    if found is None or not math.isfinite(found.value):
-        return None
-    if not math.isfinite(found.low):
-        return found.value
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return None if found is None else interval_cell(found.value, found.low, found.high)
