@@ -12,7 +12,7 @@ FLOORS = (
     {"models", "text"},
     {"activations"},
     {"transport", "features", "topology"},
-    {"causal"},
+    {"causal", "scenarios"},
     {"report"},
     {"stage"},
 )

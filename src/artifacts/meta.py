@@ -32,6 +32,8 @@ FORMAT_VERSIONS = {
     "feature_scores": 1,
     "topology": 1,
     "topology_comparison": 1,
+    "scenario_run": 1,
+    "run_comparison": 1,
 }
 
 

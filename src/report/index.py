@@ -26,6 +26,8 @@ KIND_ORDER = (
     "explanations",
     "topology",
     "topology_comparison",
+    "scenario_run",
+    "run_comparison",
 )
 
 _META_FORMAT = TypeAdapter(Meta)
