@@ -34,6 +34,8 @@ FORMAT_VERSIONS = {
     "topology_comparison": 1,
     "scenario_run": 1,
     "run_comparison": 1,
+    "run_analysis": 1,
+    "run_heatmaps": 1,
 }
 
 

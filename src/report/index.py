@@ -28,6 +28,8 @@ KIND_ORDER = (
     "topology_comparison",
     "scenario_run",
     "run_comparison",
+    "run_analysis",
+    "run_heatmaps",
 )
 
 _META_FORMAT = TypeAdapter(Meta)

@@ -14,7 +14,7 @@ from src.errors import StrataError
 RESIDUAL_SOURCES = ("resid_pre", "resid_post", "attn_out", "mlp_out")
 # queries, keys and values as the projections give them (before norms and positions), heads side by side
 QKV_SOURCES = ("q", "k", "v")
-# gate projection (gated MLPs), up projection (the pre-activation of others), and the neurons: input of the down projection
+# gate projection (gated MLPs), up projection (the pre-activation of others), the neurons: input of the down projection
 MLP_SOURCES = ("mlp_gate", "mlp_up", "mlp_act")
 # [layer, row, head, key]: attention of a row's token, 0 for keys after it
 ATTENTION = "attention"
@@ -174,7 +174,10 @@ class Conversation:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One generation, with the messages before it and its reply. message_indices: where these are in the conversation."""
+    """One generation, with the messages before it and its reply.
+
+    message_indices: where these messages are in the conversation.
+    """
 
     name: str
     conversation: Conversation

@@ -1,0 +1,1 @@
+"""From a scenario and a model to states: templates, forward passes, generation."""
