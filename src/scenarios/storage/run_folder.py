@@ -81,6 +81,7 @@ class _ReferencesFile:
 
 
 _CONVERSATION, _REFERENCES = TypeAdapter(_ConversationFile), TypeAdapter(_ReferencesFile)
+_RUN = TypeAdapter(dict[str, dict[str, Any]])
 _PLAIN, _NAMES = TypeAdapter(dict[str, Any]), TypeAdapter(list[Label])
 
 
@@ -92,6 +93,14 @@ def write_scenario(folder: Path, scenario: Scenario) -> None:
 def write_run(folder: Path, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> None:
     """What runs it, as description.py tells it."""
     write_json(folder / RUN, {"model": model, "tokenizer": tokenizer})
+
+
+def read_run(folder: Path) -> dict[str, dict[str, Any]]:
+    """What ran it: `model` and `tokenizer`. Raises StrataError if run.json is missing, damaged or foreign."""
+    values = _read(folder / RUN, _RUN)
+    if missing := {"model", "tokenizer"} - set(values):
+        raise StrataError(f"{folder / RUN} is damaged or foreign ({', '.join(missing)} is missing): {REMEDY}")
+    return values
 
 
 def write_conversation(folder: Path, conversation: Conversation) -> None:
