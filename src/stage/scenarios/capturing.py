@@ -94,6 +94,11 @@ def _publish(draft: Draft, planned: PlannedScenario, model: LanguageModel, stage
     details = [*filter(None, [show.reference_table(references)]), *show.transcript_tables(conversations)]
     text = show.capture_text(scenario.name, described, conversations, [])
     stage.report(
-        draft, f"Scenario {scenario.name}", text, tables, show.capture_figures(conversations), details,
+        draft,
+        f"Scenario {scenario.name}",
+        text,
+        tables,
+        show.capture_figures(conversations),
+        details,
         show.capture_metrics(conversations),
     )
