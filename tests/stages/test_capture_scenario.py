@@ -3,22 +3,27 @@
 import errno
 import json
 import os
+import random
 import shutil
+import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 import capture_scenario
 from src.artifacts import Artifact, list_artifacts, verify
 from src.config.capture_scenario import CaptureScenarioConfig
 from src.errors import StrataError
+from src.report import charts
 from src.report.artifact_report import read_report
 from src.scenarios.storage.run_folder import read_captured
+from src.scenarios.storage.status import read_status
 from src.stage.entry import check_overrides, compose, run_stage
-from tests.fixtures.scenario_project import TEMPLATE, save_chat_model, write_scenario_file
+from src.stage.scenarios import capturing, loaded_model
+from tests.fixtures.scenario_project import save_chat_model, write_scenario_file
 from tests.fixtures.tiny_models import tiny_model
+from tests.fixtures.tiny_project import start_forked
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +41,12 @@ def project(made, tmp_path, monkeypatch) -> Path:
     shutil.copy(made / "small.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     # drawing takes longer than all else; test_capture_report.py draws
-    monkeypatch.setattr("src.report.charts.draw_png", lambda _: b"\x89PNG\r\n\x1a\n" + bytes(24))
+    monkeypatch.setattr("src.report.charts.draw_png", no_drawing)
     return tmp_path
+
+
+def no_drawing(_: object) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + bytes(24)
 
 
 def run(*overrides: str) -> Artifact | None:
@@ -121,7 +130,7 @@ def test_overrides_reach_the_model(project):
 
 def test_one_failing_file_of_a_folder_stops_none_of_the_others(project, capsys, monkeypatch):
     loads = []
-    load = __import__("src.stage.scenarios.loaded_model", fromlist=["load_model"]).load_model
+    load = loaded_model.load_model
 
     def counting(*arguments):
         loads.append(arguments)
@@ -134,7 +143,7 @@ def test_one_failing_file_of_a_folder_stops_none_of_the_others(project, capsys, 
     write_scenario_file(project / "all" / "d.yaml", name="fourth")
     with pytest.raises(StrataError, match=r"2 of 4 scenarios failed \(b.yaml, c.yml\): their messages stand above"):
         run("scenario=all/")
-    errors = capsys.readouterr().err.splitlines()
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("all/")]
     assert errors[0].startswith("all/b.yaml is no YAML: ")
     assert errors[1].startswith("all/c.yml: generation.speed: unknown key; did you mean")
     made = sorted(
@@ -206,8 +215,6 @@ def test_a_disk_that_fills_up_is_named_and_finished_items_are_kept(project, monk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(*arguments)
 
-    from src.stage.scenarios import capturing
-
     write = capturing.write_conversation
     monkeypatch.setattr(capturing, "write_conversation", fills_up)
     with pytest.raises(StrataError, match=r"the disk that holds artifacts/.* is full: free space there"):
@@ -217,5 +224,61 @@ def test_a_disk_that_fills_up_is_named_and_finished_items_are_kept(project, monk
     assert status["items"] == {"references": "done", "prompt_0": "done", "short": "failed"}
     monkeypatch.undo()
     monkeypatch.chdir(project)
-    monkeypatch.setattr("src.report.charts.draw_png", lambda _: b"\x89PNG\r\n\x1a\n" + bytes(24))
+    monkeypatch.setattr("src.report.charts.draw_png", no_drawing)
     assert item_files(capture("scenario=small.yaml").path) == undisturbed
+
+
+def slow_capture(folder: str, log: str) -> None:
+    """capture_scenario.py in a process of its own that takes its time over every conversation."""
+    os.chdir(folder)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    write = capturing.write_conversation
+
+    def slowly(*arguments: object) -> None:
+        time.sleep(0.1)
+        write(*arguments)
+        time.sleep(0.1)
+
+    capturing.write_conversation = slowly
+    charts.draw_png = no_drawing
+    run("scenario=many.yaml")
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(project):
+    messages = [{"role": "user", "content": f"w{number} w14"} for number in range(10, 16)]
+    prompts = [{"name": f"talk_{number}", "messages": [message]} for number, message in enumerate(messages)]
+    write_scenario_file(project / "many.yaml", name="many", prompt=prompts)
+    undisturbed = item_files(capture("scenario=many.yaml", "artifacts_dir=other").path)
+    draws = random.Random(0)
+    kept: dict[str, int] = {}
+    for attempt in range(4):
+        process = start_forked(slow_capture, str(project), f"log-{attempt}.txt")
+        wait_for(project / "artifacts" / "scenario_run", process)
+        time.sleep(draws.uniform(0, 0.5))
+        process.kill()
+        process.join()
+        (folder,) = (project / "artifacts" / "scenario_run").glob("[!.]*")
+        assert not (folder / "meta.json").exists()
+        assert read_status(folder).state == "killed"
+        stamps = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*/item.json")}
+        assert kept.items() <= stamps.items()  # what was whole is not made again
+        kept = stamps
+    assert kept
+    artifact = capture("scenario=many.yaml")
+    assert verify(artifact.path) == []
+    assert item_files(artifact.path) == undisturbed
+    stamps = {path.parent.name: path.stat().st_mtime_ns for path in artifact.path.glob("*/item.json")}
+    assert kept.items() <= stamps.items()
+
+
+def wait_for(runs: Path, process: ForkServerProcess) -> None:
+    """Until the process fills a folder: the status of the one before was `killed`, its own is `running`."""
+    for _ in range(1200):
+        found = [path for path in runs.glob("[!.]*") if (path / "status.json").exists()]
+        if found and read_status(found[0]).state == "running":
+            return
+        assert process.is_alive()
+        time.sleep(0.02)
+    raise AssertionError("it never began")

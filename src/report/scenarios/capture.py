@@ -188,14 +188,14 @@ def capture_figures(conversations: Sequence[CapturedConversation]) -> list[Named
 
 
 def capture_text(
-    scenario: str, model: Mapping[str, Any], conversations: Sequence[CapturedConversation], notes: Sequence[str]
+    scenario: str, model: str, conversations: Sequence[CapturedConversation], notes: Sequence[str]
 ) -> str:
     """What was captured, in words."""
     runs = sum(len(conversation.runs) for conversation in conversations)
     size = sum(conversation.n_bytes for conversation in conversations)
     kept = dict.fromkeys(source for conversation in conversations for source in conversation.sources)
     text = (
-        f"{model['name']} has read {_count(len(conversations), 'conversation')} of {scenario} and gone on "
+        f"{model} has read {_count(len(conversations), 'conversation')} of {scenario} and gone on "
         f"{_count(runs, 'time')}. Kept on {size / 1e6:,.1f} MB: {', '.join(kept)}."
     )
     return "\n\n".join([text, *notes])
