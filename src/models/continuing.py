@@ -130,11 +130,12 @@ class Continuation:
     cached: a pass goes on from a GrowingCache, from its end or from any earlier position.
     stacked: several such branches run as rows of one pass.
     padded: texts of different lengths run as rows of one pass, padded on the right.
-    checked: length of the longest text in which this was looked at again (windows of attention, scaled positions).
+    checked, checked_padding: length of the longest text in which this was looked at again (windows of attention and
+        scaled positions may begin beyond the probe).
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self.checked = 0
+        self.checked = self.checked_padding = 0
         ids = probe_tokens(model.module)
         ids = torch.cat([ids[0], ids[1].flip(0), ids[0] + 1]) % model.module.config.get_text_config().vocab_size
         tell = partial(_tells, model, ids)

@@ -86,15 +86,17 @@ def probe_tokens(module: PreTrainedModel) -> Int[Tensor, "sequence pos"]:
     return ids % d_vocab
 
 
-def probe(module: PreTrainedModel, inner: InnerModel) -> None:
+def probe(module: PreTrainedModel, inner: InnerModel, gradients: bool = False) -> None:
     """Run a few tokens through the inner model, for the sake of the hooks that stand on it.
+
+    gradients: hooks may put tensors in its way that a graph begins from, and differentiate.
 
     Raises:
         StrataError: the model can't run plain tokens.
     """
     ids = probe_tokens(module)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(mode=not gradients), torch.set_grad_enabled(gradients):
             inner(ids, torch.ones_like(ids))
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise StrataError(

@@ -17,7 +17,7 @@ def picked(arrays: Arrays, rows: Sequence[int]) -> Arrays:
     """Some rows, in this order."""
     if not arrays:
         return {}
-    index = torch.tensor(rows, device=next(iter(arrays.values())).device)
+    index = torch.tensor(list(rows), dtype=torch.long, device=next(iter(arrays.values())).device)
     return {name: array.index_select(1, index) for name, array in arrays.items()}
 
 

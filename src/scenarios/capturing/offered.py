@@ -11,6 +11,7 @@ from torch import Tensor
 from src.errors import StrataError
 from src.models import LanguageModel
 from src.models.recording import ActivationRecorder
+from src.models.sources import available_sources, check_sources
 from src.scenarios.scenario import CaptureSettings
 from src.scenarios.states import ATTENTION, MLP_SOURCES, QKV_SOURCES, RESIDUAL_SOURCES, kept_resid_pre
 
@@ -55,9 +56,13 @@ class Recording:
         self._groups = wanted_groups(capture)
 
     def __enter__(self) -> Self:
+        offered = self._offered()
+        first = kept_resid_pre(self.layers) if "resid_pre" in offered else []
+        parts = [(["resid_pre"], first), ([source for source in offered if source != "resid_pre"], self.layers)]
         with ExitStack() as hooks:
-            for key, sources in self._groups.items():
-                self._enter_group(hooks, key, sources)
+            for sources, layers in parts:
+                if sources and layers:
+                    self._recorders.append(hooks.enter_context(ActivationRecorder(self._model, sources, layers)))
             self._hooks = hooks.pop_all()
         return self
 
@@ -82,18 +87,21 @@ class Recording:
         heads = getattr(config, "num_attention_heads", 1) if "attention_weights" in self._groups else 0
         return max(1, len(self.layers) * (widths + heads * n_tokens))
 
-    def _enter_group(self, hooks: ExitStack, key: str, sources: tuple[str, ...]) -> None:
-        parts = [(sources, self.layers)]
-        if key == "hidden_states":
-            parts = [(("resid_pre",), kept_resid_pre(self.layers)), (("resid_post",), self.layers)]
-            parts += [(("attn_out", "mlp_out"), self.layers)]
-        for names, layers in parts:
-            try:
-                self._recorders.append(hooks.enter_context(ActivationRecorder(self._model, names, layers)))
-            except StrataError as error:
-                if "resid_post" in names or "resid_pre" in names:
-                    raise
-                reasons = self.notes.setdefault("not_offered", {})
-                assert isinstance(reasons, dict)
-                reasons[", ".join(names)] = str(error)
-                warnings.warn(f"left out, since the model does not offer it: {', '.join(names)} ({error})", stacklevel=5)
+    def _offered(self) -> list[str]:
+        """The sources of all groups that the model offers; a warning names groups of which it offers none."""
+        reasons: dict[str, str] = {}
+        for key, sources in self._groups.items():
+            for source in sources:
+                try:
+                    check_sources(self._model, [source], self.layers)
+                except StrataError:
+                    reasons[source] = available_sources(self._model)[source] or "not at all of these layers"
+            if reasons.keys() >= set(sources):
+                warnings.warn(
+                    f"capture.{key}: left out, since {type(self._model.module).__name__} does not offer it "
+                    f"({reasons[sources[0]]})",
+                    stacklevel=4,
+                )
+        if reasons:
+            self.notes["not_offered"] = reasons
+        return [source for sources in self._groups.values() for source in sources if source not in reasons]

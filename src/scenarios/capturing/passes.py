@@ -165,7 +165,7 @@ class Reader:
             return
         self.known.checked = len(ids)
         early, last = next((row for row in range(1, len(tokens)) if tokens[row] >= len(ids) // 4), 1), len(ids) - 1
-        alone = self.read(ids[: tokens[early] + 1], [], None, [tokens[early]])[LOGITS][0]
+        alone = self.read(ids[: tokens[early] + 1], [tokens[early]])[LOGITS][0]
         if not logits_agree(alone, logits[early : early + 1]):
             self._give_up(causal=False)
         elif cache is not None:

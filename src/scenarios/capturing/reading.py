@@ -38,7 +38,7 @@ class ReadConversation:
         branch = self.branches[place.branch]
         end = branch.start + place.last + 1
         cache = self.cache.fork(branch.start, end + room)
-        reader.read(branch.ids[: place.last + 1], [], cache, [place.last])
+        reader.read(branch.ids[: place.last + 1], [place.last], cache)
         return cache
 
 
