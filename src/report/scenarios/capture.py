@@ -14,7 +14,11 @@ from src.scenarios.states import Conversation, References
 _SHOWN = 60  # characters of a text in a table of runs
 _PREVIEW = 80  # in a figure
 _MOST_MAPS = 8
-_POSITIONS = {"end": "the end of each message", "answer": "where an answer would begin", "mean": "the mean of each message"}
+_POSITIONS = {
+    "end": "the end of each message",
+    "answer": "where an answer would begin",
+    "mean": "the mean of each message",
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,9 @@ def run_table(scenario: str, conversations: Iterable[CapturedConversation]) -> T
                 ]
             )
     columns = ["run", "messages", "tokens", "generated text", "new tokens", "ended by", "mean entropy", "MB"]
-    caption = "tokens: of the prompt. Entropy of the next token, in nats. MB: on the disk, of all runs of a conversation."
+    caption = (
+        "tokens: of the prompt. Entropy of the next token, in nats. MB: on the disk, of all runs of a conversation."
+    )
     return Table(f"Runs of {scenario}", columns, rows, caption)
 
 
@@ -182,14 +188,14 @@ def capture_figures(conversations: Sequence[CapturedConversation]) -> list[Named
 
 
 def capture_text(
-    scenario: str, model: Mapping[str, Any], conversations: Sequence[CapturedConversation], notes: Sequence[str]
+    scenario: str, model: str, conversations: Sequence[CapturedConversation], notes: Sequence[str]
 ) -> str:
     """What was captured, in words."""
     runs = sum(len(conversation.runs) for conversation in conversations)
     size = sum(conversation.n_bytes for conversation in conversations)
     kept = dict.fromkeys(source for conversation in conversations for source in conversation.sources)
     text = (
-        f"{model['name']} has read {_count(len(conversations), 'conversation')} of {scenario} and gone on "
+        f"{model} has read {_count(len(conversations), 'conversation')} of {scenario} and gone on "
         f"{_count(runs, 'time')}. Kept on {size / 1e6:,.1f} MB: {', '.join(kept)}."
     )
     return "\n\n".join([text, *notes])
