@@ -90,6 +90,11 @@ def write_scenario(folder: Path, scenario: Scenario) -> None:
     write_json(folder / SCENARIO, scenario.model_dump(mode="json"))
 
 
+def read_scenario(folder: Path) -> Scenario:
+    """What was run. Raises StrataError if scenario.json is missing, damaged or foreign."""
+    return parse_config(Scenario, _read(folder / SCENARIO, _PLAIN))
+
+
 def write_run(folder: Path, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> None:
     """What runs it, as description.py tells it."""
     write_json(folder / RUN, {"model": model, "tokenizer": tokenizer})
@@ -181,7 +186,7 @@ def read_captured(artifact: Artifact) -> CapturedScenario:
 
     Raises StrataError if something is missing, damaged or foreign.
     """
-    scenario = parse_config(Scenario, _read(artifact.path / SCENARIO, _PLAIN))
+    scenario = read_scenario(artifact.path)
     summary = artifact.meta.summary
     try:
         names, model = _NAMES.validate_python(summary["conversations"]), dict(summary["model"])

@@ -185,9 +185,8 @@ def _conversation(name: str, runs: list[_LabRun]) -> Conversation:
     ends = guessed_message_ends(prefixes, n_messages, longest.file.tokenizer.get("bos_token_id"))
     every_token = len(longest.prefill_rows) == n_tokens
     notes = {
-        "imported_from": "Activation Lab",
-        "message_ends": "guessed from the token ids",
-        "runs": [{"folder": run.folder.name, "env": run.file.env, "created_at": run.file.created_at} for run in runs],
+        "imported from Activation Lab": ", ".join(f"{run.folder.name} ({_origin(run.file)})" for run in runs),
+        "message ends": "guessed from the token ids",
     }
     return Conversation(
         name=name,
@@ -201,6 +200,11 @@ def _conversation(name: str, runs: list[_LabRun]) -> Conversation:
         token_rows=longest.prefill_rows if every_token else None,
         notes=notes,
     )
+
+
+def _origin(file: LabRunFile) -> str:
+    known = {"torch": file.env.get("torch"), "transformers": file.env.get("transformers"), "on": file.env.get("device")}
+    return ", ".join([str(file.created_at), *(f"{name} {value}" for name, value in known.items() if value is not None)])
 
 
 def _last_token(shot: LabSnapshot) -> int:
