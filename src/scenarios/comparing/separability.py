@@ -12,7 +12,7 @@ from torch import Tensor
 
 from src.scenarios.comparing.centring import SAME
 from src.scenarios.comparing.pair_metrics import precise
-from src.scenarios.comparing.randomisation import permutation_p
+from src.scenarios.comparing.randomisation import permutation_p, shuffled_labels
 from src.scenarios.comparing.to_references import reference_rows
 from src.scenarios.states import RESIDUAL_SOURCES, References
 
@@ -106,7 +106,7 @@ def separability(
     present = [source for source in sources if source in rows]
     found = {}
     if reason is None and present:
-        shuffled = shuffled_labels(truth, draws, seed)
+        shuffled = shuffled_labels(truth, draws, torch.Generator().manual_seed(seed))
         results = {}
         for source in present:
             array = precise(rows.get(source))
@@ -127,13 +127,6 @@ def separability(
     return Separability(
         position, rows.layers, labels, truth, texts, 1 / max(len(labels), 1), draws, found, reason, notes
     )
-
-
-def shuffled_labels(truth: Int[Tensor, "text"], draws: int, seed: int) -> Int[Tensor, "draw+1 text"]:
-    """The labels as they are, and then in random orders."""
-    generator = torch.Generator().manual_seed(seed)
-    orders = torch.rand(draws, len(truth), generator=generator).argsort(1)
-    return torch.cat([truth[None], truth[orders]])
 
 
 def leave_one_out(
