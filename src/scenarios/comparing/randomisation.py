@@ -42,10 +42,15 @@ def null_range(null: Float[Tensor, "draw *cell"]) -> tuple[Float[Tensor, "*cell"
     return low, high
 
 
-def shuffled_labels(truth: Int[Tensor, "item"], draws: int, generator: torch.Generator) -> Int[Tensor, "draw+1 item"]:
-    """The labels as they are, and then in random orders."""
-    orders = torch.rand(draws, len(truth), generator=generator).argsort(1)
-    return torch.cat([truth[None], truth[orders]])
+def shuffled_labels(
+    truth: Int[Tensor, "item"], draws: int, generator: torch.Generator, within: Int[Tensor, "item"] | None = None
+) -> Int[Tensor, "draw+1 item"]:
+    """The labels as they are, and then in random orders; items of different numbers `within` don't exchange theirs."""
+    blocks = torch.zeros_like(truth) if within is None else within
+    orders = (torch.rand(draws, len(truth), generator=generator) + blocks).argsort(1)
+    shuffled = torch.empty_like(orders)
+    shuffled[:, blocks.argsort(stable=True)] = truth[orders]
+    return torch.cat([truth[None], shuffled])
 
 
 def shuffled_spells(labels: Sequence[int], draws: int, generator: torch.Generator) -> Int[Tensor, "draw+1 item"]:
