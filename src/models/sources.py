@@ -112,7 +112,8 @@ def _reason(model: LanguageModel, source: str, layers: Sequence[int]) -> str | N
         return "; ".join(f"layers {_numbers(named)}: {reason}" for reason, named in _by_reason(reasons).items())
     widths = {layer: _width(place) for layer, place in found.items()}
     if len(set(widths.values())) > 1:
-        return f"it is not as wide at all layers ({'; '.join(f'{w}: {_numbers(n)}' for w, n in _by_reason(widths).items())})"
+        each = "; ".join(f"{width} at layers {_numbers(named)}" for width, named in _by_reason(widths).items())
+        return f"layers that are recorded together must be alike: {each}"
     return None
 
 
@@ -129,6 +130,6 @@ def _by_reason(reasons: Mapping[Name, str]) -> dict[str, list[Name]]:
 
 
 def _numbers(layers: Sequence[int]) -> str:
-    """0..3, 7"""
+    """As in 0..3, 7."""
     runs = [[layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda pair: pair[1] - pair[0])]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
