@@ -238,7 +238,7 @@ def files() -> dict[str, str]:
             [{"name": "feelings", "orders": 12, "messages": talk}, {**control, "messages": neutral("control", talk)}],
             emotions,
         ),
-        "fading": "# Conversations that differ in their first turn alone: a feeling, eight turns about facts, a question.\n"
+        "fading": "# Conversations that differ in their first turn: a feeling, eight turns about facts, a question.\n"
         + MATCHED
         + scenario("fading", fading, emotions),
         "facts": "# Questions about days, months, hours, animals, plants and artefacts.\n"
