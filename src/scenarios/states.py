@@ -9,19 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.errors import StrataError
+from src.hook_points import ATTENTION as ATTENTION
+from src.hook_points import MLP_SOURCES as MLP_SOURCES
+from src.hook_points import QKV_SOURCES as QKV_SOURCES
+from src.hook_points import RESIDUAL_SOURCES as RESIDUAL_SOURCES
+from src.hook_points import SOURCES as SOURCES
 
-# of one token: the residual stream before and after a block, and what attention and MLP add to it
-RESIDUAL_SOURCES = ("resid_pre", "resid_post", "attn_out", "mlp_out")
-# queries, keys and values as the projections give them (before norms and positions), heads side by side
-QKV_SOURCES = ("q", "k", "v")
-# gate projection (gated MLPs), up projection (the pre-activation of others), the neurons: input of the down projection
-MLP_SOURCES = ("mlp_gate", "mlp_up", "mlp_act")
-# [layer, row, head, key]: attention of a row's token, 0 for keys after it
-ATTENTION = "attention"
 # [1, row, d_vocab]
 LOGITS = "logits"
-# of a tokens' activations: the embeddings are resid_pre of layer 0 (as the first block gets them)
-SOURCES = (*RESIDUAL_SOURCES, *QKV_SOURCES, *MLP_SOURCES, ATTENTION)
 
 
 @dataclass(frozen=True, eq=False)
