@@ -284,9 +284,8 @@ def main() -> None:
     title = f"CPU time, one thread, medians of {arguments.rounds} rounds"
     print_table(Table(title, columns, cost_rows), console)
     if size_rows:
-        print_table(
-            Table("On the disk, nine references included", ["", "", "MB", "of the reference's"], size_rows), console
-        )
+        columns = ["case", "what", "MB", "of the reference's"]
+        print_table(Table("On the disk, nine references included", columns, size_rows), console)
         print_table(Table("Formats", ["arrays", "format", "CPU ms", "bytes / array bytes"], format_rows), console)
 
 
