@@ -1,4 +1,4 @@
-"""Write the scenarios: `python testbed/make_scenarios.py` makes scenarios/{emotions,fading,facts,counting}.yaml.
+"""Write the scenarios: `python testbed/make_scenarios.py` makes scenarios/*.yaml.
 
 Every conversation has 20 messages (system, ten of the user, nine of the assistant); the model makes the tenth answer.
 All sentences come from the language's own generators and tables. Of the five events of an emotion, the first, and of
@@ -27,6 +27,7 @@ TURNS = 10
 SYSTEM: Said = {"role": "system", "content": chats.SYSTEM_MESSAGES["plain"]}
 OPENINGS = ("i {} .", "today i {} .", "guess what , i {} .", "i {} this morning .")
 REPLIES = ("you feel {word} .", "that makes you {word} .", "you are {word} because you {event} .")
+CONTROL: dict[str, Any] = {"name": "control", "control": True}
 MATCHED = """\
 # Example i of every label has the same frame, so that a frame can't tell a label. Whoever leaves texts out must leave
 # out example i of all labels at once: a text left out alone is told from its label by its own frame, which the other
@@ -68,6 +69,23 @@ def feelings(seed: str) -> list[Said]:
             said += [user("how do i feel ?"), answer(f"you feel {word} .", emotion)]
         elif place == 6:
             said += [user("why is that ?"), answer(f"because you {yours(emotion, 0)} .", emotion)]
+    return said[: 2 * TURNS]
+
+
+def mixed(seed: str) -> list[Said]:
+    """Five events of different emotions and five questions about facts, in a random order."""
+    draws = Draws(seed)
+    emotions, facts = draws.sample(tuple(EMOTIONS), TURNS // 2), exchanges(f"{seed} facts", chats.ask_fact)
+    said = [SYSTEM]
+    for place in draws.sample(range(TURNS), TURNS):
+        if place < len(emotions):
+            emotion = emotions[place]
+            told = draws.choice(OPENINGS).format(mine(emotion, 0)), draws.choice(REPLIES)
+            reply = told[1].format(word=EMOTIONS[emotion][0], event=yours(emotion, 0))
+            said += [user(told[0], emotion), answer(reply, emotion)]
+        else:
+            question, reply, _ = next(facts)
+            said += [user(question), answer(reply)]
     return said[: 2 * TURNS]
 
 
@@ -199,66 +217,84 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def files() -> dict[str, str]:
-    """All scenario files: name -> text."""
+def references_of_emotions() -> list[dict[str, Any]]:
+    """All emotions, and texts without any."""
+    found: list[dict[str, Any]] = [{"label": name, "examples": examples(of_emotion(name))} for name in EMOTIONS]
+    return [*found, {"label": "neutral", "neutral": True, "examples": examples(NO_EMOTION)}]
+
+
+def unlabelled(said: list[Said]) -> list[Said]:
+    """The same messages, of which nothing is known."""
+    return [{"role": message["role"], "content": message["content"]} for message in said]
+
+
+def emotions_file() -> str:
+    """One conversation with every emotion, and a neutral one."""
     talk = feelings("feelings 0")
-    emotions = [{"label": emotion, "examples": examples(of_emotion(emotion))} for emotion in EMOTIONS]
-    emotions.append({"label": "neutral", "neutral": True, "examples": examples(NO_EMOTION)})
-    no_subject = {"label": "neutral", "neutral": True, "examples": examples([text for text in of_emotion("joy")])}
-    control = {"name": "control", "control": True}
-
-    def unlabelled(said: list[Said]) -> list[Said]:
-        return [{"role": message["role"], "content": message["content"]} for message in said]
-
-    filler = neutral("filler", talk)
-    fading = [
-        {
-            "name": emotion,
-            "messages": [
-                SYSTEM,
-                user(f"i {mine(emotion, 0)} .", emotion),
-                answer(f"you feel {EMOTIONS[emotion][0]} .", emotion),
-                *filler[3:-1],
-                user("how do i feel ?"),
-            ],
-        }
-        for emotion in EMOTIONS
-    ]
-    fading.append({**control, "messages": filler})
-
-    facts, about = questions_and_references(
-        "facts", chats.ask_fact, subject, [*SUBJECTS.values(), "animal", "plant", "artefact"]
-    )
-    counts, ways = questions_and_references("counting", chats.ask_count, direction, ["forwards", "backwards"])
-    return {
-        "emotions": "# A conversation about feelings, and one about facts to compare it with.\n"
+    return (
+        "# A conversation about feelings, and one about facts to compare it with.\n"
         + MATCHED
         + scenario(
             "emotions",
-            [{"name": "feelings", "orders": 12, "messages": talk}, {**control, "messages": neutral("control", talk)}],
-            emotions,
-        ),
-        "fading": "# Conversations that differ in their first turn: a feeling, eight turns about facts, a question.\n"
+            [{"name": "feelings", "orders": 12, "messages": talk}, {**CONTROL, "messages": neutral("control", talk)}],
+            references_of_emotions(),
+        )
+    )
+
+
+def talks_file() -> str:
+    """Many conversations, for intervals over conversations."""
+    prompts: list[dict[str, Any]] = [{"name": f"talk_{i}", "messages": mixed(f"talk {i}")} for i in range(24)]
+    for i in range(4):
+        prompts.append(
+            {"name": f"control_{i}", "control": True, "messages": neutral(f"control {i}", mixed(f"talk {i}"))}
+        )
+    return (
+        "# Many conversations of five feelings and five facts each, and some of facts alone.\n"
         + MATCHED
-        + scenario("fading", fading, emotions),
-        "facts": "# Questions about days, months, hours, animals, plants and artefacts.\n"
-        + scenario(
-            "facts",
-            [
-                {"name": "questions", "orders": 12, "messages": facts},
-                {**control, "messages": unlabelled(feelings("feelings 1"))},
-            ],
-            [*about, no_subject],
-        ),
-        "counting": "# Counting forwards and backwards along days, months and numbers.\n"
-        + scenario(
-            "counting",
-            [
-                {"name": "counts", "orders": 12, "messages": counts},
-                {**control, "messages": unlabelled(feelings("feelings 2"))},
-            ],
-            [*ways, no_subject],
-        ),
+        + scenario("talks", prompts, references_of_emotions())
+    )
+
+
+def fading_file() -> str:
+    """Conversations that differ in their first turn alone, three times."""
+    prompts = []
+    for i in range(3):
+        filler = neutral(f"filler {i}", feelings("feelings 0"))
+        for emotion in EMOTIONS:
+            told = user(f"i {mine(emotion, 0)} .", emotion), answer(f"you feel {EMOTIONS[emotion][0]} .", emotion)
+            messages = [SYSTEM, *told, *filler[3:-1], user("how do i feel ?")]
+            prompts.append({"name": f"{emotion}_{i}", "messages": messages})
+        prompts.append({"name": f"control_{i}", "control": True, "messages": filler})
+    return (
+        "# A feeling, eight turns about facts, a question. Those of one number differ in the first turn alone.\n"
+        + MATCHED
+        + scenario("fading", prompts, references_of_emotions())
+    )
+
+
+def questions_file(
+    name: str, ask: Callable[[chats.Talk], None], label: Callable[[str, str], str | None], labels: list[str]
+) -> str:
+    """Questions of several kinds, and a conversation about feelings to compare with."""
+    said, references = questions_and_references(name, ask, label, labels)
+    prompts = [
+        {"name": "questions", "orders": 12, "messages": said},
+        {**CONTROL, "messages": unlabelled(feelings(f"control of {name}"))},
+    ]
+    about_feelings = {"label": "neutral", "neutral": True, "examples": examples(of_emotion("joy"))}
+    return f"# Questions, with labels: {', '.join(labels)}.\n" + scenario(name, prompts, [*references, about_feelings])
+
+
+def files() -> dict[str, str]:
+    """All scenario files: name -> text."""
+    subjects = [*SUBJECTS.values(), "animal", "plant", "artefact"]
+    return {
+        "emotions": emotions_file(),
+        "talks": talks_file(),
+        "fading": fading_file(),
+        "facts": questions_file("facts", chats.ask_fact, subject, subjects),
+        "counting": questions_file("counting", chats.ask_count, direction, ["forwards", "backwards"]),
     }
 
 

@@ -9,7 +9,7 @@ from src.scenarios.scenario import Scenario, load_scenario
 from testbed.make_scenarios import files
 
 TESTBED = Path(__file__).resolve().parents[2] / "testbed"
-NAMES = ("emotions", "fading", "facts", "counting")
+NAMES = ("emotions", "talks", "fading", "facts", "counting")
 CHAT_ROW = 512  # tokens of a row that the chat model was trained on
 
 
@@ -76,10 +76,12 @@ def test_a_label_is_told_from_others_by_no_word_of_its_frame(scenarios):
         assert set.union(*own).isdisjoint(said - small)
 
 
-def test_fading_conversations_differ_in_their_first_turn_alone(scenarios):
-    feelings = [prompt.messages for prompt in scenarios["fading"].prompt if not prompt.control]
-    assert len({tuple(message.content for message in messages[3:]) for messages in feelings}) == 1
-    assert len({messages[1].label for messages in feelings}) == len(feelings) == 8
+def test_fading_conversations_of_a_set_differ_in_their_first_turn_alone(scenarios):
+    prompts = [prompt for prompt in scenarios["fading"].prompt if not prompt.control]
+    for number in range(3):
+        of_set = [prompt.messages for prompt in prompts if prompt.name.endswith(f"_{number}")]
+        assert len({tuple(message.content for message in messages[3:]) for messages in of_set}) == 1
+        assert len({messages[1].label for messages in of_set}) == len(of_set) == 8
 
 
 def test_control_is_as_long_as_the_conversation(scenarios, tokenizer):
