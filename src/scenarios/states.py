@@ -140,7 +140,8 @@ class Conversation:
 
     messages: the conversation's, then the replies in the order of `generations`.
     token_ids: of the whole conversation with the header that asks for an answer. tokens: each decoded on its own.
-    message_ends: index of the last token of each message of the conversation.
+    message_ends: index of the last token of each message of the conversation; -1 where the template writes it otherwise
+        in the whole than at the end of a conversation.
     snapshots: what each row of snapshot_rows is. token_rows: every token of token_ids (preset full).
     order: of its turns, if they were shuffled (a control). control: it is neutral text.
     """

@@ -5,6 +5,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -20,10 +22,10 @@ from src.report.artifact_report import read_report
 from src.scenarios.storage.run_folder import read_captured
 from src.scenarios.storage.status import read_status
 from src.stage.entry import check_overrides, compose, run_stage
-from src.stage.scenarios import capturing, loaded_model
-from tests.fixtures.scenario_project import save_chat_model, write_scenario_file
+from src.stage.scenarios import items, loaded_model
+from tests.fixtures.scenario_project import AWKWARD, save_chat_model, write_scenario_file
 from tests.fixtures.tiny_models import tiny_model
-from tests.fixtures.tiny_project import start_forked
+from tests.fixtures.tiny_project import ROOT, start_forked
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +94,11 @@ def test_the_report_tells_runs_replies_and_references(project):
     report = read_report(capture("scenario=small.yaml").path)
     titles = [table.title for table in report.tables]
     assert titles == ["Runs of small", "Reference states", "Transcript of prompt_0", "Transcript of short"]
-    assert [figure.title for figure in report.figures][0] == "How sure the model is of each token"
-    assert len(report.figures) == 3
+    assert [figure.title for figure in report.figures] == [
+        "How sure the model is of each token",
+        "Norm of the residual stream: prompt_0",
+        "Norm of the residual stream: short",
+    ]
 
 
 def test_the_same_command_reuses_and_overwrite_remakes(project, capsys):
@@ -160,19 +165,40 @@ def test_a_name_is_for_one_scenario(project):
         run("scenario=all", "name=mine")
 
 
+ONE = [{"role": "user", "content": "w4"}]
 WRONG = {
-    "unknown key": ({"generation": {"max_tokens": 3}}, r"generation\.max_tokens: unknown key; did you mean generation\.max_new_tokens"),
-    "wrong type": ({"generation": {"max_new_tokens": "many"}}, r"generation\.max_new_tokens: 'many' is not allowed; expected int >= 1"),
+    "unknown key": (
+        {"generation": {"max_tokens": 3}},
+        r"generation\.max_tokens: unknown key; did you mean generation\.max_new_tokens",
+    ),
+    "wrong type": (
+        {"generation": {"max_new_tokens": "many"}},
+        r"generation\.max_new_tokens: 'many' is not allowed; expected int >= 1",
+    ),
     "out of range": ({"generation": {"top_p": 7}}, r"generation\.top_p: 7 is not allowed"),
-    "dtype": ({"model": {"id": "./model", "dtype": "float8"}}, r"model\.dtype: 'float8' is not allowed; expected float32 \| bfloat16"),
+    "dtype": (
+        {"model": {"id": "./model", "dtype": "float8"}},
+        r"model\.dtype: 'float8' is not allowed; expected float32 \| bfloat16",
+    ),
     "labels": (
-        {"reference_states": [{"label": "a", "messages": [{"role": "user", "content": "w4"}]}] * 2},
+        {"reference_states": [{"label": "a", "messages": ONE}] * 2},
         r"reference_states: label a is there twice",
     ),
-    "layers": ({"capture": {"layers": [1, 3]}}, r"capture\.layers: model has no layer 3; choose from its layers 0 to 2"),
-    "name": ({"prompt": [{"name": "references", "messages": [{"role": "user", "content": "w4"}]}]}, r"references is (a name of|taken)"),
+    "layers": (
+        {"capture": {"layers": [1, 3]}},
+        r"capture\.layers: model has no layer 3; choose from its layers 0 to 2",
+    ),
+    "names": ({"prompt": [{"name": "references", "messages": ONE}]}, r"references is"),
     "model": ({"model": {"id": "./nothing"}}, r"model\.path=\./nothing: no such folder"),
-}  # fmt: skip
+    "roles": (
+        {"prompt": [{"messages": [{"role": "tool", "content": "w4"}]}]},
+        r"prompt_0: the chat template of the model does not take this conversation \(no tools here\)",
+    ),
+    "length": (
+        {"prompt": [{"messages": [{"role": "user", "content": "w4 " * 50}]}], "generation": {"max_new_tokens": 20}},
+        r"prompt_0 has 54 tokens, and up to 20 are generated, but model was made for 64: generation\.max_new_tokens=11",
+    ),
+}
 
 
 @pytest.mark.parametrize("problem", WRONG)
@@ -188,6 +214,60 @@ def test_a_wrong_scenario_is_told_before_weights_are_loaded(project, monkeypatch
 
 def unexpected(*_: object) -> None:
     raise AssertionError("weights were loaded")
+
+
+def test_validate_tells_what_the_template_makes_of_a_scenario(project, monkeypatch, capsys):
+    monkeypatch.setattr("src.stage.scenarios.loaded_model.load_model", unexpected)
+    assert run("scenario=small.yaml", "mode=validate") is None
+    told = capsys.readouterr()
+    assert (
+        "small.yaml is in order: model can read it (all layers, preset message_ends, computed in float32)" in told.out
+    )
+    assert "Reference states of small" in told.out
+    assert "warning" not in told.err
+    save_chat_model(project / "awkward", template=AWKWARD)
+    run("scenario=small.yaml", "mode=validate", "model.path=awkward")
+    warned = capsys.readouterr().err
+    assert "prompt_0: snapshots left out: the template refuses messages 0..0 alone (there is no user)" in warned
+    assert "prompt_0: not prefix-stable: the template writes what leads up to message 2 (assistant) otherwise" in warned
+    assert not (project / "artifacts" / "scenario_run").exists()
+
+
+def test_what_a_template_refuses_is_left_out_and_told(project, capsys):
+    save_chat_model(project / "awkward", template=AWKWARD)
+    artifact = capture("scenario=small.yaml", "model.path=awkward")
+    line = "prompt_0: snapshots left out: the template refuses messages 0..0 alone (there is no user)"
+    assert line in capsys.readouterr().err
+    assert line in read_report(artifact.path).text
+    first, second = read_captured(artifact).conversations
+    assert {shot.message for shot in first.snapshots} == {1, 2, 3, 4}
+    assert len(second.snapshots) == 4
+
+
+def test_orders_of_a_conversation_are_items_of_their_own(project):
+    messages = [
+        {"role": role, "content": f"w{number} w9"}
+        for number, role in zip(range(10, 17), ["user", "assistant"] * 3 + ["user"], strict=True)
+    ]
+    write_scenario_file(
+        project / "turned.yaml", name="turned", prompt={"name": "talk", "messages": messages, "orders": 2}
+    )
+    artifact = capture("scenario=turned.yaml")
+    conversations = read_captured(artifact).conversations
+    assert [len(conversation.generations) for conversation in conversations] == [1, 0, 0]
+    assert conversations[1].order != conversations[2].order
+    assert len(read_report(artifact.path).tables[0].rows) == 1
+    assert capture("scenario=turned.yaml", "seed=1").path != artifact.path
+
+
+def test_a_sweep_tells_its_failures_and_ends_with_an_error(project):
+    write_scenario_file(project / "broken.yaml", name="b d")
+    command = [sys.executable, str(ROOT / "capture_scenario.py"), "-m", "scenario=small.yaml,broken.yaml", "threads=1"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert "broken.yaml: name: 'b d' is not allowed: use a word without spaces" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Runs of small" in done.stdout
 
 
 def test_models_that_cannot_talk_are_refused(project, monkeypatch):
@@ -215,8 +295,8 @@ def test_a_disk_that_fills_up_is_named_and_finished_items_are_kept(project, monk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(*arguments)
 
-    write = capturing.write_conversation
-    monkeypatch.setattr(capturing, "write_conversation", fills_up)
+    write = items.write_conversation
+    monkeypatch.setattr(items, "write_conversation", fills_up)
     with pytest.raises(StrataError, match=r"the disk that holds artifacts/.* is full: free space there"):
         run("scenario=small.yaml")
     (folder,) = (project / "artifacts" / "scenario_run").glob("[!.]*")
@@ -234,14 +314,14 @@ def slow_capture(folder: str, log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    write = capturing.write_conversation
+    write = items.write_conversation
 
     def slowly(*arguments: object) -> None:
         time.sleep(0.1)
         write(*arguments)
         time.sleep(0.1)
 
-    capturing.write_conversation = slowly
+    items.write_conversation = slowly
     charts.draw_png = no_drawing
     run("scenario=many.yaml")
 

@@ -33,7 +33,7 @@ def _lines(notes: Mapping[str, object]) -> Iterable[str]:
 
 
 def _counts(found: object) -> str:
-    """source -> layer -> number of values."""
+    """Numbers of values by source and layer, in words."""
     assert isinstance(found, Mapping)
     return "; ".join(
         f"{source} at layer {', '.join(f'{layer} ({count:,})' for layer, count in layers.items())}"

@@ -231,7 +231,7 @@ def _contradiction(file: _ConversationFile) -> str | None:
     n_read, n_tokens = len(file.messages) - len(file.generations), len(file.token_ids)
     checks = {
         "tokens": len(file.tokens) == n_tokens,
-        "message_ends": len(file.message_ends) == n_read and all(0 <= end < n_tokens for end in file.message_ends),
+        "message_ends": len(file.message_ends) == n_read and all(-1 <= end < n_tokens for end in file.message_ends),
         "generations": all(0 < made.after <= n_read for made in file.generations),
         "snapshots": all(0 <= shot.message < len(file.messages) for shot in file.snapshots),
     }

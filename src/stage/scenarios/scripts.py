@@ -1,83 +1,103 @@
-"""Conversations and reference texts of a scenario as token ids, and what can be told of them without a model."""
+"""Conversations and reference texts of a scenario as token ids: what can be told of them without a model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.errors import StrataError
 from src.models import positions_in_config
-from src.scenarios.capturing.templates import Renderer, Script, write_script
-from src.scenarios.scenario import Message
+from src.scenarios.capturing.capture import Reading, readings_of
+from src.scenarios.capturing.templates import Renderer, Script, TemplateRefusal, write_script
+from src.scenarios.scenario import Scenario
 from src.stage.scenarios.planning import PlannedScenario
 
 
 @dataclass(frozen=True)
+class ScriptedReading:
+    """A conversation in one order of its turns, as token ids."""
+
+    reading: Reading
+    script: Script
+
+    @property
+    def n_runs(self) -> int:
+        """How many times the model goes on with it."""
+        if not self.reading.generate:
+            return 0
+        return sum(map(bool, self.script.answers)) if self.reading.prompt.run_at_each_message else 1
+
+    @property
+    def read_apart(self) -> list[int]:
+        """Messages up to which the template writes the beginning otherwise in the whole conversation."""
+        ends = zip(self.script.ends, self.script.message_ends, strict=True)
+        return [index for index, (end, place) in enumerate(ends) if end is not None and place < 0]
+
+
+@dataclass(frozen=True)
 class Scripts:
-    """conversations: by name. references: by label, one for each of its texts."""
+    """All that is read. references: by label, the number of tokens of each text."""
 
-    conversations: dict[str, Script]
-    references: dict[str, list[Script]]
+    conversations: list[ScriptedReading]
+    references: dict[str, list[int]]
 
 
-def write_scripts(planned: PlannedScenario) -> Scripts:
-    """Render all of a scenario.
+def write_scripts(planned: PlannedScenario, seed: int) -> Scripts:
+    """Render all of a scenario. seed: of random orders.
 
     Raises:
-        StrataError: the template does not take a conversation, or a text is longer than the model can read.
+        StrataError: the template does not take a conversation, a text is longer than the model can read, or two
+            conversations have one name.
     """
     renderer, scenario = Renderer(planned.tokenizer), planned.scenario
-    keeps_snapshots = scenario.capture.preset != "last_token"
-    conversations = {
-        name: write_script(renderer, prompt.messages, name, keeps_snapshots or prompt.run_at_each_message)
-        for name, prompt in zip(scenario.prompt_names, scenario.prompt, strict=True)
-    }
-    references = {
-        state.label: [
-            write_script(renderer, messages, f"reference state {state.label}", keep_all=False)
-            for messages in state.conversations
-        ]
-        for state in scenario.reference_states
-    }
+    conversations = [
+        ScriptedReading(reading, write_script(renderer, reading.prompt.messages, reading.name))
+        for reading in all_readings(scenario, seed)
+    ]
+    references = _reference_lengths(renderer, scenario)
     longest = positions_in_config(planned.model)
     if longest is not None:
         _refuse_long(planned, conversations, references, longest)
     return Scripts(conversations, references)
 
 
+def all_readings(scenario: Scenario, seed: int) -> list[Reading]:
+    """Every conversation that is read; seed: of random orders. Raises StrataError if two have one name."""
+    prompts = zip(scenario.prompt, scenario.prompt_names, strict=True)
+    readings = [reading for prompt, name in prompts for reading in readings_of(prompt, name, seed)]
+    names = [reading.name for reading in readings]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise StrataError(f"prompt.name: {', '.join(doubles)} is also the name of a random order: choose another name")
+    return readings
+
+
+def _reference_lengths(renderer: Renderer, scenario: Scenario) -> dict[str, list[int]]:
+    header = "answer" in scenario.capture.positions
+    lengths: dict[str, list[int]] = {}
+    for state in scenario.reference_states:
+        try:
+            lengths[state.label] = [len(renderer.ids(messages, header)) for messages in state.conversations]
+        except TemplateRefusal as refusal:
+            raise StrataError(
+                f"reference state {state.label!r}: the chat template of the model does not take this text ({refusal}): "
+                "change its roles, or choose another model"
+            ) from None
+    return lengths
+
+
 def _refuse_long(
-    planned: PlannedScenario, conversations: dict[str, Script], references: dict[str, list[Script]], longest: int
+    planned: PlannedScenario, conversations: list[ScriptedReading], references: dict[str, list[int]], longest: int
 ) -> None:
-    new = planned.scenario.generation.max_new_tokens
-    for name, script in conversations.items():
-        length = len(script.ids)
-        if length + new - 1 > longest:  # the last token is generated and not read
+    for scripted in conversations:
+        length = len(scripted.script.ids)
+        new = planned.scenario.generation.max_new_tokens if scripted.n_runs else 1
+        if length + new - 1 > longest:  # the last token is generated, and not read
             room = longest + 1 - length
             remedy = f"generation.max_new_tokens={room}" if room > 0 else "leave messages out"
             raise StrataError(
-                f"{name} has {length} tokens, and up to {new} are generated, but {planned.model.name} was made for "
-                f"{longest}: {remedy}"
+                f"{scripted.reading.name} has {length} tokens, and up to {new} are generated, but "
+                f"{planned.model.name} was made for {longest}: {remedy}"
             )
-    for label, scripts in references.items():
-        length = max(len(script.ids) for script in scripts)
-        if length > longest:
+    for label, lengths in references.items():
+        if max(lengths) > longest:
             raise StrataError(
-                f"a text of reference state {label} has {length} tokens, and {planned.model.name} was made for {longest}"
+                f"a text of reference state {label!r} has {max(lengths)} tokens, and {planned.model.name} was made for "
+                f"{longest}: leave messages out"
             )
-
-
-def peculiarities(name: str, messages: Sequence[Message], script: Script) -> list[str]:
-    """What its reader should know of how a template writes a conversation; nothing of the usual kind."""
-    found = [f"{name}: {key}: {value}" for key, value in script.notes.items() if key != "left_out"]
-    reasons = script.notes.get("left_out", [])
-    assert isinstance(reasons, list)
-    found += [f"{name}: left out: {reason}" for reason in reasons]
-    apart = [
-        f"{index} ({message.role})"
-        for index, (message, end, place) in enumerate(zip(messages, script.ends, script.message_ends, strict=False))
-        if end is not None and place < 0
-    ]
-    if apart:
-        found.append(
-            f"{name}: the template writes the beginning up to message {', '.join(apart)} otherwise in the whole "
-            "conversation (it is not prefix-stable): such snapshots are of the beginning alone, each in a pass of its own"
-        )
-    return found

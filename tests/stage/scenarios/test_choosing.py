@@ -49,9 +49,9 @@ def test_a_model_of_the_users_own_takes_nothing_from_the_scenario():
 
 
 def test_gguf_files_and_unnamed_configs_are_refused():
-    with pytest.raises(StrataError, match="model.gguf_file=a.gguf: GGUF files are not read; save the model in"):
+    with pytest.raises(StrataError, match=r"model\.gguf_file=a\.gguf: GGUF files are not read; save the model in"):
         model_for({"id": "org/name", "gguf_file": "a.gguf"})
-    with pytest.raises(StrataError, match="model.id=hub needs a value for name"):
+    with pytest.raises(StrataError, match=r"model\.id=hub needs a value for name"):
         model_for({"id": "hub"})
 
 
