@@ -377,7 +377,10 @@ def test_last_tokens_are_exported_as_the_old_layout(tmp_path):
     assert [folder.name for folder in folders] == [
         f"weather_prompt_0_msg{after}of2_2026-11-21T10-00-00Z" for after in (1, 2)
     ]
-    assert json.loads((folders[1] / "references" / "index.json").read_text()) == {"labels": ["sad", "sad_2", "plain"]}
+    assert json.loads((folders[1] / "references" / "index.json").read_text()) == {
+        "labels": ["sad", "sad_2", "plain"],
+        "position": "answer",
+    }
     vector = np.load(folders[1] / "conversation_snapshots" / "snapshot_01_user.npz")["layer_02/hidden_out"]
     np.testing.assert_array_equal(vector, conversation.snapshot_rows.arrays["resid_post"][2, 3].numpy())
     lab = read_lab_scenario(folders[1])
@@ -450,7 +453,7 @@ def header(shape: str, dtype: str = "<f2") -> bytes:
         (edit_json("run.json", lambda v: v["prompt_tokens"].pop()), "differ in number"),
         (edit_json("run.json", lambda v: v["scenario"].pop("prompt")), "holds no scenario .*prompt"),
         (edit_json("run.json", lambda v: v["scenario"].update(name="../up")), "holds no scenario .*name"),
-        (edit_json("conversation_snapshots/index.json", lambda v: v["snapshots"].pop()), "not those of 2 messages"),
+        (edit_json("conversation_snapshots/index.json", lambda v: v["snapshots"].reverse()), "not those of 2 messages"),
         (lambda folder: (folder / "prompt_0" / "steps.json").unlink(), "steps.json can't be read"),
         (lambda folder: (folder / "prompt_0/tensors/step_002.npz").write_bytes(b"PK"), "can't be read as npz"),
         (lambda folder: write_json(folder / "references" / "index.json", {"labels": ["../joy"]}), "labels"),

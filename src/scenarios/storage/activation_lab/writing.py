@@ -90,7 +90,8 @@ def _write_run(captured: CapturedScenario, run: Run, place: Path, whole: bool) -
 def _write_snapshots(run: Run, place: Path, words: Mapping[int, str], whole: bool) -> None:
     conversation = run.conversation
     rows = {(shot.message, shot.position): (row, shot) for row, shot in enumerate(conversation.snapshots)}
-    position = next((kind for kind in _POSITIONS if any(key[1] == kind for key in rows)), "")
+    counts = {kind: sum((number, kind) in rows for number in run.message_indices) for kind in _POSITIONS}
+    position = max(_POSITIONS, key=counts.__getitem__)  # of as many the first
     header = conversation.token_ids[conversation.message_ends[-1] + 1 :]
     shots = []
     for index, (number, message) in enumerate(zip(run.message_indices, run.messages, strict=True)):
@@ -130,7 +131,7 @@ def _write_references(references: References, place: Path, whole: bool) -> None:
     for row, label in enumerate(labels):
         tensors = _members(references.rows[position], row, None, _batched if whole else None)
         save_npz(place / f"ref_{label}.npz", tensors)
-    write_json(place / "index.json", {"labels": labels})
+    write_json(place / "index.json", {"labels": labels, "position": position})
 
 
 def _labels(references: References) -> list[str]:
