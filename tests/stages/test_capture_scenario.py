@@ -19,6 +19,7 @@ from src.config.capture_scenario import CaptureScenarioConfig
 from src.errors import StrataError
 from src.report import charts
 from src.report.artifact_report import read_report
+from src.scenarios.states import Conversation
 from src.scenarios.storage.run_folder import read_captured
 from src.scenarios.storage.status import read_status
 from src.stage.entry import check_overrides, compose, run_stage
@@ -289,11 +290,11 @@ def test_a_disk_that_fills_up_is_named_and_finished_items_are_kept(project, monk
     undisturbed = item_files(capture("scenario=small.yaml", "artifacts_dir=other").path)
     written = []
 
-    def fills_up(*arguments: object) -> None:
-        written.append(arguments)
+    def fills_up(folder: Path, conversation: Conversation) -> None:
+        written.append(folder)
         if len(written) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(*arguments)
+        write(folder, conversation)
 
     write = items.write_conversation
     monkeypatch.setattr(items, "write_conversation", fills_up)
@@ -316,9 +317,9 @@ def slow_capture(folder: str, log: str) -> None:
     os.dup2(descriptor, 2)
     write = items.write_conversation
 
-    def slowly(*arguments: object) -> None:
+    def slowly(folder: Path, conversation: Conversation) -> None:
         time.sleep(0.1)
-        write(*arguments)
+        write(folder, conversation)
         time.sleep(0.1)
 
     items.write_conversation = slowly
