@@ -23,6 +23,8 @@ from src.models.inner import InnerModel, probe
 from src.models.projections import AttentionSites, eager_attention
 from src.models.sites import Handles
 
+_WIDE = (torch.float32, torch.float64)
+
 AttentionInput = Mapping[str, Any]
 Weights = Float[Tensor, "batch head query key"]
 Receive = Callable[[int, Float[Tensor, "row head key"]], None]
@@ -32,7 +34,7 @@ Receive = Callable[[int, Float[Tensor, "row head key"]], None]
 class QueryRows:
     """Which query rows are wanted of a pass: for each of some sequences equally many positions, and a choice of those.
 
-    sequences: None = all, in order. positions: None = all. pick: rows of the flattened [sequence, position]; None = all.
+    sequences: None = all, in order. positions: None = all. pick: of the flattened [sequence, position]; None = all.
     """
 
     sequences: Int[Tensor, "sequence"] | None = None
@@ -76,7 +78,7 @@ def attention_rows(
     causal: bool,
     position_bias: Float[Tensor, "#batch head query key"] | None,
 ) -> Float[Tensor, "row head key"]:
-    """softmax(scaling q k' + bias) of some queries over all keys, with the rules of torch's scaled_dot_product_attention.
+    """softmax(scaling q k' + bias) of some queries over all keys, by the rules of torch's scaled_dot_product_attention.
 
     Scores and softmax are in float32 at least; what comes back has the dtype of the queries.
 
@@ -89,14 +91,16 @@ def attention_rows(
         causal: with no mask and several queries, query i sees keys 0..i.
         position_bias: is added to scores (T5).
     """
-    wide = torch.promote_types(query.dtype, torch.float32)
-    chosen = rows.of(query).to(wide)
-    every = rows.sequences is None or len(rows.sequences) == len(key)
-    keys = (key if every else key[rows.sequences]).to(wide)
+    wide = query.dtype if query.dtype in _WIDE else torch.float32
+    chosen, keys = rows.of(query), key
+    if rows.sequences is not None and len(rows.sequences) < len(key):
+        keys = key[rows.sequences]
+    if query.dtype != wide:
+        chosen, keys = chosen.to(wide), keys.to(wide)
     (n, n_heads, length, width), n_kv_heads = chosen.shape, keys.shape[1]
     grouped = chosen.reshape(n, n_kv_heads, n_heads // n_kv_heads * length, width)
-    scores = (grouped @ keys.transpose(2, 3)).view(n, n_heads, length, -1)
-    scores = scores * (width**-0.5 if scaling is None else scaling)
+    scores = (grouped @ keys.mT) * (width**-0.5 if scaling is None else scaling)
+    scores = scores.view(n, n_heads, length, -1)
     if position_bias is not None:
         scores = scores + rows.of(position_bias)
     if mask is None and causal and query.shape[2] > 1:
@@ -106,7 +110,8 @@ def attention_rows(
         seen = rows.of(mask)
         lowest = torch.finfo(wide).min
         scores = scores.masked_fill(~seen, lowest) if seen.dtype == torch.bool else scores + seen
-    return rows.flat(scores.softmax(-1).to(query.dtype))
+    weights = rows.flat(scores.softmax(-1))
+    return weights if query.dtype == wide else weights.to(query.dtype)
 
 
 @contextmanager

@@ -15,11 +15,10 @@ from src.hook_points import ATTENTION, SOURCES
 from src.models.attention_rows import QueryRows, reading_rows
 from src.models.inner import hidden_state, residual_input
 from src.models.language_model import LanguageModel
-from src.models.sites import Columns, Handles
+from src.models.sites import Columns, Handles, Place
 from src.models.sources import attention_sites, check_sources, site_of
 
-# layer, module inside of the block, input or output
-Place = tuple[int, str, str]
+_ALL = QueryRows()
 
 
 class ActivationRecorder:
@@ -40,6 +39,7 @@ class ActivationRecorder:
         """sources: of SOURCES. layers: ascending."""
         self._model, self._layers = model, list(layers)
         self._sources = [source for source in SOURCES if source in sources]
+        self._device = model.device
         self._unknown = set(sources) - set(SOURCES)
         self._stack = ExitStack()
         self._sites: dict[str, list[tuple[Place, Columns | None]]] = {}
@@ -47,6 +47,7 @@ class ActivationRecorder:
         self._query_rows: QueryRows | None = None
         self._wanted = False
         self._kept: dict[Place, Tensor] = {}
+        self._overwritten: frozenset[Place] = frozenset()
         self._attention: dict[int, Tensor] = {}
         self._shape = (0, 0)
         self._n_keys = 0
@@ -59,6 +60,7 @@ class ActivationRecorder:
             handles = stack.enter_context(Handles())
             handles.append(self._model.blocks[0].register_forward_pre_hook(self._begin, with_kwargs=True))
             self._sites = {source: self._places(source) for source in self._sources if source != ATTENTION}
+            self._overwritten = self._model.overwritten
             for layer, path, side in sorted({place for places in self._sites.values() for place, _ in places}):
                 module = self._model.blocks[layer].get_submodule(path)
                 receive = partial(self._receive_input if side == "input" else self._receive_output, (layer, path, side))
@@ -81,7 +83,7 @@ class ActivationRecorder:
         """
         self._rows = None
         if batch is not None and position is not None:
-            self._rows = batch.to(self._model.device), position.to(self._model.device)
+            self._rows = batch.to(self._device), position.to(self._device)
         self._wanted = True
         self._query_rows = None
         self._kept, self._attention = {}, {}
@@ -119,7 +121,7 @@ class ActivationRecorder:
         if not self._wanted:
             return
         if self._whole:
-            self._kept[place] = state.clone()  # falcon adds to what its MLP returned
+            self._kept[place] = state.clone() if place in self._overwritten else state
         else:
             assert self._rows is not None
             # opt's MLP gives [token, width]
@@ -133,11 +135,10 @@ class ActivationRecorder:
 
     def _places(self, source: str) -> list[tuple[Place, Columns | None]]:
         sites = [(layer, site_of(self._model, source, layer)) for layer in self._layers]
-        device = self._model.device
         return [
             (
                 (layer, site.path, site.side),
-                site.columns.to(device) if isinstance(site.columns, Tensor) else site.columns,
+                site.columns.to(self._device) if isinstance(site.columns, Tensor) else site.columns,
             )
             for layer, site in sites
         ]
@@ -156,8 +157,9 @@ class ActivationRecorder:
         if not self._wanted:
             return None
         if self._whole:
-            return QueryRows()
+            return _ALL
         if self._query_rows is None:
+            assert self._rows is not None
             self._query_rows = QueryRows.at(*self._rows)
         return self._query_rows
 

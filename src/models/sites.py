@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
-from src.models.inner import PROBE_SHAPE
+from src.models.blocks import Blocks
+from src.models.inner import PROBE_SHAPE, InnerModel, hidden_state, probe, residual_input
 
+# layer, path of a module inside of the block, input or output
+Place = tuple[int, str, str]
 Columns = slice | Int[Tensor, "width"]
 
 
@@ -45,12 +50,39 @@ def linear_maps(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
+def find_overwritten(module: PreTrainedModel, inner: InnerModel, blocks: Blocks) -> frozenset[Place]:
+    """Whatever modules take or return that is changed in place before the forward pass is over (falcon: MLP outputs).
+
+    The rest need not be copied to be kept.
+    """
+    seen: list[tuple[Place, Tensor, int]] = []
+
+    def note(place: Place, value: Any) -> None:
+        if isinstance(value, Tensor):
+            seen.append((place, value, value._version))
+
+    def before(layer: int, path: str, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        note((layer, path, "input"), residual_input(args, kwargs))
+
+    def after(layer: int, path: str, _module: Any, _args: Any, output: Any) -> None:
+        note((layer, path, "output"), hidden_state(output))
+
+    with Handles() as handles:
+        for layer, block in enumerate(blocks.modules):
+            for path, part in block.named_modules():
+                handles.append(part.register_forward_pre_hook(partial(before, layer, path), with_kwargs=True))
+                handles.append(part.register_forward_hook(partial(after, layer, path)))
+        probe(module, inner, gradients=True)  # tensors of inference mode do not count their changes
+    return frozenset(place for place, value, version in seen if value._version != version)
+
+
 def probe_rows(value: Any) -> Float[Tensor, "token width"] | None:
     """A tensor of the probe as one row per token ([token, width] from the MLP of opt too); None for anything else."""
     n_tokens = PROBE_SHAPE[0] * PROBE_SHAPE[1]
-    if isinstance(value, Tensor) and value.is_floating_point():
-        if tuple(value.shape[:-1]) == PROBE_SHAPE or (value.ndim == 2 and len(value) == n_tokens):
-            return value.reshape(n_tokens, -1)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return None
+    if tuple(value.shape[:-1]) == PROBE_SHAPE or (value.ndim == 2 and len(value) == n_tokens):
+        return value.reshape(n_tokens, -1)
     return None
 
 

@@ -17,10 +17,8 @@ def token_strings(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) 
     anchor = _anchor(tokenizer)
     options: dict[str, Any] = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     before = tokenizer.decode([anchor], **options)
+    together = tokenizer.batch_decode([[anchor, token] for token in known], **options) if known else []
     found = {token: f"<{token}>" for token in ids}
-    if not known:  # batch_decode takes an empty list for one empty text
-        return found
-    together = tokenizer.batch_decode([[anchor, token] for token in known], **options)
     for token, text in zip(known, together, strict=True):
         whole = str(text)
         # a piece of a character decodes to nothing by itself

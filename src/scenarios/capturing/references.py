@@ -43,12 +43,11 @@ def capture_references(
     Raises:
         StrataError: a text that the chat template refuses or that has no token, and as `capture_conversation`.
     """
-    renderer = Renderer(tokenizer)
     texts, wanted = [], []
     for reference in references:
         for example, messages in enumerate(reference.conversations):
             spoken = [SpokenMessage(message.role, readable(message.content), message.label) for message in messages]
-            states = _wanted(renderer, spoken, capture.positions, f"reference state {reference.label!r}")
+            states = _wanted(Renderer(tokenizer), spoken, capture.positions, f"reference state {reference.label!r}")
             n_tokens = max(len(state.ids) for state in states)
             texts.append(ReferenceText(reference.label, example, reference.neutral, spoken[-1].content[:80], n_tokens))
             wanted += states

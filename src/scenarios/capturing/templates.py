@@ -10,6 +10,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.errors import StrataError
 from src.scenarios.capturing.places import Wanted, shared_length
+from src.scenarios.capturing.shared_text import SharedText
 
 _REFUSALS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
 PLAIN = "no chat template: the messages' contents are joined by newlines, without roles, and the model goes on after them"
@@ -29,37 +30,42 @@ class TemplateRefusal(Exception):
 
 
 class Renderer:
-    """The chat template of a tokenizer. Without one, contents are joined by newlines, as base models are prompted."""
+    """The chat template of a tokenizer, for one conversation.
+
+    Without a template, contents are joined by newlines, as base models are prompted.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self.plain = tokenizer.chat_template is None
+        self._shared: SharedText | None = None
 
     def ids(self, messages: Sequence[Spoken], header: bool) -> list[int]:
         """Token ids of messages; header: with what asks for an answer (nothing, without a template).
 
         The template alone decides about BOS; without one, the tokenizer does. An end token that a tokenizer would add
-        is not there. Raises TemplateRefusal.
+        is not there. Beginnings of the conversation that was asked for first cost little. Raises TemplateRefusal.
         """
+        text = self._text(messages, header)
+        if self._shared is None:
+            self._shared = SharedText(self._tokenizer, text)
+        return [*self._beginning, *self._shared.ids(text)]
+
+    def _text(self, messages: Sequence[Spoken], header: bool) -> str:
         if self.plain:
-            text = "\n".join(message.content for message in messages)
-            return [*self._beginning, *self._tokenizer.encode(text, add_special_tokens=False, verbose=False)]
+            return "\n".join(message.content for message in messages)
+        spoken = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return list(
-                self._tokenizer.apply_chat_template(
-                    [{"role": message.role, "content": message.content} for message in messages],
-                    add_generation_prompt=header,
-                    tokenize=True,
-                    return_dict=False,
-                    tokenizer_kwargs={"verbose": False},
-                )  # pyright: ignore[reportArgumentType]
-            )
+            text = self._tokenizer.apply_chat_template(spoken, add_generation_prompt=header, tokenize=False)
         except _REFUSALS as error:
             raise TemplateRefusal(" ".join(str(error).split()) or type(error).__name__) from None
+        return str(text)
 
     @cached_property
     def _beginning(self) -> list[int]:
-        """What the tokenizer puts before a text."""
+        """What is put before a text: by the tokenizer, where there is no template."""
+        if not self.plain:
+            return []
         whole = self._tokenizer.encode("a")
         body = self._tokenizer.encode("a", add_special_tokens=False)
         start = next((i for i in range(len(whole)) if whole[i : i + len(body)] == body), 0)
