@@ -75,6 +75,25 @@ def layers_in_config(config: ModelConfig) -> int | None:
     return count if isinstance(count, int) else None
 
 
+def positions_in_config(config: ModelConfig) -> int | None:
+    """The longest sequence that a checkpoint's config.json says it was made for; None if it tells of none.
+
+    Raises StrataError as `load_model` does.
+    """
+    count = getattr(_architecture(config).get_text_config(), "max_position_embeddings", None)
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def refuse_other_than_causal_lm(config: ModelConfig) -> None:
+    """StrataError if a checkpoint is no causal language model, told by its config.json; loads no weights."""
+    architecture = _architecture(config)
+    if not _is_causal_lm(architecture):
+        kind = ", ".join(architecture.architectures or ()) or architecture.model_type
+        raise StrataError(
+            f"{_named(config)} is no causal language model ({kind}): it can't go on with a text; choose one that can"
+        )
+
+
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to a model (the fast one, where there is one); loads no weights.
 
@@ -117,6 +136,11 @@ def _source(config: ModelConfig) -> str:
     return str(folder)
 
 
+def _named(config: ModelConfig) -> str:
+    """The key that chose the model."""
+    return f"model.path={config.path}" if config.path else f"model.name={config.name}"
+
+
 def _is_causal_lm(architecture: PreTrainedConfig) -> bool:
     """Whether the checkpoint was saved by a class of causal LMs (or brings one as remote code)."""
     names = {name for entry in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in _as_tuple(entry)}
@@ -149,10 +173,9 @@ def _refuse_missing_weights(model: LanguageModel, missing: set[str], with_head: 
     """Weights that a checkpoint lacks are random: refuse those that hidden states, or a causal LM's logits, need."""
     harmful = sorted(missing if with_head or not missing else missing & _names_in_use(model))
     if harmful:
-        source = f"model.path={model.config.path}" if model.config.path else f"model.name={model.config.name}"
         raise StrataError(
-            f"{source}: the checkpoint lacks {len(harmful)} weights that {type(model.module).__name__} needs "
-            f"({', '.join(harmful[:5])}{', ...' if len(harmful) > 5 else ''}), so they would be random. "
+            f"{_named(model.config)}: the checkpoint lacks {len(harmful)} weights that {type(model.module).__name__} "
+            f"needs ({', '.join(harmful[:5])}{', ...' if len(harmful) > 5 else ''}), so they would be random. "
             "Point model.path at a complete checkpoint of this architecture"
         )
 
