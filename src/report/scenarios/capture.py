@@ -14,7 +14,11 @@ from src.scenarios.states import Conversation, References
 _SHOWN = 60  # characters of a text in a table of runs
 _PREVIEW = 80  # in a figure
 _MOST_MAPS = 8
-_POSITIONS = {"end": "the end of each message", "answer": "where an answer would begin", "mean": "the mean of each message"}
+_POSITIONS = {
+    "end": "the end of each message",
+    "answer": "where an answer would begin",
+    "mean": "the mean of each message",
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,9 @@ def run_table(scenario: str, conversations: Iterable[CapturedConversation]) -> T
                 ]
             )
     columns = ["run", "messages", "tokens", "generated text", "new tokens", "ended by", "mean entropy", "MB"]
-    caption = "tokens: of the prompt. Entropy of the next token, in nats. MB: on the disk, of all runs of a conversation."
+    caption = (
+        "tokens: of the prompt. Entropy of the next token, in nats. MB: on the disk, of all runs of a conversation."
+    )
     return Table(f"Runs of {scenario}", columns, rows, caption)
 
 
