@@ -38,16 +38,38 @@ def sink_share(attention: Float[Tensor, "layer row head key"]) -> Float[Tensor, 
     return attention[..., 0].float()
 
 
-def attention_to_spans(
-    attention: Float[Tensor, "layer row head key"], spans: Sequence[tuple[int, int]]
-) -> Float[Tensor, "layer row head span"]:
-    """Attention summed over the tokens of each span [start, stop)."""
-    weights = attention.float()
-    return torch.stack([weights[..., start:stop].sum(-1) for start, stop in spans], -1)
+def attention_to_places(
+    attention: Float[Tensor, "layer row head key"], place_of_key: Int[Tensor, "row key"], n_places: int
+) -> Float[Tensor, "layer row head place"]:
+    """Attention summed over the keys of each place; keys whose place is below 0 belong to none."""
+    belongs = one_hot_places(place_of_key, n_places).to(attention.device)
+    return torch.einsum("lrhk,rkp->lrhp", attention.float(), belongs)
 
 
-def even_share(spans: Sequence[tuple[int, int]], n_keys: Int[Tensor, "row"]) -> Float[Tensor, "row span"]:
-    """What each span would get if all keys up to a row's own token were looked at alike: the spans' share of them."""
-    starts, stops = (torch.tensor(ends, device=n_keys.device) for ends in zip(*spans, strict=True))
-    inside = torch.minimum(stops[None], n_keys[:, None]) - starts[None]
-    return inside.clamp(min=0) / n_keys[:, None]
+def one_hot_places(place_of_key: Int[Tensor, "row key"], n_places: int) -> Float[Tensor, "row key place"]:
+    """1 where a key belongs to a place."""
+    return (place_of_key[..., None] == torch.arange(n_places, device=place_of_key.device)).float()
+
+
+def places_of_keys(
+    message_ends: Sequence[int], read: Sequence[int], n_keys: Sequence[int], width: int
+) -> Int[Tensor, "row key"]:
+    """Where each key of each row stands: 0 = the first token, 1 + i = message i, then the rest; -1 = not there.
+
+    The first token stands alone, since models park attention there that they don't need. The rest is what a row has
+    read after the end of its messages: the header that asks for an answer, and what was generated.
+
+    Args:
+        message_ends: index of the last token of each message.
+        read: how many of these messages each row has read to their end.
+        n_keys: tokens up to and with each row's own.
+        width: keys of the array.
+    """
+    keys, ends = torch.arange(width), torch.tensor(message_ends)
+    rows = []
+    for messages, length in zip(read, n_keys, strict=True):
+        place = 1 + torch.bucketize(keys, ends[:messages])
+        place[place == messages + 1] = len(ends) + 1
+        place[0] = 0
+        rows.append(torch.where(keys < length, place, -1))
+    return torch.stack(rows)
