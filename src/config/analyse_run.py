@@ -52,8 +52,8 @@ class AnalyseRunConfig(StageConfig):
     )
     steps: _Listed | Literal["all"] = Field(description="steps of the generation, from 0")
     position: Literal["answer", "end", "mean"] | None = Field(
-        description="of messages: where the model is about to answer, their last token, their mean; null = the first of "
-        "these that was captured"
+        description="of messages: where the model is about to answer, their last token, their mean; null = the first "
+        "of these that was captured"
     )
     source: str = Field(
         description="states of cross_layer, spectrum, pca and convergence (also by Activation Lab's names)"

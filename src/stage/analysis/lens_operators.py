@@ -38,8 +38,8 @@ def find_lens_operators(
         for artifact in candidates:
             if not _is_of(artifact, captured, stage):
                 raise StrataError(
-                    f"{artifact.path} was not fitted on activations of {name} as it was captured (other weights, or its "
-                    f"store is not in {stage.root / 'activations'}): {remedy}"
+                    f"{artifact.path} was not fitted on activations of {name} as it was captured (other weights, or "
+                    f"its store is not in {stage.root / 'activations'}): {remedy}"
                 )
     candidates = [
         artifact

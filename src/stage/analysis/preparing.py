@@ -1,11 +1,11 @@
-"""Which run is analysed, what its captured states allow, and which artifacts are needed; before anything large loads."""
+"""Which run is analysed, what its captured states allow, which artifacts are needed; before anything large loads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from src.artifacts import Artifact, Parent, choose_artifact, label, list_artifacts, refuse_damaged
-from src.config.analyse_run import ANALYSES, Analysis, AnalyseRunConfig
+from src.config.analyse_run import ANALYSES, AnalyseRunConfig, Analysis
 from src.errors import StrataError
 from src.scenarios.comparing.source_names import canonical_source
 from src.scenarios.lenses.decomposition import refuse_gaps
@@ -185,8 +185,8 @@ def _check(analysis: Analysis, work: Work) -> None:
             _refuse_missing(rows, ["resid_post"])
             if work.n_layers - 1 not in rows.layers and LOGITS not in rows:
                 raise StrataError(
-                    "neither logits nor the last layer were captured, so nobody knows what the model predicted: capture "
-                    "with capture.logits=true"
+                    "neither logits nor the last layer were captured, so nobody knows what the model predicted: "
+                    "capture with capture.logits=true"
                 )
         case "attribution" | "decomposition":
             refuse_gaps(rows, work.n_layers)
@@ -203,8 +203,8 @@ def _check(analysis: Analysis, work: Work) -> None:
                 counts.append(len(work.captured.references.texts))
             if max(counts) < FEWEST:
                 raise StrataError(
-                    f"CKA needs {FEWEST} items, and there are at most {max(counts)} steps, messages or reference texts: "
-                    "generate more with generation.max_new_tokens"
+                    f"CKA needs {FEWEST} items, and there are at most {max(counts)} steps, messages or reference "
+                    "texts: generate more with generation.max_new_tokens"
                 )
         case "attention":
             _refuse_missing(rows, [ATTENTION])

@@ -65,7 +65,7 @@ def cka(work: Work) -> Finding:
     states = [(source, layer) for source in work.cka_sources for layer in work.layers]
     rows = {items.kind: [items.get(source, [layer])[0] for source, layer in states] for items in work.items}
     references = work.captured.references
-    if references is not None and work.position in references.rows:
+    if references is not None and work.position is not None and work.position in references.rows:
         of = references.rows[work.position]
         if all(source in of for source in work.cka_sources) and set(work.layers) <= set(of.layers):
             whole = {source: of.get(source) for source in work.cka_sources}
