@@ -78,7 +78,8 @@ class CaptureScenarioConfig(StageConfig):
     """capture_scenario.py."""
 
     scenario: str = Field(
-        min_length=1, description="a scenario's name in scenarios_dir, a file (YAML), or a folder of them (each in turn)"
+        min_length=1,
+        description="a scenario's name in scenarios_dir, a file (YAML), or a folder of them (each in turn)",
     )
     scenarios_dir: str = Field(min_length=1, description="folder of the scenarios that are chosen by name")
     mode: Literal["capture", "validate", "estimate"] = Field(

@@ -35,8 +35,8 @@ def load_model(config: ModelConfig, device: torch.device | str) -> LanguageModel
         StrataError: no such folder or hub model, missing or damaged weights, or an unknown family.
     """
     source, options = _source(config), _origin(config)
-    architecture = _architecture(config)
-    auto_class = AutoModelForCausalLM if _is_causal_lm(architecture) else AutoModel
+    architecture = architecture_of(config)
+    auto_class = AutoModelForCausalLM if is_causal_lm(architecture) else AutoModel
     if config.attention is not None:
         options["attn_implementation"] = config.attention
     options |= {"dtype": config.dtype, "weights_only": True, "output_loading_info": True}
@@ -53,8 +53,8 @@ def load_random_model(config: ModelConfig, device: torch.device | str, seed: int
 
     Raises StrataError as `load_model` does.
     """
-    architecture = _architecture(config)
-    auto_class = AutoModelForCausalLM if _is_causal_lm(architecture) else AutoModel
+    architecture = architecture_of(config)
+    auto_class = AutoModelForCausalLM if is_causal_lm(architecture) else AutoModel
     options = {} if config.attention is None else {"attn_implementation": config.attention}
     options |= {"dtype": torch.float32, "trust_remote_code": config.trust_remote_code}
     with torch.random.fork_rng(devices=[]):
@@ -68,7 +68,7 @@ def layers_in_config(config: ModelConfig) -> int | None:
 
     Raises StrataError as `load_model` does.
     """
-    architecture = _architecture(config)
+    architecture = architecture_of(config)
     if architecture.is_encoder_decoder or config.blocks is not None:
         return None  # which of several stacks is meant is found out from the modules
     count = getattr(architecture.get_text_config(), "num_hidden_layers", None)
@@ -80,14 +80,14 @@ def positions_in_config(config: ModelConfig) -> int | None:
 
     Raises StrataError as `load_model` does.
     """
-    count = getattr(_architecture(config).get_text_config(), "max_position_embeddings", None)
+    count = getattr(architecture_of(config).get_text_config(), "max_position_embeddings", None)
     return count if isinstance(count, int) and count > 0 else None
 
 
 def refuse_other_than_causal_lm(config: ModelConfig) -> None:
     """StrataError if a checkpoint is no causal language model, told by its config.json; loads no weights."""
-    architecture = _architecture(config)
-    if not _is_causal_lm(architecture):
+    architecture = architecture_of(config)
+    if not is_causal_lm(architecture):
         kind = ", ".join(architecture.architectures or ()) or architecture.model_type
         raise StrataError(
             f"{_named(config)} is no causal language model ({kind}): it can't go on with a text; choose one that can"
@@ -111,7 +111,8 @@ def _origin(config: ModelConfig) -> dict[str, Any]:
     return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
 
 
-def _architecture(config: ModelConfig) -> PreTrainedConfig:
+def architecture_of(config: ModelConfig) -> PreTrainedConfig:
+    """A checkpoint's config.json. Raises StrataError as `load_model` does."""
     source = _source(config)
     if config.path is not None and not (Path(source) / "config.json").is_file():
         raise StrataError(
@@ -141,7 +142,7 @@ def _named(config: ModelConfig) -> str:
     return f"model.path={config.path}" if config.path else f"model.name={config.name}"
 
 
-def _is_causal_lm(architecture: PreTrainedConfig) -> bool:
+def is_causal_lm(architecture: PreTrainedConfig) -> bool:
     """Whether the checkpoint was saved by a class of causal LMs (or brings one as remote code)."""
     names = {name for entry in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in _as_tuple(entry)}
     saved_by = set(architecture.architectures or ())

@@ -20,14 +20,6 @@ Position = Literal["end", "answer", "mean"]
 Preset = Literal["last_token", "message_ends", "full"]
 
 
-# what lies beside the conversations in the artifact
-_TAKEN = (
-    "references",
-    "figures",
-    *(f"{name}.json" for name in ("scenario", "run", "status", "plan", "meta", "report")),
-)
-
-
 def _label(text: str) -> str:
     if not text or text.startswith(".") or re.search(r"[\\/\s]", text) or not text.isprintable():
         raise ValueError("use a word without spaces and slashes that does not begin with a dot")
@@ -180,8 +172,6 @@ class Scenario(Schema):
         ):
             if doubles := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{what} {', '.join(doubles)} is there twice; names must be unique")
-        if taken := sorted({name for name in self.prompt_names if name.lower() in _TAKEN}):
-            raise ValueError(f"prompt: name {', '.join(taken)} is taken: choose another one")
         return self
 
     @property

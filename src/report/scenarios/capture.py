@@ -92,10 +92,15 @@ def summarise(conversation: Conversation, n_bytes: int) -> CapturedConversation:
         messages,
         position,
         norms,
-        list(dict.fromkeys((*conversation.snapshot_rows.arrays, *conversation.generations[0].rows.arrays))),
+        _sources(conversation),
         conversation.notes,
         conversation.order is not None,
     )
+
+
+def _sources(conversation: Conversation) -> list[str]:
+    rows = [conversation.snapshot_rows, *(made.rows for made in conversation.generations)]
+    return list(dict.fromkeys(source for part in rows for source in part.arrays))
 
 
 def _norms(
@@ -187,15 +192,13 @@ def capture_figures(conversations: Sequence[CapturedConversation]) -> list[Named
     return figures
 
 
-def capture_text(
-    scenario: str, model: Mapping[str, Any], conversations: Sequence[CapturedConversation], notes: Sequence[str]
-) -> str:
+def capture_text(scenario: str, model: str, conversations: Sequence[CapturedConversation], notes: Sequence[str]) -> str:
     """What was captured, in words."""
     runs = sum(len(conversation.runs) for conversation in conversations)
     size = sum(conversation.n_bytes for conversation in conversations)
     kept = dict.fromkeys(source for conversation in conversations for source in conversation.sources)
     text = (
-        f"{model['name']} has read {_count(len(conversations), 'conversation')} of {scenario} and gone on "
+        f"{model} has read {_count(len(conversations), 'conversation')} of {scenario} and gone on "
         f"{_count(runs, 'time')}. Kept on {size / 1e6:,.1f} MB: {', '.join(kept)}."
     )
     return "\n\n".join([text, *notes])

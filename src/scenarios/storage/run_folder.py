@@ -81,6 +81,7 @@ class _ReferencesFile:
 
 
 _CONVERSATION, _REFERENCES = TypeAdapter(_ConversationFile), TypeAdapter(_ReferencesFile)
+_RUN = TypeAdapter(dict[str, dict[str, Any]])
 _PLAIN, _NAMES = TypeAdapter(dict[str, Any]), TypeAdapter(list[Label])
 
 
@@ -89,9 +90,22 @@ def write_scenario(folder: Path, scenario: Scenario) -> None:
     write_json(folder / SCENARIO, scenario.model_dump(mode="json"))
 
 
+def read_scenario(folder: Path) -> Scenario:
+    """What was run. Raises StrataError if scenario.json is missing, damaged or foreign."""
+    return parse_config(Scenario, _read(folder / SCENARIO, _PLAIN))
+
+
 def write_run(folder: Path, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> None:
     """What runs it, as description.py tells it."""
     write_json(folder / RUN, {"model": model, "tokenizer": tokenizer})
+
+
+def read_run(folder: Path) -> dict[str, dict[str, Any]]:
+    """What ran it: `model` and `tokenizer`. Raises StrataError if run.json is missing, damaged or foreign."""
+    values = _read(folder / RUN, _RUN)
+    if missing := {"model", "tokenizer"} - set(values):
+        raise StrataError(f"{folder / RUN} is damaged or foreign ({', '.join(missing)} is missing): {REMEDY}")
+    return values
 
 
 def write_conversation(folder: Path, conversation: Conversation) -> None:
@@ -172,7 +186,7 @@ def read_captured(artifact: Artifact) -> CapturedScenario:
 
     Raises StrataError if something is missing, damaged or foreign.
     """
-    scenario = parse_config(Scenario, _read(artifact.path / SCENARIO, _PLAIN))
+    scenario = read_scenario(artifact.path)
     summary = artifact.meta.summary
     try:
         names, model = _NAMES.validate_python(summary["conversations"]), dict(summary["model"])
@@ -217,7 +231,7 @@ def _contradiction(file: _ConversationFile) -> str | None:
     n_read, n_tokens = len(file.messages) - len(file.generations), len(file.token_ids)
     checks = {
         "tokens": len(file.tokens) == n_tokens,
-        "message_ends": len(file.message_ends) == n_read and all(0 <= end < n_tokens for end in file.message_ends),
+        "message_ends": len(file.message_ends) == n_read and all(-1 <= end < n_tokens for end in file.message_ends),
         "generations": all(0 < made.after <= n_read for made in file.generations),
         "snapshots": all(0 <= shot.message < len(file.messages) for shot in file.snapshots),
     }

@@ -65,9 +65,16 @@ def plan_scenario(file: Path, config: CaptureScenarioConfig) -> PlannedScenario:
     n_layers = layers_in_config(model)
     if n_layers is not None:
         planned.refuse_missing_layers(n_layers)
-    if tokenizer.chat_template is None:
+    if tokenizer.chat_template is None and _needs_roles(scenario):
         raise StrataError(
             f"the tokenizer of {model.name} has no chat template, so it has no way to tell who says what: choose the "
-            "chat (instruct) version of the model, or save a template with the tokenizer (chat_template.jinja)"
+            "chat (instruct) version of the model, save a template with the tokenizer (chat_template.jinja), or give "
+            "prompts of one message each"
         )
     return planned
+
+
+def _needs_roles(scenario: Scenario) -> bool:
+    """Whether somebody answers somebody."""
+    references = [messages for state in scenario.reference_states for messages in state.conversations]
+    return any(len(messages) > 1 for messages in [*(prompt.messages for prompt in scenario.prompt), *references])

@@ -9,6 +9,7 @@ from src.config.capture_scenario import CaptureScenarioConfig
 from src.errors import StrataError
 from src.stage.context import Stage
 from src.stage.scenarios.capturing import capture
+from src.stage.scenarios.checking import validate
 from src.stage.scenarios.finding import scenario_files
 from src.stage.scenarios.loaded_model import LoadedModel
 from src.stage.scenarios.planning import plan_scenario
@@ -29,6 +30,8 @@ def run_scenarios(config: CaptureScenarioConfig, stage: Stage) -> Artifact | Non
 
     def run_one(file: Path) -> Artifact | None:
         planned = plan_scenario(file, config)
+        if config.mode == "validate":
+            return validate(planned, stage)
         stage.use_device(planned.device)
         return capture(planned, models, stage)
 
