@@ -1,4 +1,4 @@
-"""What a block computes on the way to its increments: where queries, keys, values and neurons are, as the model says."""
+"""What a block computes on the way to its increments: where queries, keys, values and neurons are."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,8 @@ def find_internals(
     attention = find_attention(module, inner, blocks)
     paths = [None if isinstance(found, str) else found.path for found in attention]
     if isinstance(increments, StrataError):
-        neurons = [dict.fromkeys(ROLES, str(increments))] * len(paths)
+        missing: Roles = {role: str(increments) for role in ROLES}
+        neurons = [missing] * len(paths)
     else:
         neurons = find_neurons(module, inner, blocks, increments, paths)
     return Internals(

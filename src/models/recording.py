@@ -159,6 +159,7 @@ class ActivationRecorder:
         if self._whole:
             return _ALL
         if self._query_rows is None:
+            assert self._rows is not None
             self._query_rows = QueryRows.at(*self._rows)
         return self._query_rows
 
