@@ -29,7 +29,6 @@ def layer_panels(
     title: str,
     *,
     subtitle: str | None = None,
-    log: Sequence[str] = (),
     columns: int = 3,
     x: str = "layer",
 ) -> Any:
@@ -39,27 +38,27 @@ def layer_panels(
         records: `measure`, `series`, the field x, `value`, and perhaps `low`, `high`. What is missing leaves a gap.
         title: what the figure shows.
         subtitle: a second, fainter line.
-        log: measures on a logarithmic axis; their values at or below 0 are left out.
         columns: panels in a row.
         x: the field of the horizontal axis.
     """
     series = ordered(records, "series")
     scale = alt.Scale(domain=series, range=[CATEGORIES[place % len(CATEGORIES)] for place in range(len(series))])
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", labelLimit=320) if len(series) > 1 else None
+    legend = (
+        alt.Legend(title=None, orient="top", symbolType="stroke", symbolOpacity=1, labelLimit=320)
+        if len(series) > 1
+        else None
+    )
     charts = []
     for measure in ordered(records, "measure"):
         rows = [record for record in records if record["measure"] == measure]
-        if measure in log:
-            rows = [{**row, "value": row["value"] if (row["value"] or 0) > 0 else None} for row in rows]
-        ticks = ordered(rows, x)
-        axis = alt.Axis(format="d", grid=False, tickMinStep=1, **({"values": ticks} if len(ticks) <= 14 else {}))
-        of_values = alt.Scale(type="log") if measure in log else alt.Scale(zero=False, nice=True)
+        places = ordered(rows, x)
+        ticks = places if len(places) <= _NUMBERED else alt.Undefined
+        axis = alt.Axis(format="d", grid=False, tickMinStep=1, values=ticks)
         base = alt.Chart(data(rows)).encode(
             x=alt.X(f"{x}:Q", title=x, scale=alt.Scale(nice=False, zero=False, padding=8), axis=axis),
             color=alt.Color("series:N", scale=scale, legend=legend),
         )
-        # a log axis of few decades would repeat a label
-        y = alt.Y("value:Q", title=None, scale=of_values, axis=alt.Axis(tickCount=4, format="~g", labelOverlap=True))
+        y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=5))
         tooltip = ["series:N", f"{x}:O", alt.Tooltip("value:Q", title=measure, format=".4g")]
         layered = [
             base.mark_line(strokeWidth=1.7).encode(y=y),
@@ -149,7 +148,7 @@ def cell_map(
         ],
     )
     scale = alt.Scale(scheme="redblue" if diverging else "blues", domain=[low, limit], nice=False)
-    legend = alt.Legend(gradientLength=90, tickCount=3, format="~g", titleLimit=260)
+    legend = alt.Legend(gradientLength=90, tickCount=3, format=".2~r", titleLimit=260)
     cell = base.mark_rect(stroke="white", strokeWidth=1)
     layered = [
         cell.encode(color=alt.Color("value:Q", title=label, scale=scale, legend=legend)),
@@ -190,7 +189,7 @@ def state_paths(
     """States in a plane of principal components, joined in their order; a panel for each value of `panel`.
 
     records: `panel`, `path` (states of one path are joined and share a colour), `order` (number), `name` (written at
-    the state while they are few), `x`, `y`. along: what the order counts.
+    the state), `about` (for the tooltip), `x`, `y`. along: what the order counts.
     """
     paths = ordered(records, "path")
     several = len(paths) > 1
@@ -209,7 +208,7 @@ def state_paths(
         x=alt.X("x:Q", title="component 1", axis=axis, scale=alt.Scale(zero=False, padding=16)),
         y=alt.Y("y:Q", title="component 2", axis=axis, scale=alt.Scale(zero=False, padding=16)),
     )
-    tooltip = [alt.Tooltip("path:N"), alt.Tooltip("order:Q", title=along), alt.Tooltip("name:N")]
+    tooltip = [alt.Tooltip("path:N"), alt.Tooltip("order:Q", title=along), alt.Tooltip("about:N", title="state")]
     layered = [
         base.mark_line(strokeWidth=1.1, opacity=0.6).encode(color=colour, order="order:Q", detail="path:N"),
         base.mark_point(filled=True, size=26, opacity=0.9).encode(color=colour, tooltip=tooltip),

@@ -14,6 +14,7 @@ from src.report.tables import Cell, Table, finite_or_none
 from src.scenarios.lenses.items import Items
 
 _LISTED = 10
+_WHERE = {"answer": "before an answer to each message", "end": "at the end of each message"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ def _maps(view: AttentionView, position: str | None) -> list[NamedChart]:
         for row in range(min(len(view.items), MOST_DRAWN))
         for k, name in enumerate(view.places)
     ]
-    where = "while answering" if kind == "steps" else f"at {position} of each message"
+    where = "while answering" if kind == "steps" else _WHERE[position or "end"]
     caption = (
         "Attention summed over a message's tokens, the first token of all apart; longer messages get more of it even "
         "from a reader that prefers none (even_share in attention_places.parquet)."

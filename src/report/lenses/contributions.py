@@ -16,6 +16,8 @@ from src.scenarios.lenses.decomposition import Decomposition
 from src.scenarios.lenses.items import Items
 
 _LISTED = 12
+# logits below which rounding, bias and soft cap are not drawn
+_VISIBLE = 5e-3
 _DOTS = 60  # rows that are drawn as dots beside their mean
 
 
@@ -134,24 +136,25 @@ def attribution_finding(
         }
         for row, number in enumerate(items.numbers)
     ]
+    shown = [place for place in range(len(words)) if place < len(names) or float(of_lead[place].abs().max()) > _VISIBLE]
     cells = [
-        {"row": word, "column": columns[row], "value": float(of_lead[place, row])}
-        for place, word in enumerate(words)
+        {"row": words[place], "column": columns[row], "value": float(of_lead[place, row])}
+        for place in shown
         for row in range(min(len(items), MOST_DRAWN))
     ]
     bars = [
-        {"part": word, "kind": kinds[place], "value": float(of_lead[place].mean()), "row": None}
-        for place, word in enumerate(words)
+        {"part": words[place], "kind": kinds[place], "value": float(of_lead[place].mean()), "row": None}
+        for place in shown
     ] + [
-        {"part": word, "kind": kinds[place], "value": float(of_lead[place, row]), "row": columns[row]}
-        for place, word in enumerate(words)
+        {"part": words[place], "kind": kinds[place], "value": float(of_lead[place, row]), "row": columns[row]}
+        for place in shown
         for row in range(min(len(items), _DOTS))
     ]
     caption = (
         "Direct effects alone: what a component writes that later blocks read counts for those. The final norm's "
         "division is taken as it was."
     )
-    title, mean_title = "What puts the chosen token before its runner-up", "The same, mean over steps"
+    title, mean_title = "What puts the chosen token before its runner-up", "What puts it there, mean over steps"
     by_step = cell_map(
         cells,
         title,

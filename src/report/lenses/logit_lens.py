@@ -49,7 +49,7 @@ def lens_finding(
     if len({record["layer"] for record in lines}) > 1:
         note = "against the model's own final distribution, means over rows"
         title = "How far each layer is from the end"
-        chart = layer_panels(lines, title, subtitle=note, log=(_KL_LAYER, _KL_FINAL, _JS))
+        chart = layer_panels(lines, title, subtitle=note)
         figures.append(NamedChart("lens_by_layer", title, chart, _CAPTION))
     top_k = views[0].readings.top_ids.shape[-1]
     frames = [frame for view in views if view.items.kind == "steps" for frame in _frames(view, strings, -1)]

@@ -1,6 +1,5 @@
 """What single neurons do, how alike layers are, how many directions states take up, where they go and settle."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +17,8 @@ from src.scenarios.lenses.items import Items
 from src.scenarios.lenses.principal_components import Trajectories
 from src.scenarios.lenses.spectra import Spectrum
 
-_NAMED = 9  # of more states in a panel only the first and the last have their names beside them
-_MOST_PANELS = 9
+_NAMED = 25  # of more states in a panel only the first and the last have their names beside them
+_MOST_PANELS, _MOST_PATHS = 9, 7
 _SETS = {"steps": "step and the token it chose", "messages": "message"}
 
 
@@ -189,13 +188,14 @@ def pca_finding(
     for items, found in together:
         names = item_names(items)
         records += _coordinates(items, layers, found.coordinates, source, "all layers", found.explained.tolist())
-        shown = sorted({0, len(names) - 1, *range(0, len(names), max(1, math.ceil(len(names) / 6)))})
+        shown = _spread_out(len(names), _MOST_PATHS)
         paths = [
             {
                 "panel": "all layers",
                 "path": names[row],
                 "order": layer,
-                "name": str(layer) if row == 0 or place in (0, len(layers) - 1) else "",
+                "name": str(layer) if row == 0 or place == len(layers) - 1 else "",
+                "about": names[row],
                 "x": float(found.coordinates[place, row, 0]),
                 "y": _second(found.coordinates[place, row]),
             }
@@ -211,13 +211,14 @@ def pca_finding(
         names = item_names(items)
         for layer, found in zip(layers, of_layers, strict=True):
             records += _coordinates(items, [layer], found.coordinates, source, "own layer", found.explained.tolist())
-        chosen = _spread_out(len(layers))
+        chosen = _spread_out(len(layers), _MOST_PANELS)
         paths = [
             {
                 "panel": f"layer {layers[place]} ({float(of_layers[place].explained.sum()):.0%})",
                 "path": items.kind,
                 "order": row,
-                "name": name if len(names) <= _NAMED or row in (0, len(names) - 1) else "",
+                "name": str(items.numbers[row]) if len(names) <= _NAMED or row in (0, len(names) - 1) else "",
+                "about": name,
                 "x": float(of_layers[place].coordinates[0, row, 0]),
                 "y": _second(of_layers[place].coordinates[0, row]),
             }
@@ -225,7 +226,9 @@ def pca_finding(
             for row, name in enumerate(names)
         ]
         title = f"{source} over {items.kind}, layer by layer"
-        chart = state_paths(paths, title, along=items.kind, subtitle="in brackets: the plane's share of the variance")
+        chart = state_paths(
+            paths, title, along=items.kind, subtitle=f"numbers: {items.kind}; in brackets: share of the variance"
+        )
         figures.append(NamedChart(f"pca_{items.kind}", title, chart, "A plane of its own for each layer."))
     return Finding("", figures=figures, records={"pca": records})
 
@@ -340,6 +343,6 @@ def _explained(found: Trajectories) -> str:
     return "explained: " + ", ".join(f"{share:.0%}" for share in found.explained.tolist())
 
 
-def _spread_out(count: int) -> list[int]:
-    """At most _MOST_PANELS places, the first and the last among them."""
-    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, _MOST_PANELS))})
+def _spread_out(count: int, most: int) -> list[int]:
+    """At most so many places, the first and the last among them."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, most))})

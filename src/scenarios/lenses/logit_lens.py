@@ -90,7 +90,7 @@ def divergences(
 
     A KL is inf where the second rules out what the first allows. What rounding leaves below 0 is 0.
     """
-    mixture = torch.logaddexp(first, second) - math.log(2)
+    mixture = torch.where(first == second, first, torch.logaddexp(first, second) - math.log(2))
     there, back = _expected(first, first - second), _expected(second, second - first)
     js = (_expected(first, first - mixture) + _expected(second, second - mixture)) / 2
     return there.clamp(min=0), back.clamp(min=0), js.clamp(0, math.log(2))

@@ -74,7 +74,7 @@ class Work:
     @property
     def label(self) -> str:
         """Names the artifact."""
-        return label(self.captured.artifact.path.name, self.run.name)
+        return label(self.captured.scenario.name, str(self.captured.model["name"]), self.run.name)
 
     @property
     def parents(self) -> list[Parent]:

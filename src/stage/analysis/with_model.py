@@ -19,7 +19,7 @@ from src.scenarios.states import LOGITS
 from src.stage.analysis.captured_model import load_captured_model
 from src.stage.analysis.preparing import Work
 from src.stage.context import Stage
-from src.text import token_strings
+from src.text.token_strings import token_strings
 from src.transport.operator import TransportOperator
 
 
