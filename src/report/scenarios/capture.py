@@ -180,9 +180,11 @@ def capture_figures(conversations: Sequence[CapturedConversation]) -> list[Named
     steps: list[Record] = [
         {"run": run.name, **step} for conversation in conversations for run in conversation.runs for step in run.steps
     ]
-    title = "How sure the model is of each token"
-    caption = "Entropy of the next-token distribution, in nats: 0 = one token has all of the probability."
-    figures = [NamedChart("entropy", title, entropy_by_step(steps, title), caption)]
+    figures = []
+    if steps:
+        title = "How sure the model is of each token"
+        caption = "Entropy of the next-token distribution, in nats: 0 = one token has all of the probability."
+        figures.append(NamedChart("entropy", title, entropy_by_step(steps, title), caption))
     mapped = [conversation for conversation in conversations if conversation.norms and not conversation.shuffled]
     for place, conversation in enumerate(mapped[:_MOST_MAPS]):
         title = f"Norm of the residual stream: {conversation.name}"
@@ -197,9 +199,12 @@ def capture_text(scenario: str, model: str, conversations: Sequence[CapturedConv
     runs = sum(len(conversation.runs) for conversation in conversations)
     size = sum(conversation.n_bytes for conversation in conversations)
     kept = dict.fromkeys(source for conversation in conversations for source in conversation.sources)
+    shuffled = sum(conversation.shuffled for conversation in conversations)
+    read = f"{_count(len(conversations) - shuffled, 'conversation')} of {scenario}"
+    again = f", {_count(shuffled, 'time')} with shuffled turns too," if shuffled else ""
     text = (
-        f"{model} has read {_count(len(conversations), 'conversation')} of {scenario} and gone on "
-        f"{_count(runs, 'time')}. Kept on {size / 1e6:,.1f} MB: {', '.join(kept)}."
+        f"{model} has read {read}{again} and gone on {_count(runs, 'time')}. Kept on {size / 1e6:,.1f} MB: "
+        f"{', '.join(kept)}."
     )
     return "\n\n".join([text, *notes])
 
