@@ -30,8 +30,8 @@ from src.scenarios.states import (
     SpokenMessage,
     Step,
 )
+from src.scenarios.storage.layout import CONVERSATION, INDEX, REFERENCES, SCENARIO, STATES, steps_name
 
-REFERENCES, SCENARIO, STATES = "references", "scenario.json", "states.safetensors"
 _REMEDY = "capture the scenario again"
 
 
@@ -59,7 +59,7 @@ def write_conversation(folder: Path, conversation: Conversation) -> None:
     for place, generation in enumerate(conversation.generations):
         arrays |= _named(f"generation_{place}", generation.rows)
         lines = [json.dumps(asdict(step), ensure_ascii=False) + "\n" for step in generation.steps]
-        (folder / f"steps_{place}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / steps_name(place)).write_text("".join(lines), encoding="utf-8")
     save_tensors(folder / STATES, arrays)
     values = {
         "name": conversation.name,
@@ -82,11 +82,11 @@ def write_conversation(folder: Path, conversation: Conversation) -> None:
 
 def read_conversation(folder: Path) -> Conversation:
     """Read one conversation. Raises StrataError if a file is missing or damaged."""
-    values = json.loads((folder / "conversation.json").read_text(encoding="utf-8"))
+    values = json.loads((folder / CONVERSATION).read_text(encoding="utf-8"))
     layers, arrays = tuple(values.pop("layers")), load_tensors(folder / STATES, _REMEDY)
     generations = []
     for place, made in enumerate(values.pop("generations")):
-        lines = (folder / f"steps_{place}.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (folder / steps_name(place)).read_text(encoding="utf-8").splitlines()
         steps = [_STEP.validate_json(line) for line in lines]
         generations.append(Generation(**made, steps=steps, rows=_rows(f"generation_{place}", layers, arrays)))
     tokens = _rows("tokens", layers, arrays)
@@ -115,7 +115,7 @@ def write_references(folder: Path, references: References) -> None:
 
 def read_references(folder: Path) -> References:
     """Read the states of reference texts. Raises StrataError if a file is missing or damaged."""
-    values = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    values = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     arrays = load_tensors(folder / STATES, _REMEDY)
     rows = {position: _rows(position, tuple(values["layers"]), arrays) for position in values["positions"]}
     return References([ReferenceText(**text) for text in values["texts"]], rows)
