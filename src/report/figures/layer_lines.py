@@ -108,10 +108,10 @@ def message_lines(
 
 
 def null_band(records: Sequence[Record], title: str, *, label: str, x_label: str = "layer") -> alt.LayerChart:
-    """A score over the layers, with its interval, before the band of what chance gives.
+    """A score over the layers, with its interval, before what chance gives: from its mean to its 95 % quantile.
 
     Args:
-        records: `layer`, `value`, `low`, `high`, and of chance: `null`, `null_low`, `null_high`.
+        records: `layer`, `value`, `low`, `high`, and of chance: `null`, `null_high`.
         title: what the figure shows.
         label: what the score is.
         x_label: the name of the horizontal axis.
@@ -131,7 +131,7 @@ def null_band(records: Sequence[Record], title: str, *, label: str, x_label: str
         alt.Tooltip("null_high:Q", title="95 % of chance below", format=".4f"),
     ]
     layered = [
-        base.mark_area(color=SHADE, opacity=0.75).encode(y=alt.Y("null_low:Q", title=label), y2="null_high:Q"),
+        base.mark_area(color=SHADE, opacity=0.75).encode(y=alt.Y("null:Q", title=label), y2="null_high:Q"),
         base.mark_line(color=GREY, strokeDash=[4, 3]).encode(y=alt.Y("null:Q", title=label)),
         base.mark_rule(color=CATEGORIES[0], strokeWidth=1.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q"),
         base.mark_line(color=CATEGORIES[0], strokeWidth=1.8).encode(y=y),

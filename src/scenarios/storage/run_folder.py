@@ -86,8 +86,9 @@ def read_conversation(folder: Path) -> Conversation:
     layers, arrays = tuple(values.pop("layers")), load_tensors(folder / STATES, _REMEDY)
     generations = []
     for place, made in enumerate(values.pop("generations")):
-        lines = (folder / steps_name(place)).read_text(encoding="utf-8").splitlines()
-        steps = [_STEP.validate_json(line) for line in lines]
+        # a token may hold U+2028, which splitlines would take for the end of a line
+        with (folder / steps_name(place)).open(encoding="utf-8") as lines:
+            steps = [_STEP.validate_json(line) for line in lines]
         generations.append(Generation(**made, steps=steps, rows=_rows(f"generation_{place}", layers, arrays)))
     tokens = _rows("tokens", layers, arrays)
     return Conversation(
