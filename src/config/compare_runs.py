@@ -34,4 +34,3 @@ class CompareRunsConfig(StageConfig):
         if len(set(values)) < len(values):
             raise ValueError("name each one once")
         return values
-

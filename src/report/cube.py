@@ -29,9 +29,13 @@ class Cube:
         shape = tuple(map(len, self.dims.values()))
         for name, array in self.values.items():
             if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}, but the dimensions {', '.join(self.dims)} are {shape}")
+                raise ValueError(
+                    f"{name} has shape {array.shape}, but the dimensions {', '.join(self.dims)} are {shape}"
+                )
 
-    def records(self, at: Mapping[str, int] | None = None, fields: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    def records(
+        self, at: Mapping[str, int] | None = None, fields: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
         """One record for each cell of a slice: its place in every dimension, what goes with that, and its numbers.
 
         at: dimensions that are held at one index. fields: the array behind each field; all under their own names if
@@ -56,8 +60,12 @@ class Cube:
         """As JSON values: arrays flat, in C order, with 5 significant digits; null where a number is not finite."""
         return {
             "dims": [[name, list(values)] for name, values in self.dims.items()],
-            "about": {name: {column: list(entries) for column, entries in of.items()} for name, of in self.about.items()},
-            "values": {name: [_short(number) for number in array.ravel().tolist()] for name, array in self.values.items()},
+            "about": {
+                name: {column: list(entries) for column, entries in of.items()} for name, of in self.about.items()
+            },
+            "values": {
+                name: [_short(number) for number in array.ravel().tolist()] for name, array in self.values.items()
+            },
         }
 
 

@@ -50,7 +50,12 @@ def grid(
             balance="datum.value / max(abs(datum.most), abs(datum.least), 0.000001)",
         )
         .encode(
-            x=alt.X(f"{column}:O", title=column_label, sort=None, axis=alt.Axis(orient="top" if not angle else "bottom", labelAngle=angle, **plain)),
+            x=alt.X(
+                f"{column}:O",
+                title=column_label,
+                sort=None,
+                axis=alt.Axis(orient="top" if not angle else "bottom", labelAngle=angle, **plain),
+            ),
             y=alt.Y(f"{row}:O", title=row_label, sort=None, axis=alt.Axis(**plain)),
             tooltip=[
                 *(alt.Tooltip(f"{name}:N") for name in (row, column, *about)),
@@ -58,12 +63,16 @@ def grid(
             ],
         )
     )
-    legend = alt.Legend(title=None, orient="bottom", gradientLength=140, gradientThickness=9, format=".2~f", tickCount=4)
+    legend = alt.Legend(
+        title=None, orient="bottom", gradientLength=140, gradientThickness=9, format=".2~f", tickCount=4
+    )
     colour = (
         # equal distances from 0 get equal shades; what they stand for is written in the cells and their tooltips
         alt.Color("balance:Q", scale=alt.Scale(scheme="redblue", domain=[-1, 1]), legend=None)
         if diverging
-        else alt.Color("value:Q", scale=alt.Scale(scheme="blues", zero=False, nice=False, reverse=reverse), legend=legend)
+        else alt.Color(
+            "value:Q", scale=alt.Scale(scheme="blues", zero=False, nice=False, reverse=reverse), legend=legend
+        )
     )
     cell = base.mark_rect(stroke="white", strokeWidth=1)
     layered = [
@@ -72,7 +81,11 @@ def grid(
     ]
     if numbers:
         dark = "datum.share < 0.4" if reverse else "datum.share > 0.6"
-        ink = alt.when("abs(datum.balance) > 0.62" if diverging else dark).then(alt.value("white")).otherwise(alt.value(INK))
+        ink = (
+            alt.when("abs(datum.balance) > 0.62" if diverging else dark)
+            .then(alt.value("white"))
+            .otherwise(alt.value(INK))
+        )
         text = base.mark_text(fontSize=9 if step[0] < 36 else 10.5).transform_filter("isValid(datum.value)")
         layered.append(text.encode(text=alt.Text("value:Q", format=".2f"), color=ink))
     chart = alt.layer(*layered, data=data(records)).properties(width=alt.Step(step[0]), height=alt.Step(step[1]))

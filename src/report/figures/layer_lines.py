@@ -43,7 +43,9 @@ def layer_lines(
     colours = MANY if len(series) > len(CATEGORIES) else CATEGORIES
     scale = alt.Scale(domain=list(series), range=[colours[place % len(colours)] for place in range(len(series))])
     chosen = alt.selection_point(name="chosen", fields=[by], bind="legend")
-    legend = alt.Legend(title=None, orient="top", columns=3 if len(series) > 4 else 2, labelLimit=130, symbolType="stroke")
+    legend = alt.Legend(
+        title=None, orient="top", columns=3 if len(series) > 4 else 2, labelLimit=130, symbolType="stroke"
+    )
     base = alt.Chart().encode(
         x=alt.X(
             f"{x}:Q",
@@ -66,7 +68,9 @@ def layer_lines(
         base.mark_point(filled=True, size=28).encode(tooltip=tooltip).add_params(chosen),
     ]
     if band:
-        layered.insert(0, base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=label), y2="high:Q", opacity=alt.value(0.16)))
+        layered.insert(
+            0, base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=label), y2="high:Q", opacity=alt.value(0.16))
+        )
     chart = alt.layer(*layered, data=data(records)).properties(width=300, height=height)
     return themed(chart, title)
 
@@ -90,7 +94,10 @@ def message_lines(
         x=message_axis(),
         y=value_axis(label),
         color=alt.Color(
-            f"{by}:N", sort=list(series), scale=scale, legend=alt.Legend(title=None, orient="top", columns=4, labelLimit=130, symbolType="stroke")
+            f"{by}:N",
+            sort=list(series),
+            scale=scale,
+            legend=alt.Legend(title=None, orient="top", columns=4, labelLimit=130, symbolType="stroke"),
         ),
         opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.15)),
     )
@@ -143,7 +150,9 @@ def null_band(records: Sequence[Record], title: str, *, label: str, x_label: str
 def value_axis(label: str) -> alt.Y:
     """The axis of values: over the data alone, with a darker line at 0."""
     line = alt.condition("datum.value === 0", alt.value(_ZERO), alt.value(GRID))
-    return alt.Y("value:Q", title=label, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(gridColor=line, tickCount=5))
+    return alt.Y(
+        "value:Q", title=label, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(gridColor=line, tickCount=5)
+    )
 
 
 def message_axis() -> alt.X:

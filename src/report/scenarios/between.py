@@ -26,7 +26,9 @@ def between_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
     if found.between.left_out:
         blocks.append(_left_out(found))
     if not found.between.pairs:
-        return PagePart("between", "Runs against each other", [*blocks, Prose("No two of these runs could be compared.")])
+        return PagePart(
+            "between", "Runs against each other", [*blocks, Prose("No two of these runs could be compared.")]
+        )
     blocks.append(ShadedTable(_aggregate(found)))
     blocks.append(ShadedTable(_legend(found), links=[one.anchor for one in found.runs]))
     cube = _matrices(found)
@@ -81,9 +83,7 @@ def _charts(found: ComparedRuns, cube: Cube, state: int, metric: str, statistic:
 
 
 def _legend(found: ComparedRuns) -> Table:
-    rows: list[list[Cell]] = [
-        [one.key, one.name, one.compared.prompt, one.compared.generated] for one in found.runs
-    ]
+    rows: list[list[Cell]] = [[one.key, one.name, one.compared.prompt, one.compared.generated] for one in found.runs]
     return Table("Which run is which", ["key", "run", "last message", "reply"], rows)
 
 
@@ -91,7 +91,11 @@ def _aggregate(found: ComparedRuns) -> Table:
     rows: list[list[Cell]] = []
     for state in STATES:
         for source in found.sources:
-            pairs = [pair.by_source[source] for pair in found.between.pairs if pair.state == state and source in pair.by_source]
+            pairs = [
+                pair.by_source[source]
+                for pair in found.between.pairs
+                if pair.state == state and source in pair.by_source
+            ]
             if not pairs:
                 continue
             row: list[Cell] = [_WORDS[state], source, len(pairs)]

@@ -78,7 +78,10 @@ def attention_blocks(run: Run, found: AttendedMessages | None, pool: FigurePool)
     """Where the attention of the first step goes at each layer, and that of each step, mean over layers."""
     if found is None:
         return [Prose("Attention was not captured (capture.attention_weights=true keeps it).")]
-    names = [place if index is None else message_name(run, index) for place, index in zip(found.places, found.messages, strict=True)]
+    names = [
+        place if index is None else message_name(run, index)
+        for place, index in zip(found.places, found.messages, strict=True)
+    ]
     shown = [place for place in range(len(names)) if float(found.tokens[:, place].max()) > 0]
     even = (found.tokens / found.tokens.sum(1, keepdim=True)).numpy()
     initial = found.by_step[:, 0].numpy()
@@ -91,13 +94,27 @@ def attention_blocks(run: Run, found: AttendedMessages | None, pool: FigurePool)
     )
     taken = _thinned(len(run.generation.steps))
     later = Cube(
-        {"step": [f"{step} {_short(run.generation.steps[step].generated_token)}" for step in taken], "place": [names[place] for place in shown]},
+        {
+            "step": [f"{step} {_short(run.generation.steps[step].generated_token)}" for step in taken],
+            "place": [names[place] for place in shown],
+        },
         {"share": found.by_step.mean(0).numpy()[np.ix_(taken, shown)]},
     )
     size = {"step": (34, 19), "angle": -50, "label": "share of attention"}
     figures = [
-        pool.place(grid, first, "First step, each layer", fields={"value": "share"}, row="layer", column="place", about=["tokens"], **size),
-        pool.place(grid, later, "Each step, mean over layers", fields={"value": "share"}, row="step", column="place", **size),
+        pool.place(
+            grid,
+            first,
+            "First step, each layer",
+            fields={"value": "share"},
+            row="layer",
+            column="place",
+            about=["tokens"],
+            **size,
+        ),
+        pool.place(
+            grid, later, "Each step, mean over layers", fields={"value": "share"}, row="step", column="place", **size
+        ),
     ]
     return [Help(ATTENTION), Charts(figures)]
 

@@ -10,7 +10,8 @@ from src.report.tables import Cell, Table
 def provenance_part(found: ComparedRuns) -> PagePart:
     """The last section: a card for each captured scenario."""
     cards: list[Block] = [
-        Card(f"scenario-{place + 1}", scenario.name, _blocks(scenario)) for place, scenario in enumerate(found.scenarios)
+        Card(f"scenario-{place + 1}", scenario.name, _blocks(scenario))
+        for place, scenario in enumerate(found.scenarios)
     ]
     return PagePart("provenance", "Provenance", cards)
 

@@ -94,11 +94,20 @@ def message_table(run: Run, found: RunReferences, source: str) -> Table:
     for place, (message, best) in enumerate(zip(run.messages, nearest(found, source), strict=True)):
         said: list[Cell] = [message_name(run, place), preview(message.content), message.label or ""]
         rows.append([*said, *([best.label, finite_or_none(best.margin), best.layers] if best else [None, None, None])])
-    vacuous = [str(layer) for layer, it in zip(found.similarities.layers, found.similarities.by_source[source].vacuous, strict=True) if it]
+    vacuous = [
+        str(layer)
+        for layer, it in zip(found.similarities.layers, found.similarities.by_source[source].vacuous, strict=True)
+        if it
+    ]
     caption = f"By centred cosine of {source}, mean over layers; margin: to the second nearest label; layers: share of them in which this label is the nearest."
     if vacuous:
         caption += f" Left out: layer {', '.join(vacuous)}, where all messages and references are the same state (the same template token)."
-    return Table(f"Nearest label of each message ({source})", ["message", "text", "its label", "nearest", "margin", "layers"], rows, caption)
+    return Table(
+        f"Nearest label of each message ({source})",
+        ["message", "text", "its label", "nearest", "margin", "layers"],
+        rows,
+        caption,
+    )
 
 
 def preview(text: str) -> str:
@@ -117,8 +126,15 @@ def _layer_cube(run: Run, found: RunReferences) -> Cube:
     names, about = _names(run)
     by_source = found.similarities.by_source
     # [source, layer, message, label] -> [source, message, label, layer]
-    values = {kind: np.stack([it.of(kind).numpy() for it in by_source.values()]).transpose(0, 2, 3, 1) for kind in KINDS}
-    dims = {"source": list(by_source), "message": names, "label": found.similarities.labels, "layer": list(found.similarities.layers)}
+    values = {
+        kind: np.stack([it.of(kind).numpy() for it in by_source.values()]).transpose(0, 2, 3, 1) for kind in KINDS
+    }
+    dims = {
+        "source": list(by_source),
+        "message": names,
+        "label": found.similarities.labels,
+        "layer": list(found.similarities.layers),
+    }
     return Cube(dims, values, {"message": about})
 
 
@@ -194,14 +210,24 @@ def _role_folds(run: Run, found: RunReferences, layers: Cube, pool: FigurePool) 
             [
                 label,
                 source,
-                *(finite_or_none(float(getattr(metrics, name)[:, found.plain.labels.index(label)].nanmean())) for name in METRICS),
+                *(
+                    finite_or_none(float(getattr(metrics, name)[:, found.plain.labels.index(label)].nanmean()))
+                    for name in METRICS
+                ),
                 finite_or_none(float(np.nanmean(values["centred"][place, sources.index(source), labels.index(label)]))),
             ]
             for source, metrics in of_role.items()
             for label in labels
         ]
-        table = Table(f"Means over the messages of {role}", ["label", "source", "cosine", "MAE", "overlap", "centred cosine"], rows)
-        charts = [_layer_figures(cube, {"role": place, "source": at}, source, labels, pool) for at, source in enumerate(sources)]
+        table = Table(
+            f"Means over the messages of {role}",
+            ["label", "source", "cosine", "MAE", "overlap", "centred cosine"],
+            rows,
+        )
+        charts = [
+            _layer_figures(cube, {"role": place, "source": at}, source, labels, pool)
+            for at, source in enumerate(sources)
+        ]
         n = roles.count(role)
         folds.append(Fold(f"mean over {n} message{'s' if n > 1 else ''}", [*charts, ShadedTable(table)], role=role))
     return [Fold("Role by role", folds)] if folds else []
@@ -209,7 +235,16 @@ def _role_folds(run: Run, found: RunReferences, layers: Cube, pool: FigurePool) 
 
 def _layer_figures(cube: Cube, at: dict[str, int], source: str, labels: list[str], pool: FigurePool) -> Charts:
     figures = [
-        pool.place(layer_lines, cube, f"{word[0].upper()}{word[1:]}", fields={"value": kind}, at=at, label=word, series=labels, by="label")
+        pool.place(
+            layer_lines,
+            cube,
+            f"{word[0].upper()}{word[1:]}",
+            fields={"value": kind},
+            at=at,
+            label=word,
+            series=labels,
+            by="label",
+        )
         for kind, word in KINDS.items()
     ]
     return Charts(figures, source)
@@ -224,7 +259,12 @@ def _message_fold(run: Run, found: RunReferences, message: int, layers: Cube, po
     ]
     if found.qkv is not None:
         blocks.append(_qkv_fold(found, message, pool))
-    return Fold(f"{message + 1}  {preview(said.content)}", blocks, role=said.role, note=f"label {said.label}" if said.label else "")
+    return Fold(
+        f"{message + 1}  {preview(said.content)}",
+        blocks,
+        role=said.role,
+        note=f"label {said.label}" if said.label else "",
+    )
 
 
 def _qkv_fold(found: RunReferences, message: int, pool: FigurePool) -> Fold:

@@ -40,7 +40,11 @@ def _blocks(one: RunFindings, pool: FigurePool, steps: StepPool) -> list[Block]:
         table = ShadedTable(summary_table(one.within, "Over layers"))
         blocks.append(Fold("First against last step, layer by layer", [Help(WITHIN), charts, table], is_open=True))
     blocks.append(Fold("Generation, step by step", generation_blocks(one.run, pool, steps), is_open=True))
-    blocks.append(Fold("Attention to the messages", attention_blocks(one.run, one.attended, pool), is_open=one.attended is not None))
+    blocks.append(
+        Fold(
+            "Attention to the messages", attention_blocks(one.run, one.attended, pool), is_open=one.attended is not None
+        )
+    )
     return [*blocks, *(reference_blocks(one, pool) or [_no_references(one)])]
 
 

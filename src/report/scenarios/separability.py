@@ -39,7 +39,9 @@ def separability_table(found: ComparedRuns) -> Table | None:
         return None
     columns = ["position", "source", "best layer", "own label found", "chance", "p", "layers with p ≤ 0.05"]
     caption = "Share of reference texts whose nearest label is their own, the text left out; p corrected for all layers and sources of a position (the best layer was chosen, so its interval is too hopeful)."
-    return Table("What the references tell apart", ["scenario", *columns] if len(found.scenarios) > 1 else columns, rows, caption)
+    return Table(
+        "What the references tell apart", ["scenario", *columns] if len(found.scenarios) > 1 else columns, rows, caption
+    )
 
 
 def references_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
@@ -51,7 +53,9 @@ def references_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
     if not cards:
         return None
     table = separability_table(found)
-    return PagePart("references", "Reference states", [Help(SEPARABILITY), *([ShadedTable(table)] if table else []), *cards])
+    return PagePart(
+        "references", "Reference states", [Help(SEPARABILITY), *([ShadedTable(table)] if table else []), *cards]
+    )
 
 
 def _scenario_blocks(scenario: ScenarioFindings, pool: FigurePool) -> list[Block]:
@@ -72,7 +76,9 @@ def _position_blocks(found: Separability, pool: FigurePool) -> list[Block]:
     if found.reason is not None:
         return [*blocks, Prose(f"At the {POSITIONS[found.position]}: {found.reason}")]
     sources = list(found.by_source)
-    values = {name: np.stack([getattr(it, name).numpy() for it in found.by_source.values()]) for name in _FIELDS.values()}
+    values = {
+        name: np.stack([getattr(it, name).numpy() for it in found.by_source.values()]) for name in _FIELDS.values()
+    }
     cube = Cube({"source": sources, "layer": list(found.layers)}, values)
     figures = [
         pool.place(null_band, cube, source, fields=_FIELDS, at={"source": place}, label="own label found")

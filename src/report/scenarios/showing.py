@@ -44,7 +44,9 @@ def nearest_table(found: ComparedRuns) -> Table | None:
 def words(found: ComparedRuns) -> str:
     """A few sentences for the terminal and the top of the page."""
     runs = found.runs
-    parts = [f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {len(found.scenarios)} captured scenario{'s' if len(found.scenarios) > 1 else ''}."]
+    parts = [
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {len(found.scenarios)} captured scenario{'s' if len(found.scenarios) > 1 else ''}."
+    ]
     pairs = len({pair.name for pair in found.between.pairs})
     if pairs:
         parts.append(f"{pairs} pair{'s' if pairs > 1 else ''} compared.")
@@ -60,7 +62,9 @@ def words(found: ComparedRuns) -> str:
     }
     if early:
         listed = ", ".join(str(layer) for layer in sorted(early))
-        parts.append(f"At layer {listed} some source has the same state for every message and reference (the same template token): raw cosines there are 1 and say nothing.")
+        parts.append(
+            f"At layer {listed} some source has the same state for every message and reference (the same template token): raw cosines there are 1 and say nothing."
+        )
     return " ".join(parts)
 
 
@@ -75,7 +79,9 @@ def metrics(found: ComparedRuns) -> dict[str, float]:
         for each in scenario.separability:
             for source, it in each.by_source.items():
                 if not bool(it.accuracy.isnan().all()):
-                    numbers[f"separability/{scenario.name}/{each.position}/{source}"] = float(np.nanmax(it.accuracy.numpy()))
+                    numbers[f"separability/{scenario.name}/{each.position}/{source}"] = float(
+                        np.nanmax(it.accuracy.numpy())
+                    )
     return numbers
 
 
@@ -91,17 +97,36 @@ def figures(found: ComparedRuns) -> list[NamedChart]:
             if source is None:
                 continue
             it = each.by_source[source]
-            arrays = {"value": it.accuracy, "low": it.low, "high": it.high, "null": it.null_mean, "null_high": it.null_high}
+            arrays = {
+                "value": it.accuracy,
+                "low": it.low,
+                "high": it.high,
+                "null": it.null_mean,
+                "null_high": it.null_high,
+            }
             cube = Cube({"layer": list(each.layers)}, {name: array.numpy() for name, array in arrays.items()})
             title = f"{preview(scenario.name)}: reference texts that find their own label ({source}, {each.position})"
             chart = null_band(cube.records(), title, label="share of texts")
-            charts.append(NamedChart(f"separability_{number + 1}", title, chart, "Each text left out in turn; grey: shuffled labels, mean to 95 % quantile."))
+            charts.append(
+                NamedChart(
+                    f"separability_{number + 1}",
+                    title,
+                    chart,
+                    "Each text left out in turn; grey: shuffled labels, mean to 95 % quantile.",
+                )
+            )
     return charts
 
 
 def _within_chart(one: RunFindings) -> NamedChart:
     cube = layer_cube(one.within, list(one.within))
     title = f"{one.key} · {preview(one.name)}: first against last step"
-    chart = layer_lines(cube.records(fields={"value": "cosine"}), title, label="cosine", series=list(cube.dims["source"]))
-    return NamedChart(f"within_{one.key}", title, chart, f"Cosine of the prompt's last token and the last step, after {len(one.run.generation.token_ids)} tokens.")
-
+    chart = layer_lines(
+        cube.records(fields={"value": "cosine"}), title, label="cosine", series=list(cube.dims["source"])
+    )
+    return NamedChart(
+        f"within_{one.key}",
+        title,
+        chart,
+        f"Cosine of the prompt's last token and the last step, after {len(one.run.generation.token_ids)} tokens.",
+    )

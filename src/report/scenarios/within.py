@@ -23,7 +23,9 @@ def overview_table(found: ComparedRuns) -> Table:
     """A row for each run: mean cosine of its first and last step over layers, for each source."""
     rows: list[list[Cell]] = []
     for one in found.runs:
-        means = [finite_or_none(float(one.within[s].cosine.nanmean())) if s in one.within else None for s in found.sources]
+        means = [
+            finite_or_none(float(one.within[s].cosine.nanmean())) if s in one.within else None for s in found.sources
+        ]
         known = [mean for mean in means if mean is not None]
         row: list[Cell] = [one.key, one.name, len(one.run.messages) - 1, len(one.run.generation.token_ids)]
         rows.append([*row, *means, float(np.mean(known)) if known else None])
@@ -48,7 +50,9 @@ def within_part(found: ComparedRuns, pool: FigurePool) -> PagePart:
     if len(found.runs) > 1:
         blocks.append(ShadedTable(_aggregate(found)))
     if not any(one.within for one in found.runs):
-        return PagePart("within", "First against last step", [Prose("None of the chosen sources was captured of the steps.")])
+        return PagePart(
+            "within", "First against last step", [Prose("None of the chosen sources was captured of the steps.")]
+        )
     cube = _layer_cube(found)
     step = (30, 22) if len(cube.dims["layer"]) <= 14 else (17, 20)
     blocks.append(Help(LAYER_MAPS))
@@ -69,7 +73,9 @@ def layer_cube(by_source: dict[str, PairMetrics], sources: Sequence[str]) -> Cub
     """Metrics of one pair of states over sources and layers."""
     present = [source for source in sources if source in by_source]
     layers = next(iter(by_source.values())).layers
-    values = {metric: np.stack([getattr(by_source[source], metric).numpy() for source in present]) for metric in METRICS}
+    values = {
+        metric: np.stack([getattr(by_source[source], metric).numpy() for source in present]) for metric in METRICS
+    }
     return Cube({"source": present, "layer": list(layers)}, values)
 
 
@@ -125,5 +131,3 @@ def _aggregate(found: ComparedRuns) -> Table:
     columns = ["source", *(f"{part} {METRIC_NAMES[metric]}" for metric in METRICS for part in ("mean", "std of"))]
     caption = "Over runs, of each run's mean over layers; std: with n in the denominator. Runs of one conversation share its text: they are no independent sample."
     return Table(f"All {len(found.runs)} runs together", columns, rows, caption)
-
-

@@ -10,7 +10,8 @@ METRICS = (
 WITHIN = (
     "Each run is compared with itself: its state at the first step (the prompt's last token) and at its last step "
     "(while the model reads the last generated token but one). Values over all layers are means, not a sample: layers "
-    "of one run are not independent of each other. The table's shade goes from 0.5 or less (none) to 1 (full).\n\n" + METRICS
+    "of one run are not independent of each other. The table's shade goes from 0.5 or less (none) to 1 (full).\n\n"
+    + METRICS
 )
 LAYER_MAPS = "A row for each run, a column for each layer. Dark = alike (for the MAE: dark = near). The keys R1, R2, ... lead to the runs in the table above."
 GENERATION = (

@@ -17,7 +17,11 @@ def chosen_scenarios(config: CompareRunsConfig, stage: Stage) -> list[Artifact]:
     Raises StrataError if there is none, or one is named twice or damaged.
     """
     if config.runs is None or config.runs == _ALL:
-        found = [it for it in list_artifacts(stage.root, KIND) if it.meta.config.get("experiment_name") == config.experiment_name]
+        found = [
+            it
+            for it in list_artifacts(stage.root, KIND)
+            if it.meta.config.get("experiment_name") == config.experiment_name
+        ]
         if not found:
             others = ", ".join(sorted({artifact.path.name for artifact in list_artifacts(stage.root, KIND)}))
             raise StrataError(
@@ -30,7 +34,9 @@ def chosen_scenarios(config: CompareRunsConfig, stage: Stage) -> list[Artifact]:
         names = [config.runs] if isinstance(config.runs, str) else config.runs
         remedy = "capture it with capture_scenario.py"
         artifacts = [choose_artifact(stage.root, KIND, name, [], key="runs", remedy=remedy) for name in names]
-        twice = [path for path, count in Counter(artifact.path.resolve() for artifact in artifacts).items() if count > 1]
+        twice = [
+            path for path, count in Counter(artifact.path.resolve() for artifact in artifacts).items() if count > 1
+        ]
         if twice:
             raise StrataError(f"runs={names}: {twice[0].name} is named twice")
     for artifact in artifacts:

@@ -62,9 +62,13 @@ def compare(work: Work, stage: Stage) -> ComparedRuns:
     """Read the captured scenarios and compare their runs."""
     config = work.config
     scenarios = [_scenario(artifact, work) for artifact in work.artifacts]
-    captured = [(scenario, run) for scenario in scenarios for one in scenario.captured.conversations for run in one.runs()]
+    captured = [
+        (scenario, run) for scenario in scenarios for one in scenario.captured.conversations for run in one.runs()
+    ]
     if not captured:
-        raise StrataError(f"{', '.join(it.name for it in scenarios)}: there are no runs in it; capture the scenario again")
+        raise StrataError(
+            f"{', '.join(it.name for it in scenarios)}: there are no runs in it; capture the scenario again"
+        )
     findings = []
     with stage.progress("comparing runs", len(captured), "run") as advance:
         for number, (scenario, run) in enumerate(captured):
@@ -84,9 +88,13 @@ def _scenario(artifact: Artifact, work: Work) -> ScenarioFindings:
         for position in work.config.positions:
             if position in captured.references.rows:
                 sources = tuple(work.sources)
-                found.append(separability(captured.references, position, sources, draws=work.config.draws, seed=work.config.seed))
+                found.append(
+                    separability(captured.references, position, sources, draws=work.config.draws, seed=work.config.seed)
+                )
             else:
-                problems.append(f"its references have no position {position!r} (there are {_list(captured.references.rows)})")
+                problems.append(
+                    f"its references have no position {position!r} (there are {_list(captured.references.rows)})"
+                )
     return ScenarioFindings(captured, found, problems)
 
 
@@ -115,7 +123,9 @@ def _references(scenario: ScenarioFindings, run: Run, work: Work) -> Sequence[Ru
         except StrataError as error:
             scenario.problems.append(str(error))
             continue
-        has_qkv = all(source in run.conversation.snapshot_rows and source in references.rows[position] for source in QKV_SOURCES)
+        has_qkv = all(
+            source in run.conversation.snapshot_rows and source in references.rows[position] for source in QKV_SOURCES
+        )
         qkv = qkv_with_references(run, references, position) if has_qkv else None
         found.append(RunReferences(position, similar, plain, qkv))
     return found
