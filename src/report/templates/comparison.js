@@ -58,7 +58,7 @@ const observer = new IntersectionObserver((entries) => {
 // a figure inside closed details is nowhere on the screen: it is drawn when they are opened
 const figures = [...document.querySelectorAll("figure.pooled")];
 figures.forEach((figure) => observer.observe(figure));
-addEventListener("beforeprint", () => figures.filter((figure) => figure.getClientRects().length).forEach(draw));
+addEventListener("beforeprint", () => figures.filter((figure) => figure.checkVisibility()).forEach(draw));
 
 const visible = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥");
 const bare = (text) => visible(text).trim() || "␣".repeat(Math.max(text.length, 1));
