@@ -22,7 +22,7 @@ SAME = 1e-4
 class SourceSimilarities:
     """Cosines of messages with labels' mean states; whitened is None where there are too few texts.
 
-    common_share: |centre|^2 / mean over texts of |state|^2, the share of the states that all texts have in common.
+    common_share: |mean|^2 / mean of |state|^2 over all texts, the share of their states that texts have in common.
     identical: share of the pairs (message, reference text) whose states are the same up to rounding. 1 says that raw
         cosines compare nothing but the same token with itself (as resid_pre of layer 0 does under a chat template).
     """
@@ -106,7 +106,7 @@ def similarities(
             raw=cosines(states, means),
             centred=centred_cosines(states, means, middle),
             whitened=centred_cosines(states, means, middle, found) if isinstance(found, Whitening) else None,
-            common_share=(middle.square().sum((-1, -2)) / texts.square().sum(-1).mean(-1)).float(),
+            common_share=(texts.mean(1).square().sum(-1) / texts.square().sum(-1).mean(-1)).float(),
             identical=identical_share(states, texts),
         )
     return Similarities(

@@ -8,13 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.errors import StrataError
+from src.scenarios.comparing.centring import SAME
 from src.scenarios.comparing.pair_metrics import precise
 from src.scenarios.comparing.to_references import label_means, label_weights
 from src.scenarios.states import References
 
 Contrast = Literal["rest", "neutral", "pairs"]
-# below this share of the states' length, the difference of two means is rounding
-_SAME = 1e-6
+
+
 _FEWEST_DEGREES = 2
 
 
@@ -82,7 +83,7 @@ def contrast_directions(
         names, against = labels, [contrast] * len(labels)
     difference = first - second
     length = difference.norm(dim=-1, keepdim=True)
-    units = torch.where(length > _SAME * first.norm(dim=-1, keepdim=True), difference / length, float("nan"))
+    units = torch.where(length > SAME * first.norm(dim=-1, keepdim=True), difference / length, float("nan"))
     along = texts @ units.mT
     within = _within(references, along)
     spread = along.std(1) if within is None else within

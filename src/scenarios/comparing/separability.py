@@ -1,28 +1,31 @@
-"""Do reference texts of one label lie together? Leave-one-out nearest centroids, with a permutation null."""
+"""Do reference texts of one label lie together? Nearest centroids of other texts, with a permutation null."""
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.stats import binomtest
 from torch import Tensor
 
-from src.scenarios.comparing.centring import SAME
+from src.errors import StrataError
+from src.scenarios.comparing.held_out import held_out_accuracy
 from src.scenarios.comparing.pair_metrics import precise
-from src.scenarios.comparing.randomisation import permutation_p
+from src.scenarios.comparing.randomisation import permutation_p, shuffled_labels
 from src.scenarios.comparing.to_references import reference_rows
 from src.scenarios.states import RESIDUAL_SOURCES, References
 
-# entries of the largest array of a batch of permutations
-_BATCH = 2**22
+HeldOut = Literal["text", "example"]
+# shuffles of labels that differ in what they give: with fewer, no p is below 5 %
+_FEW_WAYS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class SourceSeparability:
-    """How often a text's nearest label is its own, the text itself left out.
+    """How often a text's nearest label is its own, from texts that it is not among.
 
     accuracy: share of texts; a tie of k labels counts 1/k. low, high: Wilson's 95 % interval over texts, which takes
         their results as independent. null_mean, null_high: mean and 95 % quantile with labels shuffled.
@@ -57,6 +60,7 @@ class Separability:
     """
 
     position: str
+    held_out: HeldOut
     layers: tuple[int, ...]
     labels: list[str]
     truth: Int[Tensor, "text"]
@@ -71,47 +75,63 @@ class Separability:
 def separability(
     references: References,
     position: str,
-    sources: tuple[str, ...] = RESIDUAL_SOURCES,
+    sources: Sequence[str] = RESIDUAL_SOURCES,
     *,
+    held_out: HeldOut | None = None,
     draws: int = 999,
     seed: int = 0,
 ) -> Separability:
     """Separability at all layers of the given sources, tested together.
 
-    The nearest label is that with the largest cosine between the text and the mean of the label's other texts, both
-    less the centre: the mean of the neutral texts, or without any the mean of these label means (of other texts too).
-    Null: labels shuffled over texts, the same shuffles for all layers and sources.
+    The nearest label is that with the largest cosine between the text and the means of the labels' texts that are not
+    held out, both less the centre: the mean of the neutral texts, or without any the mean of these label means.
 
-    Raises StrataError if the position was not captured.
+    held_out: `example` holds out the examples of one number of all labels together, and shuffles labels within them:
+        where example 3 of each label has the same wording, a text is not drawn to the other labels' third examples,
+        and all means are of equally many texts. `text` holds out one text alone, and shuffles labels over all texts.
+        None: `example` where labels have equally many texts.
+
+    Raises StrataError if the position was not captured, or labels have different numbers of texts for `example`.
     """
     rows = reference_rows(references, position)
     counts = Counter(text.label for text in references.texts if not text.neutral)
     labels = [label for label in references.labels if counts[label] > 1]
     texts = [row for row, text in enumerate(references.texts) if text.label in labels and not text.neutral]
     truth = torch.tensor([labels.index(references.texts[row].label) for row in texts], dtype=torch.long)
+    sizes = Counter(counts[label] for label in labels)
+    if held_out is None:
+        held_out = "example" if len(sizes) == 1 else "text"
+    if held_out == "example" and len(sizes) > 1:
+        raise StrataError("labels have different numbers of examples: hold out one text at a time (held_out=text)")
     notes, reason = [], None
     if single := [label for label in references.labels if counts[label] == 1]:
         notes.append(f"{', '.join(single)}: only one text, so left out")
+    blocks = torch.arange(len(texts))
     if len(labels) < 2:
         reason = (
             "it takes two labels with two texts each, so that one text can be left out: give reference states several "
             f"examples (there are {len(labels)} such labels)"
         )
     else:
-        ways = math.factorial(len(texts)) / math.prod(math.factorial(counts[label]) for label in labels)
         # labels with equally many texts can change their names without changing any accuracy
-        alike = math.prod(math.factorial(n) for n in Counter(counts[label] for label in labels).values())
-        if ways / alike < 20:
-            notes.append(f"{len(texts)} texts: p can't be below {alike / ways:.2g} however well they separate")
+        alike = math.prod(math.factorial(n) for n in sizes.values())
+        if held_out == "example":
+            blocks = torch.tensor([int((truth[:place] == truth[place]).sum()) for place in range(len(truth))])
+            ways = math.factorial(len(labels)) ** counts[labels[0]]
+        else:
+            ways = math.factorial(len(texts)) // math.prod(math.factorial(counts[label]) for label in labels)
+        if ways // alike < _FEW_WAYS:
+            notes.append(f"labels can be shuffled in {ways // alike} ways only, so p can't be below {alike / ways:.2g}")
     present = [source for source in sources if source in rows]
     found = {}
     if reason is None and present:
-        shuffled = shuffled_labels(truth, draws, seed)
+        within = blocks if held_out == "example" else torch.zeros_like(blocks)
+        shuffled = shuffled_labels(truth, draws, torch.Generator().manual_seed(seed), within)
         results = {}
         for source in present:
             array = precise(rows.get(source))
             middle = array[:, references.neutral].mean(1, keepdim=True) if references.neutral else None
-            results[source] = leave_one_out(array[:, texts], shuffled, len(labels), middle)
+            results[source] = held_out_accuracy(array[:, texts], shuffled, len(labels), blocks, middle)
         scores = torch.stack([share for share, _ in results.values()], 1)
         p, together = permutation_p(scores[0], scores[1:])
         for place, source in enumerate(present):
@@ -125,85 +145,8 @@ def separability(
                 nearest,
             )
     return Separability(
-        position, rows.layers, labels, truth, texts, 1 / max(len(labels), 1), draws, found, reason, notes
+        position, held_out, rows.layers, labels, truth, texts, 1 / max(len(labels), 1), draws, found, reason, notes
     )
-
-
-def shuffled_labels(truth: Int[Tensor, "text"], draws: int, seed: int) -> Int[Tensor, "draw+1 text"]:
-    """The labels as they are, and then in random orders."""
-    generator = torch.Generator().manual_seed(seed)
-    orders = torch.rand(draws, len(truth), generator=generator).argsort(1)
-    return torch.cat([truth[None], truth[orders]])
-
-
-def leave_one_out(
-    texts: Float[Tensor, "layer text width"],
-    labellings: Int[Tensor, "labelling text"],
-    n_labels: int,
-    middle: Float[Tensor, "layer 1 width"] | None,
-) -> tuple[Float[Tensor, "labelling layer"], Int[Tensor, "layer text"]]:
-    """Accuracy of every labelling at every layer, and the nearest labels under the first one (-1: a tie).
-
-    Only inner products of texts enter, so that a labelling costs two small products of matrices. Each label must have
-    two texts at least. NaN at layers with a state that is not finite.
-    """
-    bad = ~texts.isfinite().all(-1).all(-1)
-    if middle is not None:
-        bad |= ~middle.isfinite().all(-1).all(-1)
-    lengths = texts.nan_to_num(0, 0, 0).norm(dim=-1)
-    # cosines of differences don't change when all states are moved; near 0 they keep their digits
-    moved = (texts - (texts.mean(1, keepdim=True) if middle is None else middle)).nan_to_num(0, 0, 0)
-    inner = moved @ moved.mT
-    smallest = (SAME * lengths).square()
-    labellings = labellings.to(texts.device)
-    batch = max(1, _BATCH // (len(texts) * texts.shape[1] * n_labels))
-    shares, nearest = [], torch.empty(0)
-    for start in range(0, len(labellings), batch):
-        member = torch.nn.functional.one_hot(labellings[start : start + batch], n_labels).to(inner)
-        cosine = _held_out_cosines(inner, member, smallest, own_centre=middle is None)
-        best = cosine >= cosine.max(-1, keepdim=True).values - 1e-9
-        shares.append((best * member[:, None] / best.sum(-1, keepdim=True)).sum(-1).mean(-1))
-        if start == 0:
-            nearest = torch.where(best[0].sum(-1) > 1, -1, best[0].int().argmax(-1))
-    return torch.cat(shares).masked_fill(bad, float("nan")), nearest.masked_fill(bad[:, None], -1)
-
-
-def _held_out_cosines(
-    inner: Float[Tensor, "layer text text"],
-    member: Float[Tensor, "labelling text label"],
-    smallest: Float[Tensor, "layer text"],
-    own_centre: bool,
-) -> Float[Tensor, "labelling layer text label"]:
-    """Cosine of each text x with the mean m of each label's other texts, both less the centre c.
-
-    own_centre: c = mean over labels of m, else c = 0. Vectors shorter than `smallest` (squared) count as 0.
-    """
-    n_labels = member.shape[-1]
-    size = inner.diagonal(dim1=-2, dim2=-1)[None, :, :, None]
-    share = 1 / (member.sum(1, keepdim=True) - member)[:, None]  # 1 / texts of the label without x
-    member = member[:, None]
-    with_sum = inner[None] @ member  # x . (sum of a label's texts)
-    sums = member.mT @ with_sum  # (sum of a label) . (sum of another)
-    with_mean = (with_sum - size * member) * share
-    own = sums.diagonal(dim1=-2, dim2=-1)[:, :, None]
-    mean_size = (own - 2 * member * with_sum + member * size) * share.square()
-    if own_centre:
-        # m . c, from sums over labels k of (s_l - [x in l] x) . (s_k - [x in k] x) / n_k
-        with_centre = share / n_labels * (
-            share @ sums.mT
-            - member * (with_sum * share).sum(-1, keepdim=True)
-            - (with_sum - size * member) * (member * share).sum(-1, keepdim=True)
-        )  # fmt: skip
-        x_centre = with_mean.mean(-1, keepdim=True)
-        centre_size = with_centre.mean(-1, keepdim=True)
-        numerator = with_mean - x_centre - with_centre + centre_size
-        x_size = size - 2 * x_centre + centre_size
-        mean_size = mean_size - 2 * with_centre + centre_size
-    else:
-        numerator, x_size = with_mean, size
-    real: Bool[Tensor, "labelling layer text label"] = torch.minimum(x_size, mean_size) > smallest[None, :, :, None]
-    scale = (x_size.clamp(min=0) * mean_size.clamp(min=0)).sqrt()
-    return torch.where(real, numerator / scale.clamp(min=1e-300), 0.0)
 
 
 def _wilson(share: Float[Tensor, "layer"], n: int) -> tuple[Float[Tensor, "layer"], Float[Tensor, "layer"]]:
