@@ -64,7 +64,7 @@ def grid(
         )
     )
     legend = alt.Legend(
-        title=None, orient="bottom", gradientLength=140, gradientThickness=9, format=".2~f", tickCount=4
+        title=None, orient="bottom", gradientLength=140, gradientThickness=9, format=".2~f", tickCount=3, labelOverlap="greedy"
     )
     colour = (
         # equal distances from 0 get equal shades; what they stand for is written in the cells and their tooltips
@@ -76,8 +76,9 @@ def grid(
     )
     cell = base.mark_rect(stroke="white", strokeWidth=1)
     layered = [
+        # all cells first: rows and columns stand in the order of the records, whatever has no value
+        cell.encode(color=alt.value(EMPTY)),
         cell.encode(color=colour),
-        cell.encode(color=alt.value(EMPTY)).transform_filter("!isValid(datum.value)"),
     ]
     if numbers:
         dark = "datum.share < 0.4" if reverse else "datum.share > 0.6"

@@ -44,7 +44,7 @@ def layer_lines(
     scale = alt.Scale(domain=list(series), range=[colours[place % len(colours)] for place in range(len(series))])
     chosen = alt.selection_point(name="chosen", fields=[by], bind="legend")
     legend = alt.Legend(
-        title=None, orient="top", columns=3 if len(series) > 4 else 2, labelLimit=130, symbolType="stroke"
+        title=None, orient="top", columns=3 if len(series) > 4 else 2, labelLimit=90, symbolType="stroke"
     )
     base = alt.Chart().encode(
         x=alt.X(
@@ -64,6 +64,7 @@ def layer_lines(
         *([alt.Tooltip("low:Q", format=".4f"), alt.Tooltip("high:Q", format=".4f")] if band else []),
     ]
     layered = [
+        room(base, label),
         base.mark_line(strokeWidth=1.7, interpolate="linear"),
         base.mark_point(filled=True, size=28).encode(tooltip=tooltip).add_params(chosen),
     ]
@@ -71,7 +72,7 @@ def layer_lines(
         layered.insert(
             0, base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=label), y2="high:Q", opacity=alt.value(0.16))
         )
-    chart = alt.layer(*layered, data=data(records)).properties(width=300, height=height)
+    chart = alt.layer(*layered, data=data(records)).properties(width=240, height=height)
     return themed(chart, title)
 
 
@@ -108,43 +109,61 @@ def message_lines(
         alt.Tooltip("value:Q", title=label, format=".4f"),
     ]
     layered = [
+        room(base, label),
         base.mark_line(strokeWidth=1.7, interpolate="linear"),
         base.mark_point(filled=True, size=34).encode(tooltip=tooltip).add_params(chosen),
     ]
     return themed(alt.layer(*layered, data=data(records)).properties(width=alt.Step(27), height=190), title)
 
 
-def null_band(records: Sequence[Record], title: str, *, label: str, x_label: str = "layer") -> alt.LayerChart:
-    """A score over the layers, with its interval, before what chance gives: from its mean to its 95 % quantile.
+def null_band(
+    records: Sequence[Record], title: str, *, label: str, x: str = "layer", x_label: str = "layer"
+) -> alt.LayerChart:
+    """A score over the layers (or turns), with its interval, before what chance gives.
 
     Args:
-        records: `layer`, `value`, `low`, `high`, and of chance: `null`, `null_high`.
+        records: `layer` (or the field x names), `value`, `low`, `high`, and of chance: `null_low` and `null_high`.
         title: what the figure shows.
         label: what the score is.
-        x_label: the name of the horizontal axis.
+        x: the field on the horizontal axis, whole numbers.
+        x_label: its name.
     """
-    x = alt.X(
-        "layer:Q",
+    axis = alt.X(
+        f"{x}:Q",
         title=x_label,
         scale=alt.Scale(nice=False, zero=False, padding=8),
         axis=alt.Axis(tickMinStep=1, format="d", grid=False),
     )
-    base = alt.Chart().encode(x=x)
+    base = alt.Chart().encode(x=axis)
     y = value_axis(label)
     tooltip = [
-        alt.Tooltip("layer:Q", title=x_label),
+        alt.Tooltip(f"{x}:Q", title=x_label),
         *(alt.Tooltip(f"{name}:Q", format=".4f") for name in ("value", "low", "high")),
-        alt.Tooltip("null:Q", title="by chance", format=".4f"),
-        alt.Tooltip("null_high:Q", title="95 % of chance below", format=".4f"),
+        alt.Tooltip("null_low:Q", title="chance, from", format=".4f"),
+        alt.Tooltip("null_high:Q", title="chance, to", format=".4f"),
     ]
     layered = [
-        base.mark_area(color=SHADE, opacity=0.75).encode(y=alt.Y("null:Q", title=label), y2="null_high:Q"),
-        base.mark_line(color=GREY, strokeDash=[4, 3]).encode(y=alt.Y("null:Q", title=label)),
+        room(base, label),
+        base.mark_area(color=SHADE, opacity=0.75, line=False).encode(
+            y=alt.Y("null_low:Q", title=label), y2="null_high:Q"
+        ),
+        base.mark_line(color=GREY, strokeDash=[4, 3]).encode(y=alt.Y("null_low:Q", title=label)),
         base.mark_rule(color=CATEGORIES[0], strokeWidth=1.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q"),
         base.mark_line(color=CATEGORIES[0], strokeWidth=1.8).encode(y=y),
         base.mark_point(color=CATEGORIES[0], filled=True, size=34, opacity=1).encode(y=y, tooltip=tooltip),
     ]
-    return themed(alt.layer(*layered, data=data(records)).properties(width=300, height=180), title)
+    return themed(alt.layer(*layered, data=data(records)).properties(width=240, height=180), title)
+
+
+def room(base: alt.Chart, label: str) -> alt.Chart:
+    """Nothing that is seen, but room above and below values that are all the same: an axis of no length has no ticks."""
+    pad = "datum.most - datum.least > 1e-6 * abs(datum.most) ? 0 : max(abs(datum.most) * 0.05, 0.01)"
+    return (
+        base.transform_joinaggregate(least="min(value)", most="max(value)")
+        .transform_calculate(below=f"datum.value - ({pad})", above=f"datum.value + ({pad})")
+        .mark_rule(opacity=0)
+        .encode(y=alt.Y("below:Q", title=label), y2="above:Q", opacity=alt.value(0))
+    )
 
 
 def value_axis(label: str) -> alt.Y:

@@ -33,8 +33,9 @@ def between_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
     blocks.append(ShadedTable(_legend(found), links=[one.anchor for one in found.runs]))
     cube = _matrices(found)
     for state_place, state in enumerate(STATES):
-        charts = [_charts(found, cube, state_place, metric, statistic, pool) for metric, statistic in _SHOWN]
-        blocks.append(Fold(f"Matrices at the {_WORDS[state]}", charts, is_open=True))
+        first, *others = (_charts(found, cube, state_place, metric, statistic, pool) for metric, statistic in _SHOWN)
+        more = Fold("Minimum cosine, MAE and overlap", others)
+        blocks.append(Fold(f"Matrices at the {_WORDS[state]}", [first, more], is_open=True))
     if len(found.runs) <= found.pair_cards:
         blocks += _pair_cards(found, pool)
     else:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from src.scenarios.comparing.attended_messages import AttendedMessages
 from src.scenarios.comparing.centring import Similarities
+from src.scenarios.comparing.fading import Fading
+from src.scenarios.comparing.labelled import LabelledMessages
 from src.scenarios.comparing.pair_metrics import PairMetrics
 from src.scenarios.comparing.qkv import QkvMetrics
 from src.scenarios.comparing.runs import ComparedRun, RunComparisons
@@ -31,11 +33,14 @@ class RunReferences:
 class ScenarioFindings:
     """A captured scenario.
 
-    separability: of its references, at each position. problems: what could not be compared, and why.
+    separability: of its references, at each position. labelled, fading: of messages with a label, at each position.
+    problems: what could not be compared, and why.
     """
 
     captured: CapturedScenario
-    separability: Sequence[Separability] = ()
+    separability: list[Separability] = field(default_factory=list)
+    labelled: list[LabelledMessages] = field(default_factory=list)
+    fading: list[Fading] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property

@@ -15,6 +15,7 @@ from src.report.scenarios.between import between_part
 from src.report.scenarios.blocks import Block, Help, PagePart, Prose, ShadedTable
 from src.report.scenarios.compared import ComparedRuns
 from src.report.scenarios.generation import StepPool
+from src.report.scenarios.labelled_block import labelled_part
 from src.report.scenarios.provenance import provenance_part
 from src.report.scenarios.run_cards import run_part
 from src.report.scenarios.separability import references_part
@@ -39,6 +40,7 @@ def write_comparison_page(folder: Path, found: ComparedRuns, text: str) -> None:
         PagePart("overview", "Overview", overview),
         within_part(found, pool),
         references_part(found, pool),
+        labelled_part(found, pool),
         run_part(found, pool, steps),
         between_part(found, pool),
         provenance_part(found),

@@ -34,6 +34,6 @@ def _blocks(scenario: ScenarioFindings) -> list[Block]:
     }
     text = json.dumps(captured.scenario.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False)
     return [
-        ShadedTable(Table("", ["", " "], [[name, value] for name, value in facts.items()])),
+        ShadedTable(Table("", ["what", "value"], [[name, value] for name, value in facts.items()])),
         Fold("The scenario as it was run", [Prose(text)]),
     ]

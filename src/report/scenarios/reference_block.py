@@ -18,6 +18,7 @@ from src.scenarios.comparing.pair_metrics import METRICS
 from src.scenarios.states import Run
 
 _PREVIEW = 90
+MEAN = "mean of sources"
 KINDS = {"raw": "cosine", "centred": "centred cosine"}
 
 
@@ -77,10 +78,11 @@ def _position_blocks(run: Run, found: RunReferences, pool: FigurePool) -> list[B
     first = main_source(found)
     blocks: list[Block] = [Help(REFERENCES), ShadedTable(message_table(run, found, first), {5: (0.0, 0.5)})]
     blocks.append(_message_charts(means, first, labels, pool))
-    blocks.append(_heat_maps(means, first, len(labels), pool))
+    blocks.append(_heat_maps(means, first, pool))
     if len(sources) > 1:
-        others = [_message_charts(means, source, labels, pool) for source in sources if source != first]
-        blocks.append(Fold("Other sources over the messages", others))
+        others: list[Block] = [_heat_maps(means, MEAN, pool)]
+        others += [_message_charts(means, source, labels, pool) for source in sources if source != first]
+        blocks.append(Fold("Other sources, and their mean", others))
     blocks.append(ShadedTable(_label_table(found)))
     blocks += _role_folds(run, found, layers, pool)
     folds = [_message_fold(run, found, message, layers, pool) for message in range(len(run.messages))]
@@ -146,7 +148,7 @@ def _mean_cube(run: Run, found: RunReferences) -> Cube:
     for kind in KINDS:
         means = [it.of(kind)[~it.vacuous].nanmean(0).T.numpy() for it in by_source.values()]
         values[kind] = np.stack([*means, np.mean(means, axis=0)])
-    dims = {"source": [*by_source, "mean of sources"], "label": found.similarities.labels, "message": names}
+    dims = {"source": [*by_source, MEAN], "label": found.similarities.labels, "message": names}
     return Cube(dims, values, {"message": about})
 
 
@@ -164,17 +166,16 @@ def _message_charts(means: Cube, source: str, labels: list[str], pool: FigurePoo
     )  # fmt: skip
 
 
-def _heat_maps(means: Cube, first: str, n_labels: int, pool: FigurePool) -> Charts:
+def _heat_maps(means: Cube, source: str, pool: FigurePool) -> Charts:
     figures = [
         pool.place(
             grid, means, f"{word[0].upper()}{word[1:]}, {source}", fields={"value": kind},
             at={"source": list(means.dims["source"]).index(source)}, row="label", column="message", label=word,
             diverging=kind == "centred", angle=-50, about=["preview"], step=(33, 21),
         )
-        for source in (first, "mean of sources")
         for kind, word in KINDS.items()
     ]  # fmt: skip
-    return Charts(figures, "Messages and labels")
+    return Charts(figures, f"{source}: messages and labels")
 
 
 def _label_table(found: RunReferences) -> Table:

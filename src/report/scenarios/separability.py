@@ -11,7 +11,7 @@ from src.report.scenarios.words import POSITIONS, SEPARABILITY
 from src.report.tables import Cell, Table, interval_cell
 from src.scenarios.comparing.separability import Separability
 
-_FIELDS = {"value": "accuracy", "low": "low", "high": "high", "null": "null_mean", "null_high": "null_high"}
+_FIELDS = {"value": "accuracy", "low": "low", "high": "high", "null_low": "null_mean", "null_high": "null_high"}
 
 
 def separability_table(found: ComparedRuns) -> Table | None:
@@ -64,8 +64,8 @@ def _scenario_blocks(scenario: ScenarioFindings, pool: FigurePool) -> list[Block
     rows: list[list[Cell]] = []
     for label in dict.fromkeys(text.label for text in references.texts):
         texts = [references.texts[row] for row in references.of(label)]
-        rows.append([label, len(texts), "neutral" if texts[0].neutral else "", texts[0].preview])
-    blocks: list[Block] = [ShadedTable(Table("Texts", ["label", "texts", "", "the first of them"], rows))]
+        rows.append([label, len(texts), "yes" if texts[0].neutral else "", texts[0].preview])
+    blocks: list[Block] = [ShadedTable(Table("Texts", ["label", "texts", "neutral", "the first of them"], rows))]
     for each in scenario.separability:
         blocks += _position_blocks(each, pool)
     return blocks

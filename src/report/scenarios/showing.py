@@ -6,6 +6,7 @@ from src.report.artifact_report import NamedChart
 from src.report.cube import Cube
 from src.report.figures.layer_lines import layer_lines, null_band
 from src.report.scenarios.compared import ComparedRuns, RunFindings
+from src.report.scenarios.labelled_block import labelled_table
 from src.report.scenarios.reference_block import main_source, nearest, preview
 from src.report.scenarios.separability import separability_table
 from src.report.scenarios.within import layer_cube, overview_table
@@ -17,7 +18,7 @@ _FIGURES = 4
 
 def shown_tables(found: ComparedRuns) -> list[Table]:
     """Overview, nearest references, and what references tell apart."""
-    tables = [overview_table(found), nearest_table(found), separability_table(found)]
+    tables = [overview_table(found), nearest_table(found), separability_table(found), labelled_table(found)]
     return [table for table in tables if table is not None]
 
 
@@ -101,7 +102,7 @@ def figures(found: ComparedRuns) -> list[NamedChart]:
                 "value": it.accuracy,
                 "low": it.low,
                 "high": it.high,
-                "null": it.null_mean,
+                "null_low": it.null_mean,
                 "null_high": it.null_high,
             }
             cube = Cube({"layer": list(each.layers)}, {name: array.numpy() for name, array in arrays.items()})

@@ -17,6 +17,8 @@ from src.scenarios.comparing.pair_metrics import METRICS, PairMetrics
 # as figures and tables call the metrics
 METRIC_NAMES = {"cosine": "cosine", "mae": "MAE", "overlap": "overlap"}
 _SHADES = (0.5, 1.0)
+# with more layers the cells hold no numbers
+_MOST_NUMBERS = 14
 
 
 def overview_table(found: ComparedRuns) -> Table:
@@ -44,24 +46,19 @@ def overview_block(found: ComparedRuns) -> ShadedTable:
     return ShadedTable(table, dict.fromkeys(columns, _SHADES), [one.anchor for one in found.runs])
 
 
-def within_part(found: ComparedRuns, pool: FigurePool) -> PagePart:
-    """The section of layer heat maps and aggregates."""
-    blocks: list[Block] = [Help(WITHIN)]
-    if len(found.runs) > 1:
-        blocks.append(ShadedTable(_aggregate(found)))
-    if not any(one.within for one in found.runs):
-        return PagePart(
-            "within", "First against last step", [Prose("None of the chosen sources was captured of the steps.")]
-        )
+def within_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
+    """The section of aggregates and layer heat maps; None for one run, whose card shows all of it."""
+    if len(found.runs) < 2 or not any(one.within for one in found.runs):
+        return None
+    blocks: list[Block] = [Help(f"{WITHIN}\n\n{LAYER_MAPS}"), ShadedTable(_aggregate(found))]
     cube = _layer_cube(found)
-    step = (30, 22) if len(cube.dims["layer"]) <= 14 else (17, 20)
-    blocks.append(Help(LAYER_MAPS))
+    many = len(cube.dims["layer"]) > _MOST_NUMBERS
     for metric in METRICS:
         figures = [
             pool.place(
-                grid, cube, f"{METRIC_NAMES[metric]}, {source}", fields={"value": metric}, at={"source": place},
-                row="run", column="layer", label=METRIC_NAMES[metric], step=step, numbers=step[0] >= 30,
-                reverse=metric == "mae", row_label=None, column_label="layer", about=["name"],
+                grid, cube, source, fields={"value": metric}, at={"source": place}, row="run", column="layer",
+                label=METRIC_NAMES[metric], step=(15, 20) if many else (30, 22), numbers=not many,
+                reverse=metric == "mae", column_label="layer", about=["name"],
             )
             for place, source in enumerate(found.sources)
         ]  # fmt: skip

@@ -53,3 +53,16 @@ SEPARABILITY = (
     "the mean (dashed) to the 95 % quantile. p is corrected for all layers and sources together. Labels with one text "
     "can't be tested in this way."
 )
+LABELLED = (
+    "Messages that the scenario itself gives a label, against directions made of the reference texts alone. Share: of "
+    "messages whose nearest label is their own. Excess: how much further a message lies along its own label's direction "
+    "than along the others', in units of the spread between reference texts. Grey: labels shuffled within each "
+    "conversation. p is corrected for all layers and sources together. A state at the end of a message has read its "
+    "words, so this does not show that the model keeps a feeling: see how it fades, and the controls."
+)
+FADING = (
+    "How much of a turn's label is still in the state some turns later: lag 0 is the turn itself. The layer is the one "
+    "with the greatest excess at lag 0, so it was not chosen by what is shown of later turns. Bars: 95 % bootstrap "
+    "interval; grey: what shuffled labels give (95 %). Neutral conversations (control) and shuffled orders, where the "
+    "scenario has them, tell fading from mere growth of the conversation."
+)

@@ -10,12 +10,14 @@ from src.errors import StrataError
 from src.report.scenarios.compared import ComparedRuns, RunFindings, RunReferences, ScenarioFindings
 from src.scenarios.comparing.attended_messages import attended_messages
 from src.scenarios.comparing.centring import similarities
+from src.scenarios.comparing.fading import fading
+from src.scenarios.comparing.labelled import labelled_messages
 from src.scenarios.comparing.qkv import qkv_with_references
 from src.scenarios.comparing.runs import ComparedRun, between_runs, within_run
-from src.scenarios.comparing.separability import Separability, separability
+from src.scenarios.comparing.separability import separability
 from src.scenarios.comparing.source_names import canonical_source
 from src.scenarios.comparing.to_references import compare_with_references
-from src.scenarios.states import QKV_SOURCES, RESIDUAL_SOURCES, Run
+from src.scenarios.states import QKV_SOURCES, RESIDUAL_SOURCES, References, Run
 from src.scenarios.storage.run_folder import read_captured
 from src.stage.context import Stage
 from src.stage.run_comparison.choosing import chosen_scenarios
@@ -82,20 +84,30 @@ def compare(work: Work, stage: Stage) -> ComparedRuns:
 
 def _scenario(artifact: Artifact, work: Work) -> ScenarioFindings:
     captured = read_captured(artifact)
-    found: list[Separability] = []
-    problems: list[str] = []
-    if captured.references is not None:
-        for position in work.config.positions:
-            if position in captured.references.rows:
-                sources = tuple(work.sources)
-                found.append(
-                    separability(captured.references, position, sources, draws=work.config.draws, seed=work.config.seed)
-                )
-            else:
-                problems.append(
-                    f"its references have no position {position!r} (there are {_list(captured.references.rows)})"
-                )
-    return ScenarioFindings(captured, found, problems)
+    found = ScenarioFindings(captured)
+    if captured.references is None:
+        return found
+    for position in work.config.positions:
+        if position in captured.references.rows:
+            _score_references(found, captured.references, position, work)
+        else:
+            kept = ", ".join(captured.references.rows) or "none"
+            found.problems.append(f"its references have no position {position!r} (there are: {kept})")
+    return found
+
+
+def _score_references(found: ScenarioFindings, references: References, position: str, work: Work) -> None:
+    """What the references tell apart, and whether labelled messages show their labels."""
+    sources, chance = tuple(work.sources), {"draws": work.config.draws, "seed": work.config.seed}
+    found.separability.append(separability(references, position, sources, **chance))
+    conversations = found.captured.conversations
+    if not any(message.label for conversation in conversations for message in conversation.messages):
+        return
+    try:
+        found.labelled.append(labelled_messages(conversations, references, position, sources, **chance))
+        found.fading.append(fading(conversations, references, position, sources, **chance))
+    except StrataError as error:
+        found.problems.append(str(error))
 
 
 def _run(key: str, scenario: ScenarioFindings, run: Run, work: Work, several: bool) -> RunFindings:
@@ -129,7 +141,3 @@ def _references(scenario: ScenarioFindings, run: Run, work: Work) -> Sequence[Ru
         qkv = qkv_with_references(run, references, position) if has_qkv else None
         found.append(RunReferences(position, similar, plain, qkv))
     return found
-
-
-def _list(names: Any) -> str:
-    return ", ".join(names) or "none"
