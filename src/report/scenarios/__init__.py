@@ -1,1 +1,1 @@
-"""What comparisons of captured conversations show: tables, figures, and a page of its own."""
+"""Sections on captured and compared conversations."""

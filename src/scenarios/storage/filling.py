@@ -7,7 +7,7 @@ forced to the disk and renamed. So a killed run loses the item under way at most
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from src.artifacts.folder import open_shared_folder, seal_in_place
 from src.artifacts.locks import Busy, locked
 from src.artifacts.meta import PLAN
 from src.errors import StrataError
-from src.scenarios.storage.layout import ITEM, RUN, SCENARIO
+from src.scenarios.scenario import Scenario
+from src.scenarios.storage.layout import ITEM, REFERENCES, RUN, SCENARIO
+from src.scenarios.storage.run_folder import write_run, write_scenario
 from src.scenarios.storage.status import STATUS, ItemState, Status, write_status
 
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{12}\.(draft|tmp)")
@@ -58,6 +60,7 @@ class ScenarioFolder:
     def __init__(self, plan: Plan, provenance: Provenance, items: Sequence[str]) -> None:
         self.path = plan.path
         self._plan, self._provenance = plan, provenance
+        self._model: dict[str, Any] = {}
         for leftover in filter(lambda path: _DRAFT.fullmatch(path.name), plan.path.glob(".*")):
             shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         self._files = {item: self._checked(item) for item in items}
@@ -65,6 +68,12 @@ class ScenarioFolder:
             item: "pending" if files is None else "done" for item, files in self._files.items()
         }
         self._show(Status("running", states))
+
+    def describe(self, scenario: Scenario, model: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> None:
+        """Write what is run, and by what (see description.py): do it before all else."""
+        self._model = dict(model)
+        write_scenario(self.path, scenario)
+        write_run(self.path, model, tokenizer)
 
     def finished(self, item: str) -> bool:
         """Whether an item is there, whole: then it need not be made."""
@@ -99,8 +108,7 @@ class ScenarioFolder:
     def finish(self, publish: Callable[[Draft], None]) -> Meta:
         """Seal the artifact, all of whose items must be there.
 
-        publish: adds report and figures to the folder, and to the summary what analyses read (`conversations`,
-        `model`).
+        publish: adds report and figures to the folder, and what else is to be said to the summary.
         """
         if self.unfinished:
             raise ValueError(f"not made yet: {', '.join(self.unfinished)}")
@@ -111,6 +119,8 @@ class ScenarioFolder:
 
         def published(draft: Draft) -> None:
             publish(draft)
+            draft.summary |= {"conversations": [item for item in self._files if item != REFERENCES]}
+            draft.summary |= {"model": self._model}
             self._show(Status("finished", self._status.items))
 
         return seal_in_place(self._plan, self._provenance, published, known, others)
