@@ -15,9 +15,9 @@ from src.stage import Stage, entry_point
 
 def run(config: CompareRunsConfig, stage: Stage) -> Artifact:
     """Compare the runs, or show what an earlier comparison found."""
-    from src.report.scenarios.files import write_comparison_tables
-    from src.report.scenarios.page import PAGE, TITLE, write_comparison_page
-    from src.report.scenarios.showing import figures, metrics, shown_tables, words
+    from src.report.run_comparison.files import write_comparison_tables
+    from src.report.run_comparison.page import PAGE, TITLE, write_comparison_page
+    from src.report.run_comparison.showing import figures, metrics, shown_tables, words
     from src.stage.run_comparison.comparing import compare, prepare
 
     work = prepare(config, stage)

@@ -7,7 +7,7 @@ from typing import Any
 from src.artifacts import Artifact, Parent, label
 from src.config.compare_runs import CompareRunsConfig
 from src.errors import StrataError
-from src.report.scenarios.compared import ComparedRuns, RunFindings, RunReferences, ScenarioFindings
+from src.report.run_comparison.compared import ComparedRuns, RunFindings, RunReferences, ScenarioFindings
 from src.scenarios.comparing.attended_messages import attended_messages
 from src.scenarios.comparing.centring import similarities
 from src.scenarios.comparing.fading import fading

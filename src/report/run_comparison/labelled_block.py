@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.layer_lines import layer_lines, null_band
-from src.report.scenarios.blocks import Block, Card, Charts, Help, PagePart, Prose, ShadedTable
-from src.report.scenarios.compared import ComparedRuns, ScenarioFindings
-from src.report.scenarios.words import FADING, LABELLED, POSITIONS
+from src.report.run_comparison.blocks import Block, Card, Charts, Help, PagePart, Prose, ShadedTable
+from src.report.run_comparison.compared import ComparedRuns, ScenarioFindings
+from src.report.run_comparison.words import FADING, LABELLED, POSITIONS
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 from src.scenarios.comparing.fading import Fading, SourceFading
 from src.scenarios.comparing.labelled import LabelledMessages, Tested

@@ -11,16 +11,16 @@ from src.report.artifact_report import NamedPage
 from src.report.charts import TEMPLATES, page_assets, page_policy, templates, write_whole
 from src.report.figure_pool import FigurePool
 from src.report.page import paragraphs
-from src.report.scenarios.between import between_part
-from src.report.scenarios.blocks import Block, Help, PagePart, Prose, ShadedTable
-from src.report.scenarios.compared import ComparedRuns
-from src.report.scenarios.generation import StepPool
-from src.report.scenarios.labelled_block import labelled_part
-from src.report.scenarios.provenance import provenance_part
-from src.report.scenarios.run_cards import run_part
-from src.report.scenarios.separability import references_part
-from src.report.scenarios.within import overview_block, within_part
-from src.report.scenarios.words import WITHIN
+from src.report.run_comparison.between import between_part
+from src.report.run_comparison.blocks import Block, Help, PagePart, Prose, ShadedTable
+from src.report.run_comparison.compared import ComparedRuns
+from src.report.run_comparison.generation import StepPool
+from src.report.run_comparison.labelled_block import labelled_part
+from src.report.run_comparison.provenance import provenance_part
+from src.report.run_comparison.run_cards import run_part
+from src.report.run_comparison.separability import references_part
+from src.report.run_comparison.within import overview_block, within_part
+from src.report.run_comparison.words import WITHIN
 from src.report.tables import cell_text, numeric_columns
 
 PAGE = NamedPage("The whole report", "report.html")

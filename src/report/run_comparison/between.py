@@ -5,10 +5,10 @@ import numpy as np
 from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.grid import grid
-from src.report.scenarios.blocks import Block, Card, Charts, Fold, Help, PagePart, Prose, ShadedTable
-from src.report.scenarios.compared import ComparedRuns
-from src.report.scenarios.within import METRIC_NAMES, layer_charts, layer_cube, summary_table
-from src.report.scenarios.words import BETWEEN
+from src.report.run_comparison.blocks import Block, Card, Charts, Fold, Help, PagePart, Prose, ShadedTable
+from src.report.run_comparison.compared import ComparedRuns
+from src.report.run_comparison.within import METRIC_NAMES, layer_charts, layer_cube, summary_table
+from src.report.run_comparison.words import BETWEEN
 from src.report.tables import Cell, Table
 from src.scenarios.comparing.pair_metrics import METRICS
 from src.scenarios.comparing.runs import STATES

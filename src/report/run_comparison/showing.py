@@ -5,11 +5,11 @@ import numpy as np
 from src.report.artifact_report import NamedChart
 from src.report.cube import Cube
 from src.report.figures.layer_lines import layer_lines, null_band
-from src.report.scenarios.compared import ComparedRuns, RunFindings
-from src.report.scenarios.labelled_block import labelled_table
-from src.report.scenarios.reference_block import main_source, nearest, preview
-from src.report.scenarios.separability import separability_table
-from src.report.scenarios.within import layer_cube, overview_table
+from src.report.run_comparison.compared import ComparedRuns, RunFindings
+from src.report.run_comparison.labelled_block import labelled_table
+from src.report.run_comparison.reference_block import main_source, nearest, preview
+from src.report.run_comparison.separability import separability_table
+from src.report.run_comparison.within import layer_cube, overview_table
 from src.report.tables import Cell, Table, finite_or_none
 
 # figures of so many runs at most

@@ -6,7 +6,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from src.artifacts import disk_errors
-from src.report.scenarios.compared import ComparedRuns
+from src.report.run_comparison.compared import ComparedRuns
 from src.scenarios.comparing.tables import run_tables
 
 

@@ -2,8 +2,8 @@
 
 import json
 
-from src.report.scenarios.blocks import Block, Card, Fold, PagePart, Prose, ShadedTable
-from src.report.scenarios.compared import ComparedRuns, ScenarioFindings
+from src.report.run_comparison.blocks import Block, Card, Fold, PagePart, Prose, ShadedTable
+from src.report.run_comparison.compared import ComparedRuns, ScenarioFindings
 from src.report.tables import Cell, Table
 
 

@@ -8,9 +8,9 @@ from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.grid import grid
 from src.report.figures.layer_lines import layer_lines
-from src.report.scenarios.blocks import Block, Charts, Help, PagePart, Prose, ShadedTable
-from src.report.scenarios.compared import ComparedRuns, RunFindings
-from src.report.scenarios.words import LAYER_MAPS, WITHIN
+from src.report.run_comparison.blocks import Block, Charts, Help, PagePart, Prose, ShadedTable
+from src.report.run_comparison.compared import ComparedRuns, RunFindings
+from src.report.run_comparison.words import LAYER_MAPS, WITHIN
 from src.report.tables import Cell, Table, finite_or_none
 from src.scenarios.comparing.pair_metrics import METRICS, PairMetrics
 

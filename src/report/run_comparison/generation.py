@@ -9,8 +9,8 @@ from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.grid import grid
 from src.report.figures.layer_lines import layer_lines
-from src.report.scenarios.blocks import Block, Charts, Explorer, Fold, Help, Prose
-from src.report.scenarios.words import ATTENTION, GENERATION
+from src.report.run_comparison.blocks import Block, Charts, Explorer, Fold, Help, Prose
+from src.report.run_comparison.words import ATTENTION, GENERATION
 from src.scenarios.comparing.attended_messages import AttendedMessages
 from src.scenarios.states import Run
 

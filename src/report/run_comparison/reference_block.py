@@ -9,10 +9,10 @@ from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.grid import grid
 from src.report.figures.layer_lines import layer_lines, message_lines
-from src.report.scenarios.blocks import Block, Charts, Fold, Help, ShadedTable
-from src.report.scenarios.compared import RunFindings, RunReferences
-from src.report.scenarios.generation import message_name
-from src.report.scenarios.words import POSITIONS, REFERENCES
+from src.report.run_comparison.blocks import Block, Charts, Fold, Help, ShadedTable
+from src.report.run_comparison.compared import RunFindings, RunReferences
+from src.report.run_comparison.generation import message_name
+from src.report.run_comparison.words import POSITIONS, REFERENCES
 from src.report.tables import Cell, Table, finite_or_none
 from src.scenarios.comparing.pair_metrics import METRICS
 from src.scenarios.states import Run

@@ -1,12 +1,12 @@
 """A card for each run: what was said, how its state moved, what it attended to, and which references it is near."""
 
 from src.report.figure_pool import FigurePool
-from src.report.scenarios.blocks import Block, Card, Fold, Help, PagePart, Prose, Reply, SaidMessage, ShadedTable, Talk
-from src.report.scenarios.compared import ComparedRuns, RunFindings
-from src.report.scenarios.generation import StepPool, attention_blocks, generation_blocks
-from src.report.scenarios.reference_block import reference_blocks
-from src.report.scenarios.within import layer_charts, layer_cube, summary_table
-from src.report.scenarios.words import WITHIN
+from src.report.run_comparison.blocks import Block, Card, Fold, Help, PagePart, Prose, Reply, SaidMessage, ShadedTable, Talk
+from src.report.run_comparison.compared import ComparedRuns, RunFindings
+from src.report.run_comparison.generation import StepPool, attention_blocks, generation_blocks
+from src.report.run_comparison.reference_block import reference_blocks
+from src.report.run_comparison.within import layer_charts, layer_cube, summary_table
+from src.report.run_comparison.words import WITHIN
 
 # with more runs, all but the first are folded
 _OPEN = 1

@@ -5,9 +5,9 @@ import numpy as np
 from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.layer_lines import null_band
-from src.report.scenarios.blocks import Block, Card, Charts, Help, PagePart, Prose, ShadedTable
-from src.report.scenarios.compared import ComparedRuns, ScenarioFindings
-from src.report.scenarios.words import POSITIONS, SEPARABILITY
+from src.report.run_comparison.blocks import Block, Card, Charts, Help, PagePart, Prose, ShadedTable
+from src.report.run_comparison.compared import ComparedRuns, ScenarioFindings
+from src.report.run_comparison.words import POSITIONS, SEPARABILITY
 from src.report.tables import Cell, Table, interval_cell
 from src.scenarios.comparing.separability import Separability
 
