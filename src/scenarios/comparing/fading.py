@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from src.errors import StrataError
 from src.scenarios.comparing.carry_over import half_life
 from src.scenarios.comparing.labelled import FEW_CONVERSATIONS, FEWEST_CONVERSATIONS
 from src.scenarios.comparing.lag_study import (
@@ -111,8 +112,10 @@ def fading(
     lags >= 1. So only which label went before is shuffled, while states, places and lengths stay. A p at lag k
     tells it from no carry-over at any lag.
 
-    Raises StrataError if the position was not captured.
+    max_lag: 1 or more. Raises StrataError if the position was not captured.
     """
+    if max_lag < 1:
+        raise StrataError(f"max_lag={max_lag}: it takes one lag at least")
     rows = reference_rows(references, position)
     labels = references.labels
     every = [turns_of(conversation, labels, role) for conversation in conversations]
@@ -225,7 +228,7 @@ def _tested(
             *(mean_by_lag(study, read[source].raw), mean_by_lag(study, read[source].neutral)),
             mean_by_turn(study, read[source].excess),
         )
-        found[source] = SourceFading(*(array.float() for array in arrays), place=places and places[source])
+        found[source] = SourceFading(*(array.float() for array in arrays), place=places[source] if places else None)
     return found
 
 

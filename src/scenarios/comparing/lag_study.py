@@ -58,8 +58,9 @@ def make_study(
         member = torch.nn.functional.one_hot(histories.clamp(min=0), n_labels)
         own.append((member * ((histories >= 0) & where)[..., None]).double())
         designs.append(lag_design(one.labels, histories, n_labels, max_lag, where))
-    counts = [sum(member[0].sum() for member in own), *sum(design.raw[0].sum((0, 1)) for design in designs)]
-    return Study(turns, controls, usable, own, designs, torch.stack(counts).long())
+    now = torch.stack([member[0].sum() for member in own]).sum(0, keepdim=True)
+    later = torch.stack([design.raw[0].sum((0, 1)) for design in designs]).sum(0)
+    return Study(turns, controls, usable, own, designs, torch.cat([now, later]).long())
 
 
 def read_turns(study: Study, references: References, source: str, position: str) -> Read:
