@@ -369,10 +369,12 @@ def test_last_tokens_are_exported_as_the_old_layout(tmp_path):
         }
     )
     conversation = random_conversation(layers=layers)
-    shots = [*conversation.snapshots[:4], *(replace(shot, position="answer") for shot in conversation.snapshots[4:])]
-    conversation = replace(conversation, snapshots=shots)
     model, tokenizer = {"name": "tiny", "n_heads": 2}, {"d_vocab": 11, "eos_token_id": 99}
-    captured = artifact_of(tmp_path, (scenario, [conversation], random_references(layers), model, tokenizer))
+    # one whose turns were shuffled has no replies, and Activation Lab no place for it
+    shuffled = replace(conversation, name="shuffled", generations=[], messages=conversation.messages[:2], snapshots=[])
+    shuffled = replace(shuffled, snapshot_rows=Rows((), {}))
+    conversations = [shuffled, conversation]
+    captured = artifact_of(tmp_path, (scenario, conversations, random_references(layers), model, tokenizer))
     folders = write_lab_scenario(captured, tmp_path / "export")
     assert [folder.name for folder in folders] == [
         f"weather_prompt_0_msg{after}of2_2026-11-21T10-00-00Z" for after in (1, 2)
@@ -388,9 +390,9 @@ def test_last_tokens_are_exported_as_the_old_layout(tmp_path):
     assert back.token_rows is None
     assert equal(back.generations[0].rows, conversation.generations[1].rows)
     assert equal(
-        back.snapshot_rows, conversation.snapshot_rows.take([1, 3, 5]), ("resid_post", "attn_out", "mlp_out", "q", "k")
+        back.snapshot_rows, conversation.snapshot_rows.take([1, 3, 7]), ("resid_post", "attn_out", "mlp_out", "q", "k")
     )
-    assert [shot.token for shot in back.snapshots] == [4, 8, 12]
+    assert [shot.token for shot in back.snapshots] == [4, 8, 14]
     assert back.message_ends == conversation.message_ends
     assert lab.references is not None
     assert equal(lab.references.rows["answer"], random_references(layers).rows["answer"], ("resid_post", "v"))

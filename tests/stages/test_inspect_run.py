@@ -72,8 +72,9 @@ def test_a_run_is_summed_up(project, monkeypatch, capsys):
     shown = inspect(monkeypatch, capsys, "weather", "--steps", "2")
     assert re.search(r"its shape +3 layers, 6 wide", shown)
     assert re.search(r"state +finished, 2 of 2 items are done", shown)
-    # messages, tokens, replies, new tokens, layers
-    assert re.search(r"prompt_0 +2 +9 +2 +6 +0\.\.2 +resid_pre, resid_post, .* 21 ", shown)
+    # messages, tokens, replies, new tokens, states
+    assert re.search(r"prompt_0 +2 +9 +2 +6 +23 ", shown)
+    assert "Of each the layers 0..2: resid_pre, resid_post, " in shown
     assert re.search(r"sad +2 +6 +no +i am </script> sad", shown)
     assert re.search(r"prompt_0_msg2of2 +so so so +no", shown)
     assert re.search(r"1 +decode +10 +so +-0\.5 +0\.6065 +1\.25", shown)
