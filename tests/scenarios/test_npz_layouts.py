@@ -379,10 +379,8 @@ def test_last_tokens_are_exported_as_the_old_layout(tmp_path):
     assert [folder.name for folder in folders] == [
         f"weather_prompt_0_msg{after}of2_2026-11-21T10-00-00Z" for after in (1, 2)
     ]
-    assert json.loads((folders[1] / "references" / "index.json").read_text()) == {
-        "labels": ["sad", "sad_2", "plain"],
-        "position": "answer",
-    }
+    told = json.loads((folders[1] / "references" / "index.json").read_text())
+    assert (told["labels"], told["position"]) == (["sad", "sad_2", "plain"], "answer")
     vector = np.load(folders[1] / "conversation_snapshots" / "snapshot_01_user.npz")["layer_02/hidden_out"]
     np.testing.assert_array_equal(vector, conversation.snapshot_rows.arrays["resid_post"][2, 3].numpy())
     lab = read_lab_scenario(folders[1])
@@ -395,6 +393,12 @@ def test_last_tokens_are_exported_as_the_old_layout(tmp_path):
     assert [shot.token for shot in back.snapshots] == [4, 8, 14]
     assert back.message_ends == conversation.message_ends
     assert lab.references is not None
+    assert lab.references.texts == random_references(layers).texts
+    assert [(state.label, len(state.conversations), state.neutral) for state in lab.scenario.reference_states] == [
+        ("sad", 2, False),
+        ("plain", 1, True),
+    ]
+    assert lab.scenario.capture.preset == "message_ends"
     assert equal(lab.references.rows["answer"], random_references(layers).rows["answer"], ("resid_post", "v"))
     with pytest.raises(StrataError, match="there already"):
         write_lab_scenario(captured, tmp_path / "export")

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from src.errors import StrataError
 from src.scenarios.scenario import Label, Position
-from src.scenarios.states import TopToken
+from src.scenarios.states import ReferenceText, TopToken
 from src.scenarios.storage.activation_lab.npz import REMEDY, LabTensors
 
 _ValueT = TypeVar("_ValueT")
@@ -79,10 +79,11 @@ class LabSnapshots:
 
 @dataclass(frozen=True)
 class LabReferences:
-    """references/index.json; `position` is there if Strata wrote it."""
+    """references/index.json; `position` and `texts` are there if Strata wrote it."""
 
     labels: list[Label]
     position: Position = "answer"
+    texts: list[ReferenceText] | None = None
 
 
 def read_lab_json(path: Path, kind: type[_ValueT]) -> _ValueT:

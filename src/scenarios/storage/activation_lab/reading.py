@@ -42,7 +42,7 @@ from src.scenarios.storage.activation_lab.files import (
 )
 from src.scenarios.storage.activation_lab.npz import REMEDY
 from src.scenarios.storage.activation_lab.states import last_rows, token_rows
-from src.scenarios.storage.activation_lab.told import lab_model, lab_scenario, lab_tokenizer
+from src.scenarios.storage.activation_lab.told import grouped_examples, lab_model, lab_scenario, lab_tokenizer
 
 _PROMPT = re.compile(r"prompt_(\d{1,6})(?:_msg(\d{1,6})of(\d{1,6}))?")
 
@@ -84,9 +84,14 @@ def read_lab_scenario(folder: Path) -> LabScenario:
     groups = {name: [_read_run(run) for run in runs] for name, runs in found.items()}
     first = next(iter(groups.values()))[0]
     prompts = [runs[-1].scenario.prompt[0].model_copy(update={"name": name}) for name, runs in groups.items()]
-    scenario = first.scenario.model_copy(update={"prompt": prompts})
     conversations = [_conversation(name, runs) for name, runs in groups.items()]
+    full = all(conversation.token_rows is not None for conversation in conversations)
+    kept = "full" if full else "message_ends" if any(made.snapshots for made in conversations) else "last_token"
+    capture = first.scenario.capture.model_copy(update={"preset": kept})
+    scenario = first.scenario.model_copy(update={"prompt": prompts, "capture": capture})
     references = _read_references(above / "references", scenario)
+    if references is not None and len(references.texts) == len(scenario.reference_states):
+        scenario = grouped_examples(scenario, references.texts)
     return LabScenario(
         scenario,
         conversations,
@@ -195,7 +200,7 @@ def _conversation(name: str, runs: list[_LabRun]) -> Conversation:
     order = sorted(range(len(snapshots)), key=lambda row: snapshots[row].message)
     ends = _message_ends(longest, n_messages)
     every_token = len(longest.prefill_rows) == n_tokens
-    notes = {
+    notes: dict[str, object] = {
         "imported from Activation Lab": ", ".join(f"{run.folder.name} ({_origin(run.file)})" for run in runs),
         "message ends": "guessed from the token ids",
     }
@@ -256,6 +261,8 @@ def _read_references(folder: Path, scenario: Scenario) -> References | None:
     labels = index.labels
     files = [lab_tensors(folder, f"ref_{label}.npz") for label in labels]
     previews = {state.label: state.conversations[0][-1].content[:80] for state in scenario.reference_states}
+    if index.texts is not None and len(index.texts) == len(labels):
+        return References(index.texts, {index.position: last_rows(files)}) if files else None
     texts = []
     for label, file in zip(labels, files, strict=True):
         lengths = [shape[1] for shape in file.shapes.values() if len(shape) == 3]

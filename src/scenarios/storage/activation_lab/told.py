@@ -1,13 +1,13 @@
 """What Activation Lab's run.json tells of scenario, model and tokenizer, in our words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.config.schema import parse_config
 from src.errors import StrataError
 from src.scenarios.scenario import Scenario
-from src.scenarios.states import Rows
+from src.scenarios.states import ReferenceText, Rows
 from src.scenarios.storage.activation_lab.files import LabRunFile
 from src.scenarios.storage.activation_lab.npz import REMEDY
 
@@ -27,6 +27,17 @@ def lab_scenario(path: Path, values: Mapping[str, Any]) -> Scenario:
         return parse_config(Scenario, values)
     except (StrataError, AttributeError) as error:
         raise StrataError(f"{path} holds no scenario ({str(error).splitlines()[0]}): {REMEDY}") from None
+
+
+def grouped_examples(scenario: Scenario, texts: Sequence[ReferenceText]) -> Scenario:
+    """The scenario with the texts of one label together: Activation Lab has a label for each text."""
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for text, state in zip(texts, scenario.reference_states, strict=True):
+        messages = [message.model_dump() for message in state.conversations[0]]
+        examples.setdefault(text.label, []).append({"messages": messages})
+    neutral = {text.label for text in texts if text.neutral}
+    states = [{"label": label, "examples": found, "neutral": label in neutral} for label, found in examples.items()]
+    return parse_config(Scenario, scenario.model_dump(exclude={"reference_states"}) | {"reference_states": states})
 
 
 def lab_model(run: LabRunFile, scenario: Scenario, rows: Rows) -> dict[str, Any]:

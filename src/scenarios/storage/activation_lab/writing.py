@@ -138,7 +138,9 @@ def _write_references(references: References, place: Path, whole: bool) -> None:
     for row, label in enumerate(labels):
         tensors = _members(references.rows[position], row, None, _batched if whole else None)
         save_npz(place / f"ref_{label}.npz", tensors)
-    write_json(place / "index.json", {"labels": labels, "position": position})
+    write_json(
+        place / "index.json", {"labels": labels, "position": position, "texts": list(map(asdict, references.texts))}
+    )
 
 
 def _labels(references: References) -> list[str]:
@@ -228,9 +230,7 @@ def _scenario(captured: CapturedScenario, told: Sequence[Conversation | Run]) ->
     values = captured.scenario.model_dump(mode="json")
     values["prompt"] = [
         {
-            "messages": [
-                {"role": spoken.role, "content": spoken.content} for spoken in one.messages if not spoken.generated
-            ],
+            "messages": [{"role": said.role, "content": said.content} for said in _prompt_of(one)],
             "run_at_each_message": isinstance(one, Conversation) and len(one.generations) > 1,
         }
         for one in told
