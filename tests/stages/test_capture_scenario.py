@@ -246,7 +246,7 @@ def test_estimate_tells_tokens_and_bytes_without_weights(project, monkeypatch, c
     ) as error:
         run("scenario=small.yaml", "mode=estimate", "max_gb=1e-5")
     assert "capture.preset=last_token" in str(error.value)
-    with pytest.raises(StrataError, match=r"or allow it with max_gb=0\.000"):
+    with pytest.raises(StrataError, match=r"or allow it with max_gb=[0-9]"):
         run("scenario=small.yaml", "max_gb=1e-5")
     assert not (project / "artifacts" / "scenario_run").exists()
 
