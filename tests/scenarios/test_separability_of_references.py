@@ -83,7 +83,7 @@ def test_wordings_that_labels_share_do_not_drive_texts_to_other_labels():
     by_text = separability(references, "end", held_out="text").by_source["resid_post"]
     by_example = separability(references, "end").by_source["resid_post"]
     assert (by_text.accuracy < 0.25).all()  # the third example is nearest to the other labels' third examples
-    assert (by_example.accuracy > 0.7).all()
+    assert (by_example.accuracy > 0.6).all()
     assert (by_example.p_corrected <= 0.05).all()
 
 
