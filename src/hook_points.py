@@ -9,6 +9,17 @@ from src.errors import StrataError
 
 HOOKS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 
+# Sources: what can be recorded of a token at a layer.
+# The residual stream before and after a block, and what attention and MLP add to it
+RESIDUAL_SOURCES = ("resid_pre", "resid_post", "attn_out", "mlp_out")
+# queries, keys and values as the projections give them (before norms and positions), heads side by side
+QKV_SOURCES = ("q", "k", "v")
+# gate projection (gated MLPs), up projection (the pre-activation of others), the neurons: input of the down projection
+MLP_SOURCES = ("mlp_gate", "mlp_up", "mlp_act")
+# [layer, row, head, key]: attention of a row's token, 0 for keys after it
+ATTENTION = "attention"
+SOURCES = (*RESIDUAL_SOURCES, *QKV_SOURCES, *MLP_SOURCES, ATTENTION)
+
 _OWN = re.compile(r"(?P<hook>[a-z_]+)\.(?P<layer>\d+)(?:@(?P<offset>[+-]\d+))?")
 _TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.hook_(?P<hook>[a-z_]+)")
 

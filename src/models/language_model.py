@@ -1,6 +1,7 @@
 """A loaded model with its blocks, and what may be asked of it."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from src.hook_points import HookPoint, refuse_shifted
 from src.models.blocks import Blocks, find_blocks
 from src.models.increments import Increments, find_increments
 from src.models.inner import InnerModel, find_inner_model
+from src.models.internals import Internals, find_internals
+from src.models.sites import Place, find_overwritten
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,25 @@ class LanguageModel:
     def increments(self) -> Increments:
         """Where attn_out and mlp_out are read; searched for when first asked (StrataError if there are none)."""
         return find_increments(self.module, self.inner, self.block_list)
+
+    @cached_property
+    def forward_arguments(self) -> frozenset[str]:
+        """Names of the arguments of the whole model's forward pass."""
+        return frozenset(inspect.signature(self.module.forward).parameters)
+
+    @cached_property
+    def internals(self) -> Internals:
+        """Where q, k, v, attention and neurons are read, or why not; searched for when first asked."""
+        try:
+            increments = self.increments
+        except StrataError as error:
+            increments = error
+        return find_internals(self.module, self.inner, self.block_list, increments)
+
+    @cached_property
+    def overwritten(self) -> frozenset[Place]:
+        """What modules take or return and is changed in place later in the pass; searched for when first asked."""
+        return find_overwritten(self.module, self.inner, self.block_list)
 
     def check_hook_points(self, points: Iterable[HookPoint]) -> None:
         """Raise StrataError for a layer that the model does not have, an offset, or an increment that can't be read."""

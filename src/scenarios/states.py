@@ -9,19 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.errors import StrataError
+from src.hook_points import ATTENTION as ATTENTION
+from src.hook_points import MLP_SOURCES as MLP_SOURCES
+from src.hook_points import QKV_SOURCES as QKV_SOURCES
+from src.hook_points import RESIDUAL_SOURCES as RESIDUAL_SOURCES
+from src.hook_points import SOURCES as SOURCES
 
-# of one token: the residual stream before and after a block, and what attention and MLP add to it
-RESIDUAL_SOURCES = ("resid_pre", "resid_post", "attn_out", "mlp_out")
-# queries, keys and values as the projections give them (before norms and positions), heads side by side
-QKV_SOURCES = ("q", "k", "v")
-# gate projection (gated MLPs), up projection (the pre-activation of others), the neurons: input of the down projection
-MLP_SOURCES = ("mlp_gate", "mlp_up", "mlp_act")
-# [layer, row, head, key]: attention of a row's token, 0 for keys after it
-ATTENTION = "attention"
 # [1, row, d_vocab]
 LOGITS = "logits"
-# of a tokens' activations: the embeddings are resid_pre of layer 0 (as the first block gets them)
-SOURCES = (*RESIDUAL_SOURCES, *QKV_SOURCES, *MLP_SOURCES, ATTENTION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +140,8 @@ class Conversation:
 
     messages: the conversation's, then the replies in the order of `generations`.
     token_ids: of the whole conversation with the header that asks for an answer. tokens: each decoded on its own.
-    message_ends: index of the last token of each message of the conversation.
+    message_ends: index of the last token of each message of the conversation; -1 where the whole conversation is written
+        otherwise than its beginning (a template that drops earlier thoughts), or not at all by itself.
     snapshots: what each row of snapshot_rows is. token_rows: every token of token_ids (preset full).
     order: of its turns, if they were shuffled (a control). control: it is neutral text.
     """
@@ -164,17 +160,24 @@ class Conversation:
     notes: dict[str, object] = field(default_factory=dict)
 
     def runs(self) -> Iterator["Run"]:
-        """The runs, as Activation Lab counts them: one for each generation."""
+        """The runs, as Activation Lab counts them: one for each generation.
+
+        Messages without a state at some position that was captured of others (the chat template refuses to end there)
+        are not among a run's messages; `messages` has them all.
+        """
         n = len(self.messages) - len(self.generations)
+        captured = {(shot.message, shot.position) for shot in self.snapshots}
+        positions = {position for _, position in captured}
         for place, generation in enumerate(self.generations):
             suffix = "" if len(self.generations) == 1 else f"_msg{generation.after}of{n}"
-            messages = [*self.messages[: generation.after], self.messages[n + place]]
-            yield Run(f"{self.name}{suffix}", self, generation, [*range(generation.after), n + place], messages)
+            read = [*range(generation.after), n + place]
+            whole = [index for index in read if all((index, position) in captured for position in positions)]
+            yield Run(f"{self.name}{suffix}", self, generation, whole, [self.messages[index] for index in whole])
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One generation, with the messages before it and its reply.
+    """One generation, with the messages before it and its reply, of those that have states (see `Conversation.runs`).
 
     message_indices: where these messages are in the conversation.
     """
