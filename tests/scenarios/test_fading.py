@@ -80,7 +80,7 @@ def test_what_is_carried_over_is_found_and_halves():
 
 def test_a_lag_without_carry_over_is_told_from_lags_with_it():
     small, steep = [], []
-    for seed in range(60):
+    for seed in range(40):
         for carried, kept in (((1.2, 0.6), small), ((0.8,) * 11, steep)):
             planted = Planted(seed)
             it = fading(
@@ -96,7 +96,7 @@ def test_a_lag_without_carry_over_is_told_from_lags_with_it():
 def test_nothing_carried_over_is_found_as_often_as_the_level_says(neutral):
     """Though turns show their own label, labels resemble each other, and states drift with length."""
     small, steep = [], []
-    for seed in range(100):
+    for seed in range(60):
         planted = Planted(seed)
         planted.directions[:, 1] = 0.8 * planted.directions[:, 0] + 0.6 * planted.directions[:, 1]
         about = {"own": 2.0, "drift": 0.3, "neutral": neutral, "seed": seed}
@@ -148,7 +148,7 @@ def test_the_effect_of_place_is_told_from_that_of_the_text_by_shuffled_orders():
 
 def test_place_without_an_effect_is_found_as_often_as_the_level_says():
     small = []
-    for seed in range(60):
+    for seed in range(40):
         planted = Planted(seed)
         found = fading(
             shuffled(planted, 5, seed), planted.references(4), "end", ("resid_post",), max_lag=2, draws=59, seed=seed
