@@ -65,7 +65,7 @@ class QueryRows:
 
     def flat(self, weights: Float[Tensor, "sequence head position key"]) -> Float[Tensor, "row head key"]:
         """One row for each wanted query."""
-        rows = weights.transpose(1, 2).flatten(0, 1)
+        rows = weights[:, :, 0] if weights.shape[2] == 1 else weights.transpose(1, 2).flatten(0, 1)
         return rows if self.pick is None else rows[self.pick]
 
 
@@ -98,8 +98,9 @@ def attention_rows(
     if query.dtype != wide:
         chosen, keys = chosen.to(wide), keys.to(wide)
     (n, n_heads, length, width), n_kv_heads = chosen.shape, keys.shape[1]
-    grouped = chosen.reshape(n, n_kv_heads, n_heads // n_kv_heads * length, width)
-    scores = (grouped @ keys.mT) * (width**-0.5 if scaling is None else scaling)
+    grouped = chosen.reshape(n * n_kv_heads, n_heads // n_kv_heads * length, width)
+    scale = width**-0.5 if scaling is None else scaling
+    scores = torch.baddbmm(grouped[:1, :1, :1], grouped, keys.flatten(0, 1).mT, beta=0, alpha=scale)
     scores = scores.view(n, n_heads, length, -1)
     if position_bias is not None:
         scores = scores + rows.of(position_bias)
