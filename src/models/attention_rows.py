@@ -118,7 +118,11 @@ def attention_rows(
 @contextmanager
 def listening_to_sdpa(listeners: Mapping[nn.Module, Callable[[AttentionInput], None]]) -> Iterator[None]:
     """Tell listeners what sdpa is given by their attention modules; what it returns does not change."""
-    plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    plain, override = ALL_ATTENTION_FUNCTIONS["sdpa"], True
+    try:
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+    except KeyError:
+        override = False  # what is registered for everybody can't be taken away, only covered
 
     def sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> Any:
         if (listener := listeners.get(module)) is not None:
@@ -139,7 +143,9 @@ def listening_to_sdpa(listeners: Mapping[nn.Module, Callable[[AttentionInput], N
     try:
         yield
     finally:
-        ALL_ATTENTION_FUNCTIONS["sdpa"] = plain
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+        if override:
+            ALL_ATTENTION_FUNCTIONS["sdpa"] = plain
 
 
 @contextmanager
