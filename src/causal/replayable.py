@@ -1,19 +1,16 @@
 """What of a model can be left out when it is rerun after an edit: found out by asking it, on a few tokens."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import BlockSkipper, LanguageModel, PrefixRecorder, capture, prefix_cache
-from src.models.inner import probe_tokens, rounding_units
+from src.models.inner import probe_tokens, rounding_units, states_agree
 
 # The same blocks on the same rows repeat the hidden states bit for bit on most devices, to the last bits on all.
 _LIMIT = 8.0
-# Error of a token's state relative to its norm, in units of the dtype's epsilon: passes of other shapes round otherwise
-# in each block. Half precision has few units to spare.
-_NORM_LIMIT, _HALF_NORM_LIMIT = 128.0, 8.0
 _START = 4  # of the positions of the probe that are rerun
 # What a model that was not written for a cache like this may raise, beside what `capture` turns into a StrataError.
 _REFUSALS = (StrataError, AttributeError, TypeError, ValueError, KeyError, AssertionError)
@@ -102,13 +99,3 @@ class Replayable:
 def _shifted(values: Tensor) -> Tensor:
     """[sequence, pos, ...]: from `_START` on each position holds what the one before it held."""
     return torch.cat([values[:, :_START], values[:, _START - 1 : -1]], 1)
-
-
-def states_agree(
-    found: Float[Tensor, "row pos d_model"], expected: Float[Tensor, "row pos d_model"], where: Bool[Tensor, "row pos"]
-) -> bool:
-    """Whether hidden states of two passes of different shape are the same but for rounding."""
-    epsilon = torch.finfo(expected.dtype).eps
-    limit = (_NORM_LIMIT if epsilon < torch.finfo(torch.float16).eps else _HALF_NORM_LIMIT) * epsilon
-    expected, found = expected[where].float(), found[where].float()
-    return bool(((found - expected).norm(dim=-1) <= limit * expected.norm(dim=-1)).all())

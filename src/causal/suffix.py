@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from src.causal.replayable import Replayable, states_agree
+from src.causal.replayable import Replayable
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models import BlockSkipper, KeysAndValues, LanguageModel, PrefixRecorder, attach, capture, prefix_cache
+from src.models.inner import states_agree
 
 # Of the positions: to leave out fewer is not worth a mask of its own, nor a pass of its own for those that could.
 _WORTHWHILE = 1 / 16

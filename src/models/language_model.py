@@ -1,6 +1,7 @@
 """A loaded model with its blocks, and what may be asked of it."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ class LanguageModel:
     def increments(self) -> Increments:
         """Where attn_out and mlp_out are read; searched for when first asked (StrataError if there are none)."""
         return find_increments(self.module, self.inner, self.block_list)
+
+    @cached_property
+    def forward_arguments(self) -> frozenset[str]:
+        """Names of the arguments of the whole model's forward pass."""
+        return frozenset(inspect.signature(self.module.forward).parameters)
 
     @cached_property
     def internals(self) -> Internals:

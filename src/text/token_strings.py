@@ -17,7 +17,7 @@ def token_strings(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) 
     anchor = _anchor(tokenizer)
     options: dict[str, Any] = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     before = tokenizer.decode([anchor], **options)
-    together = tokenizer.batch_decode([[anchor, token] for token in known], **options)
+    together = tokenizer.batch_decode([[anchor, token] for token in known], **options) if known else []
     found = {token: f"<{token}>" for token in ids}
     for token, text in zip(known, together, strict=True):
         whole = str(text)

@@ -1,0 +1,223 @@
+"""Go on from where a forward pass has ended: caches of keys and values that grow, fork and branch, and who takes them.
+
+Transformers' own caches forget (sliding windows), can't be cut in all families, and copy all that they hold at every
+step. These keep every key and value of one sequence in buffers with room to grow. A model that is not served by that
+(state-space models, hybrids, blocks with a memory of their own) is found out by asking it.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from src.errors import StrataError
+from src.models.inner import PROBE_SHAPE, probe_tokens, states_agree
+from src.models.language_model import LanguageModel
+from src.models.prefix import KeysAndValues
+
+# what a model that was not written for a cache like this may raise
+_REFUSALS = (StrataError, RuntimeError, AttributeError, TypeError, ValueError, KeyError, IndexError, AssertionError)
+
+
+class GrowingCache(Cache):
+    """Keys and values of one sequence; a model appends to it when it is given as past_key_values."""
+
+    def __init__(self, n_layers: int, room: int) -> None:
+        """room: positions to make room for at first."""
+        self._n_layers = n_layers
+        super().__init__(layers=[_GrowingLayer(room) for _ in range(n_layers)])
+
+    @property
+    def n_tokens(self) -> int:
+        """Positions that it holds."""
+        return max(layer.get_seq_length() for layer in self.layers)
+
+    def fork(self, n_tokens: int, room: int) -> "GrowingCache":
+        """A cache of its own that begins with the first n_tokens positions of this one."""
+        copy = GrowingCache(self._n_layers, room)
+        for layer, other in zip(copy.layers, self.layers, strict=True):
+            if n_tokens and other.is_initialized:
+                assert other.keys is not None
+                assert other.values is not None
+                layer.update(other.keys[..., :n_tokens, :], other.values[..., :n_tokens, :])
+        return copy
+
+    def behind(self, n_tokens: int) -> Cache:
+        """The first n_tokens positions as seen by every row of a pass; nothing is stored in it."""
+        return Cache(layers=[_Behind(layer, n_tokens) for layer in self.layers])
+
+
+class _GrowingLayer(DynamicLayer):
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room, self._buffers = room, None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeysAndValues:
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self._buffers is None or end > self._buffers[0].shape[-2]:
+            self._room = max(self._room, end + end // 2 if start else end)
+            old, self._buffers = self._buffers, tuple(self._empty(states) for states in (key_states, value_states))
+            for buffer, before in zip(self._buffers, old or (), strict=False):
+                buffer[..., :start, :] = before[..., :start, :]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., start:end, :] = states
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+        self.is_initialized = True
+        return self.keys, self.values
+
+    def _empty(self, states: Tensor) -> Tensor:
+        return states.new_empty((*states.shape[:-2], self._room, states.shape[-1]))
+
+
+class _Behind(DynamicLayer):
+    def __init__(self, stored: Any, n_tokens: int) -> None:
+        super().__init__()
+        self.is_initialized = stored.is_initialized and n_tokens > 0
+        if self.is_initialized:
+            self.keys, self.values = stored.keys[..., :n_tokens, :], stored.values[..., :n_tokens, :]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeysAndValues:
+        if not self.is_initialized:
+            return key_states, value_states
+        keys, values = (
+            torch.cat([before.expand(len(states), -1, -1, -1), states], dim=-2)
+            for before, states in ((self.keys, key_states), (self.values, value_states))
+        )
+        return keys, values
+
+
+def next_logits(
+    model: LanguageModel,
+    input_ids: Int[Tensor, "batch pos"],
+    positions: Int[Tensor, "kept"] | None = None,
+    **arguments: Any,
+) -> Float[Tensor, "batch kept d_vocab"]:
+    """Logits after some positions of a pass (None: after the last one); `arguments` go to the model.
+
+    Without an attention mask, all that lies before a token is seen by it.
+    """
+    arguments = {"use_cache": "past_key_values" in arguments} | arguments if model.inner.accepts("use_cache") else {}
+    if "logits_to_keep" in model.forward_arguments:
+        kept = 1 if positions is None else positions
+        return model.module(input_ids=input_ids, logits_to_keep=kept, **arguments).logits
+    logits = model.module(input_ids=input_ids, **arguments).logits
+    return logits[:, -1:] if positions is None else logits[:, positions]
+
+
+def hole_mask(
+    starts: Sequence[int], lengths: Sequence[int], n_before: int, device: torch.device
+) -> tuple[Int[Tensor, "row key"], Int[Tensor, "row pos"]]:
+    """Mask and positions of rows that go on from different places of one cached sequence of n_before positions.
+
+    Row i sees the first starts[i] of them, then its own lengths[i] tokens, which are padded on the right.
+    """
+    start, length = (torch.tensor(values, device=device)[:, None] for values in (starts, lengths))
+    own = torch.arange(max(lengths), device=device)
+    seen = torch.arange(n_before, device=device) < start
+    return torch.cat([seen, own < length], 1).long(), start + own.clamp(max=length - 1)
+
+
+class Continuation:
+    """Which short cuts leave a model's numbers as they are; asked once with a few tokens, and doubted in longer texts.
+
+    causal: what follows a token does not change its state, so one pass holds the states of all beginnings of its text.
+    cached: a pass goes on from a GrowingCache, from its end or from any earlier position.
+    stacked: several such branches run as rows of one pass.
+    padded: texts of different lengths run as rows of one pass, padded on the right.
+    checked, checked_padding: length of the longest text in which this was looked at again (windows of attention and
+        scaled positions may begin beyond the probe).
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.checked = self.checked_padding = 0
+        ids = probe_tokens(model.module)
+        ids = torch.cat([ids[0], ids[1].flip(0), ids[0] + 1]) % model.module.config.get_text_config().vocab_size
+        tell = partial(_tells, model, ids)
+        self.causal = tell(_is_causal)
+        takes_cache = self.causal and model.inner.accepts("past_key_values") and not model.inner.through_decoder
+        self.cached = takes_cache and tell(_goes_on)
+        self.stacked = self.cached and "position_ids" in model.forward_arguments and tell(_stacks)
+        self.padded = tell(_pads)
+
+
+def continuation_of(model: LanguageModel) -> Continuation:
+    """What is known of a model; it is asked the first time."""
+    if model not in _KNOWN:
+        with torch.inference_mode():
+            _KNOWN[model] = Continuation(model)
+    return _KNOWN[model]
+
+
+def logits_agree(found: Float[Tensor, "row d_vocab"], expected: Float[Tensor, "row d_vocab"]) -> bool:
+    """Whether two passes give the same logits but for rounding; what is not finite in both is passed over."""
+    finite = (found.isfinite() | expected.isfinite()).all(-1)
+    return states_agree(found[None], expected[None], finite[None])
+
+
+_KNOWN: "WeakKeyDictionary[LanguageModel, Continuation]" = WeakKeyDictionary()
+_CUT = 2 * PROBE_SHAPE[1] - 2  # of the probe, where passes are cut
+
+
+def _tells(model: LanguageModel, ids: Int[Tensor, "pos"], experiment: Any) -> bool:
+    try:
+        pairs = experiment(model, ids)
+    except _REFUSALS:
+        return False
+    return all(logits_agree(found, expected) for found, expected in pairs)
+
+
+def _alone(model: LanguageModel, ids: Int[Tensor, "pos"]) -> Float[Tensor, "1 d_vocab"]:
+    return next_logits(model, ids[None])[0]
+
+
+def _is_causal(model: LanguageModel, ids: Int[Tensor, "pos"]) -> list[tuple[Tensor, Tensor]]:
+    ends = torch.tensor([0, _CUT - 1, len(ids) - 1], device=ids.device)
+    rows = next_logits(model, ids[None], ends)[0]
+    return [(rows[place : place + 1], _alone(model, ids[: end + 1])) for place, end in enumerate(ends.tolist())]
+
+
+def _goes_on(model: LanguageModel, ids: Int[Tensor, "pos"]) -> list[tuple[Tensor, Tensor]]:
+    cache = GrowingCache(model.n_layers, _CUT)
+    next_logits(model, ids[None, :_CUT], past_key_values=cache)
+    next_logits(model, ids[None, _CUT:-1], past_key_values=cache)
+    last = next_logits(model, ids[None, -1:], past_key_values=cache)[0]
+    fork = cache.fork(_CUT - 2, len(ids))
+    other = next_logits(model, ids[None, -2:], past_key_values=fork)[0]
+    behind = next_logits(model, ids[None, -3:], past_key_values=cache.behind(2))[0]
+    return [
+        (last, _alone(model, ids)),
+        (other, _alone(model, torch.cat([ids[: _CUT - 2], ids[-2:]]))),
+        (behind, _alone(model, torch.cat([ids[:2], ids[-3:]]))),
+    ]
+
+
+def _stacks(model: LanguageModel, ids: Int[Tensor, "pos"]) -> list[tuple[Tensor, Tensor]]:
+    cache = GrowingCache(model.n_layers, len(ids))
+    next_logits(model, ids[None], past_key_values=cache)
+    mask, positions = hole_mask([2, _CUT], [3, 1], _CUT, ids.device)
+    rows = torch.stack([ids[-3:], ids[[1, 0, 0]]])
+    found = next_logits(
+        model,
+        rows,
+        torch.arange(3, device=ids.device),
+        past_key_values=cache.behind(_CUT),
+        attention_mask=mask,
+        position_ids=positions,
+    )
+    return [
+        (found[0, 2:], _alone(model, torch.cat([ids[:2], ids[-3:]]))),
+        (found[1, :1], _alone(model, torch.cat([ids[:_CUT], ids[1:2]]))),
+    ]
+
+
+def _pads(model: LanguageModel, ids: Int[Tensor, "pos"]) -> list[tuple[Tensor, Tensor]]:
+    mask = (torch.arange(len(ids), device=ids.device) < torch.tensor([[3], [len(ids)]], device=ids.device)).long()
+    ends = torch.tensor([2, len(ids) - 1], device=ids.device)
+    found = next_logits(model, ids.expand(2, -1) * mask, ends, attention_mask=mask)
+    return [(found[0, :1], _alone(model, ids[:3])), (found[1, 1:], _alone(model, ids))]
