@@ -41,8 +41,8 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
     A stage works on what the stages before it returned: an artifact of a kind is handed on under the config key of that
     name (activations=..., operators=...), unless the user has set it. All configs are composed and checked before the
     first stage runs. A stage that means nothing for the model is passed over, and the user told; so is what needs SAEs
-    or a scenario where the user has chosen a model and none for it. Raises StrataError for a key that no stage has, and for an
-    artifact that is not finished.
+    or a scenario where the user has chosen a model and none for it. Raises StrataError for a key that no stage has, for
+    an artifact that is not finished, and if every stage is passed over.
     """
     for argument in arguments:
         if argument.startswith("-"):
@@ -52,6 +52,8 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
             raise StrataError(unknown_key_message(override_key(argument), known))
     has_saes = _is_chosen("sae", arguments)
     left_out = [stage for stage in stages if stage.needs and not _is_chosen(stage.needs, arguments)]
+    if len(left_out) == len(stages):
+        raise StrataError(f"nothing is left to run: choose {left_out[0].needs}=... for this model")
     for key in dict.fromkeys(stage.needs for stage in left_out):
         names = ", ".join(dict.fromkeys(stage.config_name for stage in left_out if stage.needs == key))
         print(f"no {key}=... is chosen for this model: left out are {names}", file=sys.stderr)

@@ -135,7 +135,8 @@ def test_an_artifact_is_handed_on_under_the_key_that_a_stage_takes_it_by(tmp_pat
     ]
     run_stages(stages, [])
     run_stages(stages, ["runs=mine"])
-    run_stages(stages, ["model=testbed_chat"])
+    with pytest.raises(StrataError, match="nothing is left to run"):
+        run_stages(stages, ["model=testbed_chat"])
     (made,) = (tmp_path / "artifacts" / "scenario_run").glob("made-*")
     assert given == [made.name, "mine"]
 
