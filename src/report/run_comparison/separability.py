@@ -11,7 +11,14 @@ from src.report.run_comparison.words import POSITIONS, SEPARABILITY
 from src.report.tables import Cell, Table, interval_cell
 from src.scenarios.comparing.separability import Separability
 
-_FIELDS = {"value": "accuracy", "low": "low", "high": "high", "null_low": "null_mean", "null_high": "null_high"}
+_FIELDS = {
+    "value": "accuracy",
+    "low": "low",
+    "high": "high",
+    "null": "null_mean",
+    "null_low": "null_mean",
+    "null_high": "null_high",
+}
 
 
 def separability_table(found: ComparedRuns) -> Table | None:
@@ -38,7 +45,10 @@ def separability_table(found: ComparedRuns) -> Table | None:
     if not rows:
         return None
     columns = ["position", "source", "best layer", "own label found", "chance", "p", "layers with p ≤ 0.05"]
-    caption = "Share of reference texts whose nearest label is their own, the text left out; p corrected for all layers and sources of a position (the best layer was chosen, so its interval is too hopeful)."
+    caption = (
+        "Share of reference texts whose nearest label is their own, the text left out; p corrected for all layers "
+        "and sources of a position (the best layer was chosen, so its interval is too hopeful)."
+    )
     return Table(
         "What the references tell apart", ["scenario", *columns] if len(found.scenarios) > 1 else columns, rows, caption
     )
@@ -81,7 +91,7 @@ def _position_blocks(found: Separability, pool: FigurePool) -> list[Block]:
     }
     cube = Cube({"source": sources, "layer": list(found.layers)}, values)
     figures = [
-        pool.place(null_band, cube, source, fields=_FIELDS, at={"source": place}, label="own label found")
+        pool.place(null_band, cube, source, fields=_FIELDS, at={"source": place}, label="own label found", middle=True)
         for place, source in enumerate(sources)
     ]
     return [*blocks, Charts(figures, f"At the {POSITIONS[found.position]}")]

@@ -8,8 +8,8 @@ from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.grid import grid
 from src.report.figures.layer_lines import layer_lines
-from src.report.run_comparison.blocks import Block, Charts, Help, PagePart, Prose, ShadedTable
-from src.report.run_comparison.compared import ComparedRuns, RunFindings
+from src.report.run_comparison.blocks import Block, Charts, Help, PagePart, ShadedTable
+from src.report.run_comparison.compared import ComparedRuns
 from src.report.run_comparison.words import LAYER_MAPS, WITHIN
 from src.report.tables import Cell, Table, finite_or_none
 from src.scenarios.comparing.pair_metrics import METRICS, PairMetrics
@@ -126,5 +126,8 @@ def _aggregate(found: ComparedRuns) -> Table:
             row += [float(np.mean(known)), float(np.std(known))] if known else [None, None]
         rows.append(row)
     columns = ["source", *(f"{part} {METRIC_NAMES[metric]}" for metric in METRICS for part in ("mean", "std of"))]
-    caption = "Over runs, of each run's mean over layers; std: with n in the denominator. Runs of one conversation share its text: they are no independent sample."
+    caption = (
+        "Over runs, of each run's mean over layers; std: with n in the denominator. Runs of one conversation share "
+        "its text: they are no independent sample."
+    )
     return Table(f"All {len(found.runs)} runs together", columns, rows, caption)

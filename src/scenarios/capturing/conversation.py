@@ -12,7 +12,7 @@ from src.scenarios.capturing.decoding import Continued, Decoder, TokenNames
 from src.scenarios.capturing.keeping import Keeper
 from src.scenarios.capturing.passes import Reader
 from src.scenarios.capturing.places import Wanted, find_places
-from src.scenarios.capturing.reading import ReadConversation, read_branches, read_conversation
+from src.scenarios.capturing.reading import read_branches, read_conversation
 from src.scenarios.capturing.templates import (
     Renderer,
     Script,
@@ -117,9 +117,7 @@ class _Work:
             state, last_use = len(wanted) + number, number == len(afters) - 1
             cache = read.cache_at(self.reader, state, room, last_use)
             hear = None if on_steps is None else lambda steps, number=number: on_steps(number, steps)
-            found = self.decoder.go_on(
-                starts[number].ids, picked(read.states, [state]), cache, after, self.notes, hear
-            )
+            found = self.decoder.go_on(starts[number].ids, picked(read.states, [state]), cache, after, self.notes, hear)
             self._keep_reply(found, after, len(self.spoken) + number)
             made.append(found.generation)
         self.keeper.note(self.notes, "snapshots")

@@ -52,7 +52,8 @@ def prepare(config: CompareRunsConfig, stage: Stage) -> Work:
     sources = [canonical_source(name) for name in config.sources]
     if unknown := [name for name in sources if name not in RESIDUAL_SOURCES]:
         raise StrataError(
-            f"sources={unknown}: cosines of whole states are of {', '.join(RESIDUAL_SOURCES)}; queries, keys, values and "
+            f"sources={unknown}: cosines of whole states are of {', '.join(RESIDUAL_SOURCES)}; queries, keys, "
+            "values and "
             "attention are shown where they were captured"
         )
     if len(set(sources)) < len(sources):
@@ -139,5 +140,6 @@ def _references(scenario: ScenarioFindings, run: Run, work: Work) -> Sequence[Ru
             source in run.conversation.snapshot_rows and source in references.rows[position] for source in QKV_SOURCES
         )
         qkv = qkv_with_references(run, references, position) if has_qkv else None
-        found.append(RunReferences(position, similar, plain, qkv))
+        tested = next((it for it in scenario.separability if it.position == position), None)
+        found.append(RunReferences(position, similar, plain, qkv, tested))
     return found
