@@ -96,7 +96,7 @@ def normal_equations(
 ) -> NormalEquations:
     """For values whose mean over each turn's rows is 0, as `excess` has it."""
     columns = design.columns[draws].to(values).flatten(1, 2)
-    read = torch.where(design.rows.to(values.device), values, 0.0).flatten(1)
+    read = torch.where(design.rows, values, 0.0).flatten(1)
     return NormalEquations(columns.mT @ columns, torch.einsum("drk,vr->dvk", columns, read))
 
 

@@ -222,13 +222,26 @@ def _tested(
             half_life(row[1:], study.pairs[1:]) if is_decay else float("nan")
             for row, is_decay in zip(curve[0], decays.tolist(), strict=True)
         ]
-        arrays = (
-            *(curve[0], low, high, *null_range(curve[1:]), p[place], together[place]),
-            *(slopes[0, place], slope_low, slope_high, slope_p[place], slope_together[place], torch.tensor(halves)),
-            *(mean_by_lag(study, read[source].raw), mean_by_lag(study, read[source].neutral)),
-            mean_by_turn(study, read[source].excess),
+        null_low, null_high = null_range(curve[1:])
+        found[source] = SourceFading(
+            curve=curve[0].float(),
+            low=low.float(),
+            high=high.float(),
+            null_low=null_low.float(),
+            null_high=null_high.float(),
+            p=p[place],
+            p_corrected=together[place],
+            slope=slopes[0, place].float(),
+            slope_low=slope_low.float(),
+            slope_high=slope_high.float(),
+            slope_p=slope_p[place],
+            slope_p_corrected=slope_together[place],
+            half_life=torch.tensor(halves),
+            projection=mean_by_lag(study, read[source].raw).float(),
+            neutral=mean_by_lag(study, read[source].neutral).float(),
+            by_turn=mean_by_turn(study, read[source].excess).float(),
+            place=places[source] if places else None,
         )
-        found[source] = SourceFading(*(array.float() for array in arrays), place=places[source] if places else None)
     return found
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from src.scenarios.comparing.carry_over import LagDesign, NormalEquations, excess, lag_design, normal_equations
 from src.scenarios.comparing.directions import contrast_directions
-from src.scenarios.comparing.pair_metrics import precise
 from src.scenarios.comparing.randomisation import shuffled_spells
 from src.scenarios.comparing.turns import Turns
 from src.scenarios.states import References
@@ -67,7 +66,7 @@ def read_turns(study: Study, references: References, source: str, position: str)
     """Project the turns' states, in units of the spread between reference texts."""
     rows = references.rows[position]
     directions = contrast_directions(rows.layers, references, rows.get(source))
-    raw = [precise(directions.project(one.states(source, position))) for one in study.turns]
+    raw = [directions.project(one.states(source, position)).double().cpu() for one in study.turns]
     longest = max(map(len, (*study.turns, *study.controls)))
     shape = (len(raw[0]), longest, raw[0].shape[-1])
     table = raw[0].new_full((max(len(study.controls), 1), *shape), float("nan"))
@@ -78,7 +77,7 @@ def read_turns(study: Study, references: References, source: str, position: str)
     beyond = [excess(array, one.labels) for array, one in zip(corrected, study.turns, strict=True)]
     return Read(
         *(
-            [torch.where(where.to(a.device)[:, None], a, 0.0) for a, where in zip(arrays, study.usable, strict=True)]
+            [torch.where(where[:, None], a, 0.0) for a, where in zip(arrays, study.usable, strict=True)]
             for arrays in (raw, neutral, beyond)
         )
     )
@@ -110,7 +109,7 @@ def mean_by_lag(study: Study, arrays: Sequence[Float[Tensor, "layer turn label"]
     for array, member, design in zip(arrays, study.own, study.designs, strict=True):
         picked = torch.cat([member[0, ..., None], design.raw[0]], -1).to(array)
         parts.append(torch.einsum("tlk,vtl->vk", picked, array))
-    return torch.stack(parts).sum(0) / study.pairs.to(arrays[0].device)
+    return torch.stack(parts).sum(0) / study.pairs
 
 
 def mean_by_turn(study: Study, arrays: Sequence[Float[Tensor, "layer turn label"]]) -> Float[Tensor, "layer turn"]:
