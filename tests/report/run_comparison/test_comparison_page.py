@@ -139,8 +139,6 @@ def test_nothing_sticks_out_of_a_narrow_or_a_wide_screen(made, width):
 
 
 def _cube(compact: dict) -> Cube:
-    import numpy as np
-
     dims = dict(compact["dims"])
     shape = [len(values) for values in dims.values()]
     values = {name: np.array(array, float).reshape(shape) for name, array in compact["values"].items()}
