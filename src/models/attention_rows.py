@@ -34,7 +34,7 @@ Receive = Callable[[int, Float[Tensor, "row head key"]], None]
 class QueryRows:
     """Which query rows are wanted of a pass: for each of some sequences equally many positions, and a choice of those.
 
-    sequences: None = all, in order. positions: None = all. pick: rows of the flattened [sequence, position]; None = all.
+    sequences: None = all, in order. positions: None = all. pick: of the flattened [sequence, position]; None = all.
     """
 
     sequences: Int[Tensor, "sequence"] | None = None
@@ -78,7 +78,7 @@ def attention_rows(
     causal: bool,
     position_bias: Float[Tensor, "#batch head query key"] | None,
 ) -> Float[Tensor, "row head key"]:
-    """softmax(scaling q k' + bias) of some queries over all keys, with the rules of torch's scaled_dot_product_attention.
+    """softmax(scaling q k' + bias) of some queries over all keys, by the rules of torch's scaled_dot_product_attention.
 
     Scores and softmax are in float32 at least; what comes back has the dtype of the queries.
 

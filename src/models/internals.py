@@ -1,4 +1,4 @@
-"""What a block computes on the way to its increments: where queries, keys, values and neurons are, as the model says."""
+"""What a block computes on the way to its increments: where queries, keys, values and neurons are."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,6 @@ from src.models.increments import Increments
 from src.models.inner import InnerModel
 from src.models.neurons import ROLES, find_neurons
 from src.models.projections import AttentionSites, Roles, find_attention
-from src.models.sites import Place, find_overwritten
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,13 +18,11 @@ class Internals:
     """Of each block, in order; a string in place of something says why it can't be read.
 
     attention: the attention module, and where q, k and v are. neurons: where mlp_gate, mlp_up and mlp_act are.
-    overwritten: what is changed in place while a forward pass goes on.
     rows_follow_sdpa: under sdpa, the attention weights can be computed from what it is given.
     """
 
     attention: tuple[AttentionSites | str, ...]
     neurons: tuple[Roles, ...]
-    overwritten: frozenset[Place]
     rows_follow_sdpa: bool
 
 
@@ -39,12 +36,12 @@ def find_internals(
     attention = find_attention(module, inner, blocks)
     paths = [None if isinstance(found, str) else found.path for found in attention]
     if isinstance(increments, StrataError):
-        neurons = [dict.fromkeys(ROLES, str(increments))] * len(paths)
+        missing: Roles = {role: str(increments) for role in ROLES}
+        neurons = [missing] * len(paths)
     else:
         neurons = find_neurons(module, inner, blocks, increments, paths)
     return Internals(
         attention=tuple(attention),
         neurons=tuple(neurons),
-        overwritten=find_overwritten(module, inner, blocks),
         rows_follow_sdpa=rows_follow_sdpa(module, inner, blocks, attention),
     )

@@ -20,6 +20,7 @@ from src.models.blocks import Blocks, find_blocks
 from src.models.increments import Increments, find_increments
 from src.models.inner import InnerModel, find_inner_model
 from src.models.internals import Internals, find_internals
+from src.models.sites import Place, find_overwritten
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,11 @@ class LanguageModel:
         except StrataError as error:
             increments = error
         return find_internals(self.module, self.inner, self.block_list, increments)
+
+    @cached_property
+    def overwritten(self) -> frozenset[Place]:
+        """What modules take or return and is changed in place later in the pass; searched for when first asked."""
+        return find_overwritten(self.module, self.inner, self.block_list)
 
     def check_hook_points(self, points: Iterable[HookPoint]) -> None:
         """Raise StrataError for a layer that the model does not have, an offset, or an increment that can't be read."""

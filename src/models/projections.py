@@ -87,9 +87,10 @@ class _Search:
         self.found: AttentionSites | None = None
         self.leaves: dict[str, Tensor] = {}
         self.context: Tensor | None = None
+        self.later: list[str] = []
 
     def finished(self) -> AttentionSites | str:
-        return self.found or "no module of the block returns attention weights"
+        return self.found or "no module of the block returns attention weights, even if it runs with eager attention"
 
     def look_for_weights(self, handles: Handles) -> None:
         for path, module in self.block.named_modules():
@@ -114,18 +115,22 @@ class _Search:
             return None
         if args and isinstance(args[0], Tensor) and args[0].requires_grad:
             self.context = args[0]  # the output projection, which comes last, takes the context of all heads
+            self.later.append(path)
             return None
         draws = torch.Generator().manual_seed(len(self.leaves))
         values = _SCALE * torch.randn(output.shape, generator=draws)
         self.leaves[path] = values.to(output).requires_grad_()
-        return self.leaves[path]
+        return self.leaves[path].clone()  # some are clipped in place (olmo)
 
     def _analyse(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         assert self.path is not None
         weights = output[self.weights]
         context = self.context if self.context is not None else output[0]
-        n_heads = weights.shape[1]
-        self.found = AttentionSites(self.path, self.weights, n_heads, _roles(self.leaves, weights, context))
+        roles = _roles(self.leaves, weights, context)
+        if len(self.later) > 1:
+            chain = f"they pass through more than one linear map (then {', '.join(self.later[:-1])})"
+            roles = dict.fromkeys(roles, f"queries, keys and values are not outputs of single projections: {chain}")
+        self.found = AttentionSites(self.path, self.weights, weights.shape[1], roles)
         return type(output)(value.detach() if isinstance(value, Tensor) else value for value in output)
 
 
@@ -196,4 +201,6 @@ def _single(role: str, sites: list[Site], n_heads: int) -> Site | str:
     if len(sites) != 1:
         places = ", ".join(site.path for site in sites)
         return f"its {name} come from several linear maps ({places})" if sites else f"no linear map gives its {name}"
+    if role == "q" and sites[0].width % n_heads:
+        return f"its {name} are {sites[0].width} columns of {sites[0].path}, which {n_heads} heads can't share"
     return sites[0]

@@ -60,7 +60,7 @@ class ActivationRecorder:
             handles = stack.enter_context(Handles())
             handles.append(self._model.blocks[0].register_forward_pre_hook(self._begin, with_kwargs=True))
             self._sites = {source: self._places(source) for source in self._sources if source != ATTENTION}
-            self._overwritten = self._model.internals.overwritten
+            self._overwritten = self._model.overwritten
             for layer, path, side in sorted({place for places in self._sites.values() for place, _ in places}):
                 module = self._model.blocks[layer].get_submodule(path)
                 receive = partial(self._receive_input if side == "input" else self._receive_output, (layer, path, side))
@@ -159,6 +159,7 @@ class ActivationRecorder:
         if self._whole:
             return _ALL
         if self._query_rows is None:
+            assert self._rows is not None
             self._query_rows = QueryRows.at(*self._rows)
         return self._query_rows
 

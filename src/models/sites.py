@@ -79,9 +79,10 @@ def find_overwritten(module: PreTrainedModel, inner: InnerModel, blocks: Blocks)
 def probe_rows(value: Any) -> Float[Tensor, "token width"] | None:
     """A tensor of the probe as one row per token ([token, width] from the MLP of opt too); None for anything else."""
     n_tokens = PROBE_SHAPE[0] * PROBE_SHAPE[1]
-    if isinstance(value, Tensor) and value.is_floating_point():
-        if tuple(value.shape[:-1]) == PROBE_SHAPE or (value.ndim == 2 and len(value) == n_tokens):
-            return value.reshape(n_tokens, -1)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return None
+    if tuple(value.shape[:-1]) == PROBE_SHAPE or (value.ndim == 2 and len(value) == n_tokens):
+        return value.reshape(n_tokens, -1)
     return None
 
 

@@ -31,7 +31,7 @@ def check_sources(model: LanguageModel, sources: Collection[str], layers: Sequen
     if unknown := sorted(set(sources) - set(SOURCES)):
         raise StrataError(f"unknown sources {', '.join(unknown)}: choose from {', '.join(SOURCES)}")
     if absent := [layer for layer in layers if not 0 <= layer < model.n_layers]:
-        raise StrataError(f"layers {_numbers(absent)}: the model has layers 0..{model.n_layers - 1}")
+        raise StrataError(f"{_numbers(absent)}: the model has layers 0..{model.n_layers - 1}")
     wanted = [source for source in SOURCES if source in sources]
     missing = {source: reason for source in wanted if (reason := _reason(model, source, layers))}
     if missing:
@@ -60,15 +60,16 @@ def attention_sites(model: LanguageModel, layer: int) -> AttentionSites:
     return found
 
 
-def attention_shape(model: LanguageModel) -> AttentionShape:
-    """Of all layers, from the weights and projections as they are, checked against the config.
+def attention_shape(model: LanguageModel, layers: Sequence[int] | None = None) -> AttentionShape:
+    """Of some layers (all of them), from attention weights and projections as they are, checked against the config.
 
     Raises:
         StrataError: attention or its projections can't be read, differ between layers, or are not what the config says.
     """
-    check_sources(model, (*QKV_SOURCES, ATTENTION), range(model.n_layers))
-    n_heads = attention_sites(model, 0).n_heads
-    queries, keys = (site_of(model, role, 0).width for role in ("q", "k"))
+    layers = range(model.n_layers) if layers is None else layers
+    check_sources(model, (*QKV_SOURCES, ATTENTION), layers)
+    n_heads = attention_sites(model, layers[0]).n_heads
+    queries, keys = (site_of(model, role, layers[0]).width for role in ("q", "k"))
     d_head = queries // n_heads
     shape = AttentionShape(n_heads, keys // d_head, d_head)
     config = model.module.config.get_text_config()
@@ -109,10 +110,10 @@ def _reason(model: LanguageModel, source: str, layers: Sequence[int]) -> str | N
     if len(reasons) == len(layers) and len(set(reasons.values())) == 1:
         return next(iter(reasons.values()))
     if reasons:
-        return "; ".join(f"layers {_numbers(named)}: {reason}" for reason, named in _by_reason(reasons).items())
+        return "; ".join(f"{_numbers(named)}: {reason}" for reason, named in _by_reason(reasons).items())
     widths = {layer: _width(place) for layer, place in found.items()}
     if len(set(widths.values())) > 1:
-        each = "; ".join(f"{width} at layers {_numbers(named)}" for width, named in _by_reason(widths).items())
+        each = "; ".join(f"{width} at {_numbers(named)}" for width, named in _by_reason(widths).items())
         return f"layers that are recorded together must be alike: {each}"
     return None
 
@@ -130,6 +131,7 @@ def _by_reason(reasons: Mapping[Name, str]) -> dict[str, list[Name]]:
 
 
 def _numbers(layers: Sequence[int]) -> str:
-    """As in 0..3, 7."""
+    """As in "layers 0..3, 7"."""
     runs = [[layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda pair: pair[1] - pair[0])]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
+    numbers = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
+    return f"layer{'s' if len(layers) > 1 else ''} {numbers}"

@@ -140,8 +140,8 @@ class Conversation:
 
     messages: the conversation's, then the replies in the order of `generations`.
     token_ids: of the whole conversation with the header that asks for an answer. tokens: each decoded on its own.
-    message_ends: index of the last token of each message of the conversation; -1 where the template writes it otherwise
-        in the whole than at the end of a conversation.
+    message_ends: index of the last token of each message of the conversation; -1 where the whole conversation is written
+        otherwise than its beginning (a template that drops earlier thoughts), or not at all by itself.
     snapshots: what each row of snapshot_rows is. token_rows: every token of token_ids (preset full).
     order: of its turns, if they were shuffled (a control). control: it is neutral text.
     """
@@ -160,17 +160,24 @@ class Conversation:
     notes: dict[str, object] = field(default_factory=dict)
 
     def runs(self) -> Iterator["Run"]:
-        """The runs, as Activation Lab counts them: one for each generation."""
+        """The runs, as Activation Lab counts them: one for each generation.
+
+        Messages without a state at some position that was captured of others (the chat template refuses to end there)
+        are not among a run's messages; `messages` has them all.
+        """
         n = len(self.messages) - len(self.generations)
+        captured = {(shot.message, shot.position) for shot in self.snapshots}
+        positions = {position for _, position in captured}
         for place, generation in enumerate(self.generations):
             suffix = "" if len(self.generations) == 1 else f"_msg{generation.after}of{n}"
-            messages = [*self.messages[: generation.after], self.messages[n + place]]
-            yield Run(f"{self.name}{suffix}", self, generation, [*range(generation.after), n + place], messages)
+            read = [*range(generation.after), n + place]
+            whole = [index for index in read if all((index, position) in captured for position in positions)]
+            yield Run(f"{self.name}{suffix}", self, generation, whole, [self.messages[index] for index in whole])
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One generation, with the messages before it and its reply.
+    """One generation, with the messages before it and its reply, of those that have states (see `Conversation.runs`).
 
     message_indices: where these messages are in the conversation.
     """

@@ -12,7 +12,7 @@ from src.scenarios.capturing.decoding import Continued, Decoder, TokenNames
 from src.scenarios.capturing.keeping import Keeper
 from src.scenarios.capturing.passes import Reader
 from src.scenarios.capturing.places import Wanted, find_places
-from src.scenarios.capturing.reading import read_branches, read_conversation
+from src.scenarios.capturing.reading import ReadConversation, read_branches, read_conversation
 from src.scenarios.capturing.templates import (
     Renderer,
     Script,
@@ -64,7 +64,7 @@ def capture_conversation(
         work = _Work(reader, renderer, Decoder(reader, tokenizer, names, generation, capture), spoken, script, capture)
         afters = work.afters(prompt.run_at_each_message) if generate else []
         made, tokens = work.run(afters, on_steps)
-        notes = {**reader.notes, **script.notes, **work.notes}
+        notes = {**script.notes, **reader.notes}
     replies = [SpokenMessage("assistant", one.text, generated=True) for one in made]
     return Conversation(
         name=name,
@@ -91,7 +91,6 @@ class _Work:
     script: Script
     capture: CaptureSettings
     snapshots: list[Snapshot] = field(default_factory=list)
-    notes: dict[str, object] = field(default_factory=dict)
     keeper: Keeper = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,12 +116,14 @@ class _Work:
             state, last_use = len(wanted) + number, number == len(afters) - 1
             cache = read.cache_at(self.reader, state, room, last_use)
             hear = None if on_steps is None else lambda steps, number=number: on_steps(number, steps)
-            found = self.decoder.go_on(starts[number].ids, picked(read.states, [state]), cache, after, self.notes, hear)
+            found = self.decoder.go_on(
+                starts[number].ids, picked(read.states, [state]), cache, after, self.script.notes, hear
+            )
             self._keep_reply(found, after, len(self.spoken) + number)
             made.append(found.generation)
-        self.keeper.note(self.notes, "snapshots")
+        self.keeper.note(self.script.notes, "snapshots")
         if every_token is not None:
-            every_token.note(self.notes, "tokens")
+            every_token.note(self.script.notes, "tokens")
         return made, None if every_token is None else every_token.rows()
 
     def _of_messages(self) -> list[Wanted]:
@@ -175,7 +176,7 @@ class _Work:
             except TemplateRefusal as refusal:
                 found.append(None)
                 what = "a header for an answer after " if header else ""
-                left_out(self.notes, f"the template refuses {what}the reply after messages 0..{after - 1} ({refusal})")
+                left_out(self.script.notes, f"the template refuses {what}the reply after messages 0..{after - 1} ({refusal})")
         return found[0], found[1]
 
     def _note_snapshot(self, message: int, position: str, state: Wanted) -> None:

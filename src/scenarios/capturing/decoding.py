@@ -28,7 +28,9 @@ class TokenNames:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[int, str] = {}
+        self._known: dict[int, str] = {
+            token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special
+        }
 
     def of(self, ids: Sequence[int]) -> list[str]:
         """Their texts, with the space before them; a piece of a character is the replacement character."""

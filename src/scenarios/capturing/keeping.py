@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.scenarios.capturing.arrays import Arrays, widened
-from src.scenarios.states import ATTENTION, RESIDUAL_SOURCES, Rows, kept_resid_pre
+from src.scenarios.states import ATTENTION, LOGITS, RESIDUAL_SOURCES, Rows, kept_resid_pre
 
 
 class Keeper:
@@ -65,12 +65,10 @@ class Keeper:
         return array.to(dtype)
 
     def _count(self, name: str, array: Float[Tensor, "layer row ..."]) -> None:
-        layers = self._layers if len(array) == len(self._layers) else kept_resid_pre(self._layers)
-        bad = (~array.isfinite()).flatten(1).sum(1).tolist()
-        for place, count in enumerate(bad):
-            if count:  # of logits, the last layer that was captured stands for the model's end
-                layer = layers[place] if len(array) == len(layers) else self._layers[-1]
-                self._not_finite[name, layer] += count
+        # logits count with the last layer
+        layers = {"resid_pre": kept_resid_pre(self._layers), LOGITS: self._layers[-1:]}.get(name, self._layers)
+        counts = (~array.isfinite()).flatten(1).sum(1).tolist()
+        self._not_finite.update({(name, layer): n for layer, n in zip(layers, counts, strict=True) if n})
 
 
 def _part(notes: dict[str, object], key: str) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """Token ids of many texts that begin alike, each character tokenised about once."""
 
 from bisect import bisect_right
-from os.path import commonprefix
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -36,7 +35,7 @@ class SharedText:
         """Token ids of a text, without tokens that a tokenizer puts around it."""
         if text == self._text:
             return self._ids
-        place = bisect_right(self._ends, len(commonprefix([text, self._text]))) - 1
+        place = bisect_right(self._ends, _n_common(text, self._text)) - 1
         if place < 0:
             return self._alone(text)
         tail = self._behind(self._anchors[place], text[self._ends[place] :])
@@ -57,3 +56,15 @@ class SharedText:
 
     def _alone(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def _n_common(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning, by bisection."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
