@@ -28,7 +28,9 @@ def test_a_run_in_the_middle_of_a_conversation_reads_the_messages_before_it_only
     found = attended_messages(first)
     assert found is not None
     assert found.messages == [None, 0, 1, None, None]
-    assert attended_messages(last).by_step.sum(-1).numpy() == pytest.approx(1, abs=1e-5)
+    whole = attended_messages(last)
+    assert whole is not None
+    assert whole.by_step.sum(-1).numpy() == pytest.approx(1, abs=1e-5)
 
 
 def test_without_attention_there_is_nothing():

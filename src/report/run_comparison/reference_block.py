@@ -16,14 +16,15 @@ from src.report.run_comparison.compared import RunFindings, RunReferences
 from src.report.run_comparison.generation import message_name
 from src.report.run_comparison.words import POSITIONS, REFERENCES
 from src.report.tables import Cell, Table, finite_or_none
+from src.scenarios.comparing.centring import Kind
 from src.scenarios.comparing.pair_metrics import METRICS
 from src.scenarios.states import Run
 
 _PREVIEW = 90
 MEAN = "mean of sources"
-KINDS = {"raw": "cosine", "centred": "centred cosine"}
-# of the latter, what a label has more than the mean of all labels
-LEAD = {"lead": "lead over all labels"}
+KINDS: dict[Kind, str] = {"raw": "cosine", "centred": "centred cosine"}
+# lead: what a label's centred cosine has more than the mean of all labels
+SHOWN: dict[str, str] = {**KINDS, "lead": "lead over all labels"}
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _message_charts(means: Cube, source: str, labels: list[str], pool: FigurePoo
                 message_lines, means, f"{word[0].upper()}{word[1:]} of {source} with each label",
                 fields={"value": kind}, at=at, label=word, series=labels,
             )
-            for kind, word in (KINDS | LEAD).items()
+            for kind, word in SHOWN.items()
         ],
         f"{source}: mean over layers, message by message",
     )  # fmt: skip
@@ -214,7 +215,7 @@ def _heat_maps(means: Cube, source: str, pool: FigurePool) -> Charts:
             at={"source": list(means.dims["source"]).index(source)}, row="label", column="message", label=word,
             diverging=kind != "raw", angle=-50, about=["preview"], step=(33, 21),
         )
-        for kind, word in (KINDS | LEAD).items()
+        for kind, word in SHOWN.items()
     ]  # fmt: skip
     return Charts(figures, f"{source}: messages and labels")
 
@@ -241,7 +242,7 @@ def _role_folds(run: Run, found: RunReferences, layers: Cube, pool: FigurePool) 
     folds: list[Block] = []
     roles = [message.role for message in run.messages]
     names = list(dict.fromkeys(roles))
-    sources, labels = list(layers.dims["source"]), list(layers.dims["label"])
+    sources, labels = list(found.similarities.by_source), found.similarities.labels
     shape = (len(names), len(sources), len(labels), len(layers.dims["layer"]))
     values = {kind: np.full(shape, np.nan) for kind in KINDS}
     for place, role in enumerate(names):
@@ -298,9 +299,10 @@ def _layer_figures(cube: Cube, at: dict[str, int], source: str, labels: list[str
 def _message_fold(run: Run, found: RunReferences, message: int, layers: Cube, pool: FigurePool) -> Fold:
     labels = found.similarities.labels
     said = run.messages[message]
-    blocks: list[Block] = [
+    blocks: list[Block] = []
+    blocks += [
         _layer_figures(layers, {"source": place, "message": message}, source, labels, pool)
-        for place, source in enumerate(layers.dims["source"])
+        for place, source in enumerate(found.similarities.by_source)
     ]
     if found.qkv is not None:
         blocks.append(_qkv_fold(found, message, pool))

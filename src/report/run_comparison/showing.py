@@ -140,9 +140,7 @@ def figures(found: ComparedRuns) -> list[NamedChart]:
 def _within_chart(one: RunFindings) -> NamedChart:
     cube = layer_cube(one.within, list(one.within))
     title = f"{one.key} · {preview(one.name)}: first against last step"
-    chart = layer_lines(
-        cube.records(fields={"value": "cosine"}), title, label="cosine", series=list(cube.dims["source"])
-    )
+    chart = layer_lines(cube.records(fields={"value": "cosine"}), title, label="cosine", series=list(one.within))
     return NamedChart(
         f"within_{one.key}",
         title,

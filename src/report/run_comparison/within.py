@@ -1,6 +1,6 @@
 """Runs within themselves: the first step against the last."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def within_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
     return PagePart("within", "First against last step", blocks)
 
 
-def layer_cube(by_source: dict[str, PairMetrics], sources: Sequence[str]) -> Cube:
+def layer_cube(by_source: Mapping[str, PairMetrics], sources: Sequence[str]) -> Cube:
     """Metrics of one pair of states over sources and layers."""
     present = [source for source in sources if source in by_source]
     layers = next(iter(by_source.values())).layers
@@ -89,7 +89,7 @@ def layer_charts(pool: FigurePool, cube: Cube, caption: str = "") -> Charts:
     )  # fmt: skip
 
 
-def summary_table(by_source: dict[str, PairMetrics], title: str) -> Table:
+def summary_table(by_source: Mapping[str, PairMetrics], title: str) -> Table:
     """Activation Lab's summary of a pair of states: a row for each source."""
     summaries = {source: metrics.summary() for source, metrics in by_source.items()}
     columns = list(next(iter(summaries.values())))

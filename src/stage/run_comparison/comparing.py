@@ -99,14 +99,14 @@ def _scenario(artifact: Artifact, work: Work) -> ScenarioFindings:
 
 def _score_references(found: ScenarioFindings, references: References, position: str, work: Work) -> None:
     """What the references tell apart, and whether labelled messages show their labels."""
-    sources, chance = tuple(work.sources), {"draws": work.config.draws, "seed": work.config.seed}
-    found.separability.append(separability(references, position, sources, **chance))
+    sources, draws, seed = tuple(work.sources), work.config.draws, work.config.seed
+    found.separability.append(separability(references, position, sources, draws=draws, seed=seed))
     conversations = found.captured.conversations
     if not any(message.label for conversation in conversations for message in conversation.messages):
         return
     try:
-        found.labelled.append(labelled_messages(conversations, references, position, sources, **chance))
-        found.fading.append(fading(conversations, references, position, sources, **chance))
+        found.labelled.append(labelled_messages(conversations, references, position, sources, draws=draws, seed=seed))
+        found.fading.append(fading(conversations, references, position, sources, draws=draws, seed=seed))
     except StrataError as error:
         found.problems.append(str(error))
 
