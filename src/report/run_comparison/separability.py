@@ -9,7 +9,7 @@ from src.report.run_comparison.blocks import Block, Card, Charts, Help, PagePart
 from src.report.run_comparison.compared import ComparedRuns, ScenarioFindings
 from src.report.run_comparison.words import POSITIONS, SEPARABILITY
 from src.report.tables import Cell, Table, interval_cell
-from src.scenarios.comparing.separability import Separability
+from src.scenarios.comparing.separability import Separability, SourceSeparability
 
 _FIELDS = {
     "value": "accuracy",
@@ -29,7 +29,7 @@ def separability_table(found: ComparedRuns) -> Table | None:
             for source, it in each.by_source.items():
                 if bool(it.accuracy.isnan().all()):
                     continue
-                best = int(np.nanargmax(it.accuracy.numpy()))
+                best = _clearest(it)
                 rows.append(
                     [
                         *([scenario.name] if len(found.scenarios) > 1 else []),
@@ -46,12 +46,20 @@ def separability_table(found: ComparedRuns) -> Table | None:
         return None
     columns = ["position", "source", "best layer", "own label found", "chance", "p", "layers with p ≤ 0.05"]
     caption = (
-        "Share of reference texts whose nearest label is their own, the text left out; p corrected for all layers "
-        "and sources of a position (the best layer was chosen, so its interval is too hopeful)."
+        "Share of reference texts whose nearest label is their own, held out: each text, or example i of all labels at "
+        "once where labels have equally many. p corrected for all layers and sources of a position; the layer was "
+        "chosen "
+        "by it, so its interval is too hopeful."
     )
     return Table(
         "What the references tell apart", ["scenario", *columns] if len(found.scenarios) > 1 else columns, rows, caption
     )
+
+
+def _clearest(found: SourceSeparability) -> int:
+    """The layer of the smallest corrected p; of several the one with the greatest share."""
+    known = [place for place in range(len(found.accuracy)) if not bool(found.accuracy[place].isnan())]
+    return min(known, key=lambda place: (float(found.p_corrected[place]), -float(found.accuracy[place])))
 
 
 def references_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:

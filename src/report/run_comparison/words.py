@@ -54,9 +54,9 @@ REFERENCES = (
 )
 SEPARABILITY = (
     "Before anything is read into a message's nearest label: can the references themselves be told apart? Each "
-    "reference text is taken out in turn, and its nearest label by centred cosine is asked for. Line and bars: the "
-    "share "
-    "of texts that find their own label, with Wilson's 95 % interval over texts. Grey: what shuffled labels give, from "
+    "reference text is held out in turn (with the examples of the same number of all other labels, where labels have "
+    "equally many), and its nearest label by centred cosine is asked for. Line and bars: the share of texts that "
+    "find their own label, with Wilson's 95 % interval over texts. Grey: what shuffled labels give, from "
     "the mean (dashed) to the 95 % quantile. p is corrected for all layers and sources together. Labels with one text "
     "can't be tested in this way."
 )
