@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config.causal import CausalEvalConfig
+from src.config.compare_runs import CompareRunsConfig
 from src.config.compare_topology import CompareTopologyConfig
 from src.config.explain_features import ExplainConfig
 from src.config.plot_heatmap import PlotHeatmapConfig
@@ -29,6 +30,7 @@ STAGES = {
     "score_features": ScoreFeaturesConfig,
     "measure_topology": TopologyConfig,
     "compare_topology": CompareTopologyConfig,
+    "compare_runs": CompareRunsConfig,
     "plot_heatmap": PlotHeatmapConfig,
 }
 
