@@ -5,9 +5,13 @@ from typing import get_args
 import pytest
 from omegaconf import OmegaConf
 
+from src.config.analyse_run import AnalyseRunConfig
+from src.config.capture_scenario import CaptureScenarioConfig
 from src.config.causal import CausalEvalConfig
+from src.config.compare_runs import CompareRunsConfig
 from src.config.compare_topology import CompareTopologyConfig
 from src.config.explain_features import ExplainConfig
+from src.config.plot_heatmap import PlotHeatmapConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
 from src.config.score_features import ScoreFeaturesConfig
@@ -28,6 +32,10 @@ STAGES = {
     "score_features": ScoreFeaturesConfig,
     "measure_topology": TopologyConfig,
     "compare_topology": CompareTopologyConfig,
+    "capture_scenario": CaptureScenarioConfig,
+    "plot_heatmap": PlotHeatmapConfig,
+    "analyse_run": AnalyseRunConfig,
+    "compare_runs": CompareRunsConfig,
 }
 
 
