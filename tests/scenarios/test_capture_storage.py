@@ -2,9 +2,6 @@
 
 import pytest
 import torch
-from tests.fixtures.naive_capture import largest_difference, own_pass
-from tests.fixtures.tiny_chats import talk, word_tokenizer
-from tests.fixtures.tiny_models import model_config, tiny_model
 
 from src.errors import StrataError
 from src.models import wrap_model
@@ -12,6 +9,9 @@ from src.scenarios.capturing import reading
 from src.scenarios.capturing.capture import capture_conversation, capture_references
 from src.scenarios.scenario import CaptureSettings, GenerationSettings, Prompt, ReferenceState
 from src.scenarios.states import RESIDUAL_SOURCES, SOURCES
+from tests.fixtures.naive_capture import largest_difference, own_pass
+from tests.fixtures.tiny_chats import talk, word_tokenizer
+from tests.fixtures.tiny_models import model_config, tiny_model
 
 PROMPT = Prompt(messages=talk("w3 w4", "w5", "w6 w7"))
 

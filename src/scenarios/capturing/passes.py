@@ -17,7 +17,7 @@ from src.scenarios.capturing.places import Branch
 from src.scenarios.scenario import CaptureSettings
 from src.scenarios.states import ATTENTION, LOGITS
 
-# tokens, keys included, that rows of one pass may look at together: bounds the keys and values that are put side by side
+# tokens that rows of one pass may look at together: bounds the keys and values that are put side by side
 _STACKED_KEYS = 2**15
 
 
