@@ -133,3 +133,12 @@ def test_many_references_are_read_in_groups_of_like_length(model, monkeypatch):
             for source in RESIDUAL_SOURCES:
                 expected = alone.rows[position].get(source)[:, 0]
                 torch.testing.assert_close(found.rows[position].get(source)[:, row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_more_tokens_than_positions():
+    module = tiny_model("gpt2", n_positions=16)
+    with (
+        pytest.warns(UserWarning, match="talk: 25 tokens, new ones included, are more than the 16 positions"),
+        pytest.raises(StrataError, match="GPT2LMHeadModel"),
+    ):
+        run(wrap_model(module, model_config()))

@@ -75,7 +75,7 @@ class Reader:
         extra = {} if cache is None else {"past_key_values": cache}
         with self._pass(tokens.shape):
             self._recording.want(zero, row)
-            logits = next_logits(self.model, tokens, **extra)
+            logits = next_logits(self.model, tokens, None, **extra)
             return {**self._recording.take(), LOGITS: logits}
 
     def branches(
