@@ -3,15 +3,19 @@
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 import inspect_run
 from src.artifacts import Plan, Provenance, list_artifacts, verify
 from src.models.module_tree import module_tree
+from src.report.scenarios.inspection import text_table
+from src.report.terminal import print_table
 from src.scenarios.scenario import Scenario
 from src.scenarios.storage.filling import filling
 from src.scenarios.storage.run_folder import read_captured, write_conversation, write_references
@@ -126,6 +130,15 @@ def test_a_run_is_exported_and_imported_again(project, monkeypatch, capsys):
 def test_what_is_not_there_is_told(project, monkeypatch, words, message):
     (project / "empty").mkdir()
     assert message in refused(monkeypatch, *words)
+
+
+def test_text_of_a_model_is_neither_markup_nor_moves_the_cursor(capsys):
+    run = next(random_conversation().runs())
+    hostile = replace(run, generation=replace(run.generation, text="\x1b[2J[bold]so[/bold]\r"))
+    print_table(text_table([hostile]), Console(force_terminal=True, width=100, color_system=None))
+    shown = capsys.readouterr().out
+    assert "\\x1b[2J[bold]so[/bold]\\r" in shown
+    assert "\x1b[2J" not in shown
 
 
 def test_a_damaged_run_is_told(project, monkeypatch):

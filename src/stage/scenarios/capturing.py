@@ -58,7 +58,9 @@ def capture(planned: PlannedScenario, models: LoadedModel, stage: Stage, max_gb:
 def _captured(plan: Plan, planned: PlannedScenario, scripts: Scripts, model: LanguageModel, stage: Stage) -> Artifact:
     items = items_of(planned, scripts, model)
     with filling(plan, stage.provenance, list(items), overwrite=stage.config.overwrite) as folder:
-        folder.describe(planned.scenario, describe_model(model), describe_tokenizer(planned.tokenizer))
+        folder.describe(
+            planned.scenario, describe_model(model, plan.identity["model"]), describe_tokenizer(planned.tokenizer)
+        )
         _make(folder, items, stage)
         folder.finish(lambda draft: _publish(draft, planned, list(items), stage))
     return stage.finished(plan)
