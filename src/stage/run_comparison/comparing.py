@@ -15,7 +15,7 @@ from src.scenarios.comparing.labelled import labelled_messages
 from src.scenarios.comparing.qkv import qkv_with_references
 from src.scenarios.comparing.runs import ComparedRun, between_runs, within_run
 from src.scenarios.comparing.separability import separability
-from src.scenarios.comparing.source_names import canonical_source
+from src.scenarios.source_names import canonical_source
 from src.scenarios.comparing.to_references import compare_with_references
 from src.scenarios.states import QKV_SOURCES, RESIDUAL_SOURCES, References, Run
 from src.scenarios.storage.run_folder import read_captured

@@ -15,7 +15,7 @@ from src.report.artifact_report import NamedChart
 from src.report.figures.theme import themed
 from src.report.heatmaps.writing import FOLDER, Drawn, Look, write_heatmaps
 from src.report.tables import Table
-from src.scenarios.comparing.source_names import canonical_source
+from src.scenarios.source_names import canonical_source
 from src.scenarios.state_images import Selection, count_images
 from src.scenarios.states import Run
 from src.scenarios.storage.run_folder import read_captured
