@@ -9,8 +9,8 @@
   python capture_scenario.py -m scenario=emotions,facts generation.max_new_tokens=20,50
 
 The model is the scenario's own, unless model=NAME, model.name=HUB_ID or model.path=FOLDER chooses another one. What is
-set on the command line (device, model.*, generation.*, capture.*) wins over the file; null = what the file says. Run the
-same command again after an interruption: conversations that are finished are kept. Next: compare_runs.py.
+set on the command line (device, model.*, generation.*, capture.*) wins over the file, and null is what the file says.
+Run the same command again after an interruption: conversations that are finished are kept. Next: compare_runs.py.
 """
 
 from src.artifacts import Artifact

@@ -29,27 +29,25 @@ class GrowingCache(Cache):
 
     def __init__(self, n_layers: int, room: int) -> None:
         """room: positions to make room for at first."""
-        self._n_layers = n_layers
-        super().__init__(layers=[_GrowingLayer(room) for _ in range(n_layers)])
+        self._own = [_GrowingLayer(room) for _ in range(n_layers)]
+        super().__init__(layers=[*self._own])
 
     @property
     def n_tokens(self) -> int:
         """Positions that it holds."""
-        return max(layer.get_seq_length() for layer in self.layers)
+        return max(layer.get_seq_length() for layer in self._own)
 
     def fork(self, n_tokens: int, room: int) -> "GrowingCache":
         """A cache of its own that begins with the first n_tokens positions of this one."""
-        copy = GrowingCache(self._n_layers, room)
-        for layer, other in zip(copy.layers, self.layers, strict=True):
-            if n_tokens and other.is_initialized:
-                assert other.keys is not None
-                assert other.values is not None
+        copy = GrowingCache(len(self._own), room)
+        for layer, other in zip(copy._own, self._own, strict=True):
+            if n_tokens and other.keys is not None and other.values is not None:
                 layer.update(other.keys[..., :n_tokens, :], other.values[..., :n_tokens, :])
         return copy
 
     def behind(self, n_tokens: int) -> Cache:
         """The first n_tokens positions as seen by every row of a pass; nothing is stored in it."""
-        return Cache(layers=[_Behind(layer, n_tokens) for layer in self.layers])
+        return Cache(layers=[_Behind(layer, n_tokens) for layer in self._own])
 
 
 class _GrowingLayer(DynamicLayer):
@@ -76,19 +74,17 @@ class _GrowingLayer(DynamicLayer):
 
 
 class _Behind(DynamicLayer):
-    def __init__(self, stored: Any, n_tokens: int) -> None:
+    def __init__(self, stored: _GrowingLayer, n_tokens: int) -> None:
         super().__init__()
-        self.is_initialized = stored.is_initialized and n_tokens > 0
-        if self.is_initialized:
+        if n_tokens and stored.keys is not None and stored.values is not None:
             self.keys, self.values = stored.keys[..., :n_tokens, :], stored.values[..., :n_tokens, :]
+            self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeysAndValues:
-        if not self.is_initialized:
+        if self.keys is None or self.values is None:
             return key_states, value_states
-        keys, values = (
-            torch.cat([before.expand(len(states), -1, -1, -1), states], dim=-2)
-            for before, states in ((self.keys, key_states), (self.values, value_states))
-        )
+        before = (states.expand(len(key_states), -1, -1, -1) for states in (self.keys, self.values))
+        keys, values = (torch.cat(pair, -2) for pair in zip(before, (key_states, value_states), strict=True))
         return keys, values
 
 

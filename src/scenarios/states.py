@@ -140,8 +140,8 @@ class Conversation:
 
     messages: the conversation's, then the replies in the order of `generations`.
     token_ids: of the whole conversation with the header that asks for an answer. tokens: each decoded on its own.
-    message_ends: index of the last token of each message of the conversation; -1 where the whole conversation is written
-        otherwise than its beginning (a template that drops earlier thoughts), or not at all by itself.
+    message_ends: index of the last token of each message of the conversation; -1 where the whole is written otherwise
+        than its beginning (a template that drops earlier thoughts), or not at all by itself.
     snapshots: what each row of snapshot_rows is. token_rows: every token of token_ids (preset full).
     order: of its turns, if they were shuffled (a control). control: it is neutral text.
     """

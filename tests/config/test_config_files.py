@@ -5,6 +5,8 @@ from typing import get_args
 import pytest
 from omegaconf import OmegaConf
 
+from src.config.analyse_run import AnalyseRunConfig
+from src.config.capture_scenario import CaptureScenarioConfig
 from src.config.causal import CausalEvalConfig
 from src.config.compare_runs import CompareRunsConfig
 from src.config.compare_topology import CompareTopologyConfig
@@ -30,8 +32,10 @@ STAGES = {
     "score_features": ScoreFeaturesConfig,
     "measure_topology": TopologyConfig,
     "compare_topology": CompareTopologyConfig,
-    "compare_runs": CompareRunsConfig,
+    "capture_scenario": CaptureScenarioConfig,
     "plot_heatmap": PlotHeatmapConfig,
+    "analyse_run": AnalyseRunConfig,
+    "compare_runs": CompareRunsConfig,
 }
 
 

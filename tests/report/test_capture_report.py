@@ -153,6 +153,10 @@ def test_notes_become_one_line_for_all_conversations_that_share_them():
     ]
 
 
+def test_a_note_that_quotes_a_message_moves_no_cursor():
+    assert note_lines({"a": {"left_out": ["no \x1b[2J\n"]}}) == [r"a: snapshots left out: no \x1b[2J\n"]
+
+
 def test_norms_of_states_that_are_not_finite_are_gaps(conversation):
     rows = conversation.snapshot_rows
     arrays = dict(rows.arrays) | {"resid_post": torch.full_like(rows.arrays["resid_post"], torch.inf)}

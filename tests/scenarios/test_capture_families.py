@@ -4,16 +4,16 @@ import warnings
 
 import pytest
 import torch
-from tests.fixtures import tiny_models
-from tests.fixtures.naive_capture import generated, largest_difference, own_pass
-from tests.fixtures.tiny_chats import talk, word_tokenizer
-from tests.fixtures.tiny_models import FAMILIES, model_config, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from src.models import LanguageModel, wrap_model
 from src.models.continuing import continuation_of
 from src.scenarios.capturing.capture import capture_conversation, capture_references
 from src.scenarios.scenario import CaptureSettings, Example, GenerationSettings, Prompt, ReferenceState
+from tests.fixtures import tiny_models
+from tests.fixtures.naive_capture import generated, largest_difference, own_pass
+from tests.fixtures.tiny_chats import talk, word_tokenizer
+from tests.fixtures.tiny_models import FAMILIES, model_config, tiny_model
 
 CAUSAL = [family for family in FAMILIES if family not in ("bert", "distilbert", "t5")]
 EVERYTHING = CaptureSettings(positions=["end", "answer", "mean"], store_dtype="float32")

@@ -1,18 +1,19 @@
 """Generations are those of transformers' `generate`, and their steps tell the model's own distribution."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
-from tests.fixtures.naive_capture import generated, own_pass
-from tests.fixtures.tiny_chats import byte_tokenizer, talk, word_tokenizer
-from tests.fixtures.tiny_models import model_config, tiny_model
 
 from src.errors import StrataError
 from src.models import wrap_model
 from src.scenarios.capturing.capture import capture_conversation
 from src.scenarios.capturing.decoding import TokenNames
 from src.scenarios.scenario import CaptureSettings, GenerationSettings, Prompt
+from tests.fixtures.naive_capture import generated, own_pass
+from tests.fixtures.tiny_chats import byte_tokenizer, talk, word_tokenizer
+from tests.fixtures.tiny_models import model_config, tiny_model
 
 PROMPT = Prompt(messages=talk("w3 w4"))
 STEPS = CaptureSettings(preset="last_token", store_dtype="float32")
@@ -140,7 +141,7 @@ def test_replies_are_decoded_whole():
         chain = [start, *reply]
         module.model.embed_tokens.weight.zero_()
         module.lm_head.weight.zero_()
-        for place, (token, following) in enumerate(zip(chain, chain[1:], strict=False)):
+        for place, (token, following) in enumerate(pairwise(chain)):
             module.model.embed_tokens.weight[token, place] = 1.0
             module.lm_head.weight[following, place] = 9.0
     model = wrap_model(module, model_config())

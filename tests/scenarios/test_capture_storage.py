@@ -2,9 +2,6 @@
 
 import pytest
 import torch
-from tests.fixtures.naive_capture import largest_difference, own_pass
-from tests.fixtures.tiny_chats import talk, word_tokenizer
-from tests.fixtures.tiny_models import model_config, tiny_model
 
 from src.errors import StrataError
 from src.models import wrap_model
@@ -12,6 +9,9 @@ from src.scenarios.capturing import reading
 from src.scenarios.capturing.capture import capture_conversation, capture_references
 from src.scenarios.scenario import CaptureSettings, GenerationSettings, Prompt, ReferenceState
 from src.scenarios.states import RESIDUAL_SOURCES, SOURCES
+from tests.fixtures.naive_capture import largest_difference, own_pass
+from tests.fixtures.tiny_chats import talk, word_tokenizer
+from tests.fixtures.tiny_models import model_config, tiny_model
 
 PROMPT = Prompt(messages=talk("w3 w4", "w5", "w6 w7"))
 
@@ -133,3 +133,12 @@ def test_many_references_are_read_in_groups_of_like_length(model, monkeypatch):
             for source in RESIDUAL_SOURCES:
                 expected = alone.rows[position].get(source)[:, 0]
                 torch.testing.assert_close(found.rows[position].get(source)[:, row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_more_tokens_than_positions():
+    module = tiny_model("gpt2", n_positions=16)
+    with (
+        pytest.warns(UserWarning, match="talk: 25 tokens, new ones included, are more than the 16 positions"),
+        pytest.raises(StrataError, match="GPT2LMHeadModel"),
+    ):
+        run(wrap_model(module, model_config()))

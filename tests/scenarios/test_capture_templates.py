@@ -1,9 +1,6 @@
 """Conversations are read with the very tokens of the chat template, whatever it does to their beginnings."""
 
 import pytest
-from tests.fixtures.naive_capture import generated, largest_difference, own_pass
-from tests.fixtures.tiny_chats import CHATML, REWRITING, STRICT, byte_tokenizer, talk, word_tokenizer
-from tests.fixtures.tiny_models import model_config, tiny_model
 
 from src.errors import StrataError
 from src.models import wrap_model
@@ -11,6 +8,9 @@ from src.scenarios.capturing.capture import capture_conversation, capture_refere
 from src.scenarios.capturing.shared_text import SharedText
 from src.scenarios.capturing.templates import Renderer, write_script
 from src.scenarios.scenario import CaptureSettings, GenerationSettings, Message, Prompt, ReferenceState
+from tests.fixtures.naive_capture import generated, largest_difference, own_pass
+from tests.fixtures.tiny_chats import CHATML, REWRITING, STRICT, byte_tokenizer, talk, word_tokenizer
+from tests.fixtures.tiny_models import model_config, tiny_model
 
 EXACT = CaptureSettings(positions=["end", "answer", "mean"], store_dtype="float32")
 SHORT = GenerationSettings(max_new_tokens=3)

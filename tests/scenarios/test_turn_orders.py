@@ -1,10 +1,10 @@
 """Conversations with their turns in random orders."""
 
 import pytest
-from tests.fixtures.tiny_chats import talk
 
 from src.scenarios.capturing.capture import readings_of
 from src.scenarios.scenario import Prompt
+from tests.fixtures.tiny_chats import talk
 
 SAID = talk("a", "A", "b", "B", "c", "C", "d")
 

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ from src.report.artifact_report import read_report
 from src.scenarios.states import Conversation
 from src.scenarios.storage.run_folder import read_captured
 from src.scenarios.storage.status import read_status
+from src.stage import Stage
 from src.stage.entry import check_overrides, compose, run_stage
 from src.stage.scenarios import items, loaded_model
 from tests.fixtures.scenario_project import AWKWARD, save_chat_model, write_scenario_file
@@ -286,6 +289,35 @@ def test_orders_of_a_conversation_are_items_of_their_own(project):
     assert conversations[1].order != conversations[2].order
     assert len(read_report(artifact.path).tables[0].rows) == 1
     assert capture("scenario=turned.yaml", "seed=1").path != artifact.path
+
+
+def test_progress_counts_every_token_once(project, monkeypatch):
+    counts: list[int] = []
+    skipped: list[int] = []
+
+    class Counter:
+        def __call__(self, count: int) -> None:
+            counts.append(count)
+
+        def skip(self, count: int) -> None:
+            skipped.append(count)
+
+    totals: list[int] = []
+
+    @contextmanager
+    def progress(_stage: Stage, _description: str, total: int, _unit: str) -> Iterator[Counter]:
+        totals.append(total)
+        yield Counter()
+
+    monkeypatch.setattr(Stage, "progress", progress)
+    captured = read_captured(capture("scenario=small.yaml", "generation.max_new_tokens=40"))
+    conversations = captured.conversations
+    read = sum(len(conversation.token_ids) for conversation in conversations)
+    made = sum(len(run.generation.token_ids) for conversation in conversations for run in conversation.runs())
+    assert captured.references is not None
+    referred = sum(text.n_tokens for text in captured.references.texts)
+    assert sum(counts) == read + made + referred
+    assert totals == [sum(counts) + sum(skipped)]
 
 
 def test_a_sweep_tells_its_failures_and_ends_with_an_error(project):

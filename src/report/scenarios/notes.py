@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
+from src.report.scenarios.capture import one_line
+
 _NAMED = 3  # conversations that a note is told of
+_LONGEST = 1000  # characters
 
 
 def note_lines(notes: Mapping[str, Mapping[str, object]]) -> list[str]:
@@ -14,7 +17,8 @@ def note_lines(notes: Mapping[str, Mapping[str, object]]) -> list[str]:
     for name, found in notes.items():
         for line in _lines(found):
             names.setdefault(line, []).append(name)
-    return [f"{_listed(of)}: {line}" for line, of in names.items()]
+    # a template's refusal may quote a message
+    return [one_line(f"{_listed(of)}: {line}", _LONGEST) for line, of in names.items()]
 
 
 def _lines(notes: Mapping[str, object]) -> Iterable[str]:

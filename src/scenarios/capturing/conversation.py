@@ -1,5 +1,6 @@
 """One conversation of a scenario: read, gone on with, its states kept."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -61,6 +62,7 @@ def capture_conversation(
     renderer, names = Renderer(tokenizer), TokenNames(tokenizer)
     spoken = [SpokenMessage(message.role, readable(message.content), message.label) for message in prompt.messages]
     script = write_script(renderer, spoken, name)
+    _warn_of_length(model, name, len(script.ids) + (generation.max_new_tokens if generate else 0))
     with Reader(model, capture) as reader:
         work = _Work(reader, renderer, Decoder(reader, tokenizer, names, generation, capture), spoken, script, capture)
         afters = work.afters(prompt.run_at_each_message) if generate else []
@@ -81,6 +83,16 @@ def capture_conversation(
         order=order,
         notes=notes,
     )
+
+
+def _warn_of_length(model: LanguageModel, name: str, n_tokens: int) -> None:
+    limit = getattr(model.module.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(limit, int) and n_tokens > limit > 0:
+        warnings.warn(
+            f"{name}: {n_tokens} tokens, new ones included, are more than the {limit} positions that "
+            f"{model.config.name} was made for: its states there mean little, and a model with learned positions fails",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from src.scenarios.capturing.places import Branch
 from src.scenarios.scenario import CaptureSettings
 from src.scenarios.states import ATTENTION, LOGITS
 
-# tokens, keys included, that rows of one pass may look at together: bounds the keys and values that are put side by side
+# tokens that rows of one pass may look at together: bounds the keys and values that are put side by side
 _STACKED_KEYS = 2**15
 
 
@@ -75,7 +75,7 @@ class Reader:
         extra = {} if cache is None else {"past_key_values": cache}
         with self._pass(tokens.shape):
             self._recording.want(zero, row)
-            logits = next_logits(self.model, tokens, **extra)
+            logits = next_logits(self.model, tokens, None, **extra)
             return {**self._recording.take(), LOGITS: logits}
 
     def branches(

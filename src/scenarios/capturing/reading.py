@@ -28,7 +28,7 @@ class ReadConversation:
     cache: GrowingCache | None
 
     def begin(self, reader: Reader, state: int, room: int, last_use: bool) -> tuple[Arrays, GrowingCache | None]:
-        """One of the wanted states, and a cache that holds its tokens, with room for more; None if the model takes none.
+        """One of the wanted states, and a cache that holds its tokens, with room for more (None: the model takes none).
 
         last_use: it may be the conversation's own.
         """

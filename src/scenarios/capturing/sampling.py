@@ -27,7 +27,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from src.errors import StrataError
 from src.scenarios.scenario import GenerationSettings
 
-# fields of a generation config that shape which token is chosen without sampling too, and the values that change nothing
+# what shapes which token is chosen without sampling too, and the values that change nothing
 _SHAPING = {
     "sequence_bias": (None,),
     "repetition_penalty": (None, 1.0),
