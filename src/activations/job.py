@@ -13,9 +13,9 @@ from src.activations.parts import Manifest, damage, manifest_path, part_folder, 
 from src.activations.store import STORAGE_DTYPES, StoreLayout
 from src.activations.workers import Worker
 from src.artifacts import Draft, Plan, Provenance, find_finished
-from src.artifacts.files import checksums, relative_files
-from src.artifacts.folder import open_shared_folder, seal
-from src.artifacts.locks import Busy, is_abandoned, locked
+from src.artifacts.files import checksums
+from src.artifacts.folder import open_shared_folder, seal_in_place
+from src.artifacts.locks import Busy, locked
 from src.artifacts.meta import PLAN, open_meta
 from src.errors import StrataError
 from src.hook_points import HookPoint
@@ -183,20 +183,18 @@ def finish(
         if len(present) < layout.n_parts:
             return False
         if find_finished(plan, overwrite=False) is None:
-            for leftover in filter(is_abandoned, store.glob(".*")):  # of processes that were killed
-                shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
             known = {
                 f"{part_folder(store, manifest.part).name}/{name}": entry
                 for manifest in present
                 for name, entry in manifest.files.items()
             }
-            ours = {*known, PLAN, *(manifest_path(store, manifest.part).name for manifest in present)}
-            others = {name: (store / name).stat().st_mtime_ns for name in set(relative_files(store)) - ours}
-            draft = Draft(store)
-            draft.summary = summarise(layout, present, check)
-            publish(draft)
-            foreign = {name for name, time in others.items() if (store / name).stat().st_mtime_ns == time}
-            seal(store, plan, provenance, draft.summary, known, lambda name: name not in foreign)
+
+            def summed_up(draft: Draft) -> None:
+                draft.summary = summarise(layout, present, check)
+                publish(draft)
+
+            names = [manifest_path(store, manifest.part).name for manifest in present]
+            seal_in_place(plan, provenance, summed_up, known, names)
     return True
 
 

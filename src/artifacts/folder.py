@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.artifacts.drafts import abandoned_drafts, locked_draft
 from src.artifacts.files import checksums, disk_errors, fsync, fsync_tree, make_folder, relative_files, write_json
-from src.artifacts.locks import locked
+from src.artifacts.locks import is_abandoned, locked
 from src.artifacts.meta import (
     FORMAT_VERSIONS,
     META,
@@ -160,6 +160,29 @@ def open_shared_folder(plan: Plan, *, overwrite: bool = False) -> None:
         if begun != note:
             write_json(plan.path / PLAN, note)
         (plan.path / META).unlink(missing_ok=True)
+
+
+def seal_in_place(
+    plan: Plan,
+    provenance: Provenance,
+    publish: Callable[[Draft], None],
+    known_checksums: Mapping[str, Sequence[Any]],
+    others: Collection[str] = (),
+) -> Meta:
+    """Seal a folder that was filled in place.
+
+    publish: adds to the folder, and to its summary, what readers should see. known_checksums: of the files that were
+    written before; others: further files of ours. What is neither those nor was just published is not listed.
+    """
+    folder = plan.path
+    for leftover in filter(is_abandoned, folder.glob(".*")):  # of processes that were killed
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    ours = {*known_checksums, PLAN, *others}
+    strange = {name: (folder / name).stat().st_mtime_ns for name in set(relative_files(folder)) - ours}
+    draft = Draft(folder)
+    publish(draft)
+    foreign = {name for name, time in strange.items() if (folder / name).stat().st_mtime_ns == time}
+    return seal(folder, plan, provenance, draft.summary, known_checksums, lambda name: name not in foreign)
 
 
 def seal(

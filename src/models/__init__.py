@@ -8,7 +8,15 @@ from src.models.capture import HiddenStateCheck, attach, capture, check_hidden_s
 from src.models.gradients import GradientPass, states_and_gradients
 from src.models.head import VocabularyHead
 from src.models.language_model import LanguageModel, wrap_model
-from src.models.loading import layers_in_config, load_model, load_random_model, load_tokenizer
+from src.models.loading import (
+    layers_in_config,
+    load_model,
+    load_random_model,
+    load_tokenizer,
+    positions_in_config,
+    refuse_other_than_causal_lm,
+    sizes_in_config,
+)
 from src.models.prefix import KeysAndValues, PrefixRecorder, prefix_cache
 from src.models.skipping import BlockSkipper
 
@@ -28,8 +36,11 @@ __all__ = [
     "load_model",
     "load_random_model",
     "load_tokenizer",
+    "positions_in_config",
     "prefix_cache",
+    "refuse_other_than_causal_lm",
     "run_with_hooks",
+    "sizes_in_config",
     "states_and_gradients",
     "wrap_model",
 ]

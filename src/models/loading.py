@@ -18,6 +18,7 @@ from src.hook_points import HookPoint
 from src.models.capture import run_with_hooks
 from src.models.inner import probe_tokens
 from src.models.language_model import LanguageModel, wrap_model
+from src.models.sizes import ModelSizes, sizes_of
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +36,8 @@ def load_model(config: ModelConfig, device: torch.device | str) -> LanguageModel
         StrataError: no such folder or hub model, missing or damaged weights, or an unknown family.
     """
     source, options = _source(config), _origin(config)
-    architecture = _architecture(config)
-    auto_class = AutoModelForCausalLM if _is_causal_lm(architecture) else AutoModel
+    architecture = architecture_of(config)
+    auto_class = AutoModelForCausalLM if is_causal_lm(architecture) else AutoModel
     if config.attention is not None:
         options["attn_implementation"] = config.attention
     options |= {"dtype": config.dtype, "weights_only": True, "output_loading_info": True}
@@ -53,8 +54,8 @@ def load_random_model(config: ModelConfig, device: torch.device | str, seed: int
 
     Raises StrataError as `load_model` does.
     """
-    architecture = _architecture(config)
-    auto_class = AutoModelForCausalLM if _is_causal_lm(architecture) else AutoModel
+    architecture = architecture_of(config)
+    auto_class = AutoModelForCausalLM if is_causal_lm(architecture) else AutoModel
     options = {} if config.attention is None else {"attn_implementation": config.attention}
     options |= {"dtype": torch.float32, "trust_remote_code": config.trust_remote_code}
     with torch.random.fork_rng(devices=[]):
@@ -68,11 +69,38 @@ def layers_in_config(config: ModelConfig) -> int | None:
 
     Raises StrataError as `load_model` does.
     """
-    architecture = _architecture(config)
+    architecture = architecture_of(config)
     if architecture.is_encoder_decoder or config.blocks is not None:
         return None  # which of several stacks is meant is found out from the modules
     count = getattr(architecture.get_text_config(), "num_hidden_layers", None)
     return count if isinstance(count, int) else None
+
+
+def sizes_in_config(config: ModelConfig) -> ModelSizes | None:
+    """What a checkpoint's config.json tells of the model's sizes, without its weights; None if it lacks some.
+
+    Raises StrataError as `load_model` does.
+    """
+    return sizes_of(architecture_of(config))
+
+
+def positions_in_config(config: ModelConfig) -> int | None:
+    """The longest sequence that a checkpoint's config.json says it was made for; None if it tells of none.
+
+    Raises StrataError as `load_model` does.
+    """
+    count = getattr(architecture_of(config).get_text_config(), "max_position_embeddings", None)
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def refuse_other_than_causal_lm(config: ModelConfig) -> None:
+    """StrataError if a checkpoint is no causal language model, told by its config.json; loads no weights."""
+    architecture = architecture_of(config)
+    if not is_causal_lm(architecture):
+        kind = ", ".join(architecture.architectures or ()) or architecture.model_type
+        raise StrataError(
+            f"{_named(config)} is no causal language model ({kind}): it can't go on with a text; choose one that can"
+        )
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -92,7 +120,8 @@ def _origin(config: ModelConfig) -> dict[str, Any]:
     return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
 
 
-def _architecture(config: ModelConfig) -> PreTrainedConfig:
+def architecture_of(config: ModelConfig) -> PreTrainedConfig:
+    """A checkpoint's config.json. Raises StrataError as `load_model` does."""
     source = _source(config)
     if config.path is not None and not (Path(source) / "config.json").is_file():
         raise StrataError(
@@ -117,7 +146,12 @@ def _source(config: ModelConfig) -> str:
     return str(folder)
 
 
-def _is_causal_lm(architecture: PreTrainedConfig) -> bool:
+def _named(config: ModelConfig) -> str:
+    """The key that chose the model."""
+    return f"model.path={config.path}" if config.path else f"model.name={config.name}"
+
+
+def is_causal_lm(architecture: PreTrainedConfig) -> bool:
     """Whether the checkpoint was saved by a class of causal LMs (or brings one as remote code)."""
     names = {name for entry in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in _as_tuple(entry)}
     saved_by = set(architecture.architectures or ())
@@ -149,10 +183,9 @@ def _refuse_missing_weights(model: LanguageModel, missing: set[str], with_head: 
     """Weights that a checkpoint lacks are random: refuse those that hidden states, or a causal LM's logits, need."""
     harmful = sorted(missing if with_head or not missing else missing & _names_in_use(model))
     if harmful:
-        source = f"model.path={model.config.path}" if model.config.path else f"model.name={model.config.name}"
         raise StrataError(
-            f"{source}: the checkpoint lacks {len(harmful)} weights that {type(model.module).__name__} needs "
-            f"({', '.join(harmful[:5])}{', ...' if len(harmful) > 5 else ''}), so they would be random. "
+            f"{_named(model.config)}: the checkpoint lacks {len(harmful)} weights that {type(model.module).__name__} "
+            f"needs ({', '.join(harmful[:5])}{', ...' if len(harmful) > 5 else ''}), so they would be random. "
             "Point model.path at a complete checkpoint of this architecture"
         )
 

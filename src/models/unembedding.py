@@ -35,6 +35,50 @@ class Unembedding:
         return directions.to(self.fold) @ self.fold @ self.weight.T
 
 
+@dataclass(frozen=True, eq=False)
+class HeadReading:
+    """What norm and head do with certain outputs of the last block: they are linear once the norm's division is known.
+
+    The head's output is (x @ fold / divisor + offset) @ weight.T + bias; soft cap and scale come after it.
+
+    divisor: of the final norm at each row. inputs: what the head really got. offset: the part of it that does not turn
+    with the state's sign (a LayerNorm's bias). bias: of the head itself, if it has one. All float32, on the model's
+    device.
+    """
+
+    unembedding: Unembedding
+    divisor: Float[Tensor, "row"]
+    inputs: Float[Tensor, "row d_head"]
+    offset: Float[Tensor, "row d_head"]
+    bias: Float[Tensor, "d_vocab"] | None
+
+
+def read_head(
+    model: LanguageModel,
+    unembedding: Unembedding,
+    states: Float[Tensor, "row d_model"],
+    skipper: BlockSkipper | None = None,
+) -> HeadReading:
+    """Run the model's own tail on some outputs of its last block, and on their negatives.
+
+    Raises NotApplicableError if the model does not run its head on its blocks' output.
+    """
+    head = model.module.get_output_embeddings()
+    assert head is not None  # the unembedding was read from it
+    skipper = BlockSkipper(model) if skipper is None else skipper
+    states = states.to(model.device, model.dtype).float()
+    given, mirrored = _head_input(model, skipper, head, torch.cat([states, -states])).chunk(2)
+    linear, odd = states @ unembedding.fold, (given - mirrored) / 2
+    bias = getattr(head, "bias", None)
+    return HeadReading(
+        unembedding,
+        linear.square().sum(-1) / (linear * odd).sum(-1),
+        given,
+        (given + mirrored) / 2,
+        bias.detach().float() if isinstance(bias, Tensor) else None,
+    )
+
+
 def read_unembedding(model: LanguageModel, skipper: BlockSkipper | None = None) -> Unembedding:
     """Read the map from a model by what it does to basis vectors in place of the last block's output.
 

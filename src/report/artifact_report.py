@@ -28,12 +28,15 @@ FIGURES = "figures"
 
 @dataclass(frozen=True)
 class NamedChart:
-    """A chart on its way into an artifact. name: stem of its files (letters, digits, `_` and `-`)."""
+    """A chart on its way into an artifact. name: stem of its files (letters, digits, `_` and `-`).
+
+    caption: a sentence at least, of what is seen.
+    """
 
     name: str
     title: str
     chart: alt.TopLevelMixin
-    caption: str = ""
+    caption: str
 
 
 @dataclass(frozen=True)

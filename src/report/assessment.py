@@ -37,7 +37,7 @@ class Assessment:
 
     @property
     def text(self) -> str:
-        """One sentence."""
+        """What was found, and what was judged."""
         beside = [
             *(["their baselines"] if self.residual else []),
             *(["the ceilings of every rank"] if self.ranks else []),
@@ -45,7 +45,8 @@ class Assessment:
         ]
         fitted = sorted({f"{each.settings['method']} at {each.settings['hook']}" for each in self.operators.values()})
         what = f"{len(self.operators)} operators ({' and '.join(fitted)})"
-        return f"{what} on {self.documents}, beside {' and '.join(beside)}."
+        found = f"{of_residual.residual_finding(self.residual)} " if self.residual else ""
+        return f"{found}Judged: {what} on {self.documents}, beside {' and '.join(beside)}."
 
     @property
     def tables(self) -> list[Table]:

@@ -14,6 +14,7 @@ from src.report.causal_records import bins, together
 from src.report.evaluation import interval
 from src.report.figures.causal import NO_OPERATOR, change_bars, change_lines
 from src.report.figures.heatmap import pair_heatmap
+from src.report.findings import span
 from src.report.records import estimate_fields
 from src.report.tables import Cell, Table
 from src.transport.bootstrap import Estimate
@@ -171,10 +172,34 @@ def result_text(
         features = f"{n_features:,} features of SAEs of {hook}"
         is_alone = all(result.trial.features for result in evaluation.results)
         where = features if is_alone else f"{where}, and of {features}"
-    return (
+    done = (
         f"{what}, written in place of {where}, in {evaluation.n_sequences:,} sequences of {dataset} that nothing was "
         f"fitted on. Every edit happened: at all {evaluation.tokens_edited:,} edited tokens, what was captured at the "
         "hook point is what was written."
+    )
+    return f"{_finding(evaluation)}{done}"
+
+
+def _finding(evaluation: CausalEvaluation) -> str:
+    """What the predictions of operators cost, and what they win back, in a sentence; empty if none was written."""
+    whole = together(of_whole_activations(evaluation))
+    transported = {
+        f"{result.trial.pair}{f', {result.trial.operator}' if result.trial.operator else ''}": result
+        for result in whole
+        if result.trial.intervention == "transport"
+    }
+    if not transported:
+        return ""
+    change = span({name: result.summary.nll_change_affected.value for name, result in transported.items()})
+    shares = {
+        reference: span({name: each.recovered[reference].value for name, each in transported.items()})
+        for reference in ("mean", "zero")
+        if all(reference in each.recovered for each in transported.values())
+    }
+    recovered = " and ".join(f"{found} of {reference} ablation's cost" for reference, found in shares.items())
+    return (
+        f"Operators' predictions in place of activations cost {change} nats per affected prediction"
+        f"{f'; they win back {recovered}' if recovered else ''}. "
     )
 
 

@@ -8,6 +8,7 @@ from src.report.by_offset import figures_by_offset, pair_cells, pair_columns
 from src.report.figures.heatmap import pair_heatmap
 from src.report.figures.offset_curves import offset_curves
 from src.report.figures.transport import baseline_bars, bos_effect, dimension_quantiles
+from src.report.findings import span
 from src.report.records import estimate_fields
 from src.report.tables import Interval, Table
 from src.transport.bootstrap import Estimate
@@ -191,6 +192,17 @@ def _figures(evaluations: Evaluations) -> list[NamedChart]:
         caption = "Activations at BOS are nearly the same in every sequence, and large: scored too, they flatter."
         figures.append(NamedChart("bos", "What BOS does", bos_effect(bos, title, label=_WEIGHTED), caption))
     return figures
+
+
+def residual_finding(evaluations: Evaluations) -> str:
+    """R2 of the operators, and of how many the skill is beyond chance, in a sentence."""
+    judged = {str(pair): each.predictors[OPERATOR] for pair, each in evaluations.items()}
+    r2 = span({name: each.metrics.r2_uniform.value for name, each in judged.items()})
+    better = sum(each.skill.low > 0 for each in judged.values())
+    return (
+        f"R² on test documents is {r2}; {better} of {len(judged)} operators do better than the identity (the interval "
+        "of their skill lies above 0)."
+    )
 
 
 def operator_metrics(evaluations: Evaluations) -> dict[str, float]:

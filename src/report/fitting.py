@@ -10,6 +10,7 @@ from src.report.figures.heatmap import pair_heatmap
 from src.report.figures.offset_curves import offset_curves
 from src.report.figures.rank import shown_ranks
 from src.report.figures.rank_path import rank_path
+from src.report.findings import span
 from src.report.tables import Cell, Table
 from src.transport.fitting import PairFit
 from src.transport.saved import score_rows
@@ -155,8 +156,10 @@ def _cv_score(fits: Sequence[PairFit]) -> str:
 
 
 def fit_text(fits: Sequence[PairFit]) -> str:
-    """What to look out for."""
-    lines = []
+    """How well the operators do on validation documents, and what to look out for."""
+    found = span({str(fit.pair): fit.val.r2_uniform for fit in fits})
+    identity = span({str(fit.pair): fit.identity.r2_uniform for fit in fits})
+    lines = [f"On validation documents R² is {found}, of the identity {identity}."]
     edges = [str(fit.pair) for fit in fits if fit.path is not None and fit.path.at_edge]
     if edges:
         lines.append(

@@ -1,7 +1,8 @@
 """All artifacts of a folder in one report."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,25 +13,18 @@ from src.report.artifact_report import REPORT, read_report
 from src.report.page import Section, duration, write_page
 from src.report.tables import Table
 
-# The order in which stages follow each other; kinds that are not named here come after, by the time of their end
-KIND_ORDER = (
-    "sequences",
-    "activations",
-    "moments",
-    "operators",
-    "scaling",
-    "evaluation",
-    "causal_evaluation",
-    "sae",
-    "feature_scores",
-    "explanations",
-    "topology",
-    "topology_comparison",
-    "scenario_run",
-    "run_comparison",
-    "run_analysis",
-    "run_heatmaps",
-)
+# Chapters of the report, and the kinds of artifacts in each, in the order in which stages follow each other
+CHAPTERS = {
+    "Activations": ("sequences", "activations", "moments"),
+    "Transport": ("operators", "scaling", "evaluation"),
+    "Causality": ("causal_evaluation",),
+    "Features": ("sae", "feature_scores", "explanations"),
+    "Topology": ("topology", "topology_comparison"),
+    "Conversations": ("scenario_run", "run_comparison", "run_analysis", "run_heatmaps"),
+}
+OTHERS, PROVENANCE = "More", "Provenance"
+_CHAPTER_OF = {kind: chapter for chapter, kinds in CHAPTERS.items() for kind in kinds}
+_PLACE_OF = {kind: place for place, kind in enumerate(_CHAPTER_OF)}
 
 _META_FORMAT = TypeAdapter(Meta)
 
@@ -90,7 +84,8 @@ def collect_sections(artifacts_dir: Path) -> list[Section]:
         if not (folder / REPORT).exists():
             continue
         try:
-            sections.append(read_report(folder, meta))
+            section = read_report(folder, meta)
+            sections.append(replace(section, chapter=_CHAPTER_OF.get(meta.kind, OTHERS)))
         except StrataError as error:
             problems.append(_problem(folder, error, meta))
     problems.sort(key=lambda section: section.title)
@@ -113,12 +108,13 @@ def _read_meta(folder: Path) -> Meta:
 
 
 def _reading_order(meta: Meta) -> tuple[int, str, str]:
-    place = KIND_ORDER.index(meta.kind) if meta.kind in KIND_ORDER else len(KIND_ORDER)
-    return place, meta.ended_at, meta.name
+    return _PLACE_OF.get(meta.kind, len(_PLACE_OF)), meta.ended_at, meta.name
 
 
 def _problem(folder: Path, error: StrataError, meta: Meta | None = None) -> Section:
-    return Section(f"{folder.parent.name}/{folder.name} can't be shown", str(error), source=meta, problem=True)
+    return Section(
+        f"{folder.parent.name}/{folder.name} can't be shown", str(error), source=meta, problem=True, chapter=PROVENANCE
+    )
 
 
 def _overview(metas: list[Meta]) -> Section:
@@ -140,4 +136,20 @@ def _overview(metas: list[Meta]) -> Section:
         ],
         caption="Every finished artifact of this folder, in the order in which stages follow each other.",
     )
-    return Section("Artifacts", tables=[table])
+    return Section("Artifacts", _made_with(metas), [table], chapter=PROVENANCE)
+
+
+def _made_with(metas: Sequence[Meta]) -> str:
+    """Whether one revision of the code and one set of packages made everything, in words."""
+    revisions = Counter((meta.git_revision or "unknown")[:12] for meta in metas)
+    if len(revisions) == 1:
+        text = f"All {len(metas)} artifacts were made at git revision {next(iter(revisions))}."
+    else:
+        counted = ", ".join(f"{revision} ({count})" for revision, count in revisions.most_common())
+        text = f"{len(metas)} artifacts were made at {len(revisions)} git revisions: {counted}."
+    versions: dict[str, set[str]] = {}
+    for meta in metas:
+        for package, version in meta.versions.items():
+            versions.setdefault(package, set()).add(version)
+    mixed = [f"{package} ({', '.join(sorted(found))})" for package, found in versions.items() if len(found) > 1]
+    return f"{text} Versions differ of {', '.join(mixed)}." if mixed else f"{text} Versions of packages are the same."

@@ -1,17 +1,23 @@
 """The report as one HTML file: it opens from disk, with the network off, on a wide or a narrow screen, and prints."""
 
 import base64
+import io
 import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from src.artifacts import Meta
 from src.report.charts import PNG_SCALE, page_assets, templates, write_whole
+from src.report.findings import lead
 from src.report.tables import Table, cell_text, numeric_columns
 
 
@@ -42,7 +48,8 @@ class PageLink:
 class Section:
     """One part of the report.
 
-    text: plain text; an empty line begins a new paragraph.
+    text: plain text; an empty line begins a new paragraph. Its first sentence stands in the contents too.
+    chapter: sections of one chapter that follow each other stand together in the contents; empty: in none.
     source: the meta.json of the artifact that it shows.
     problem: True where the section says what could not be shown.
     links: pages of the artifact that stand beside the report.
@@ -55,6 +62,16 @@ class Section:
     source: Meta | None = None
     problem: bool = False
     links: Sequence[PageLink] = ()
+    chapter: str = ""
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A section on the page. distinction: what tells it from its namesakes."""
+
+    anchor: str
+    distinction: str
+    section: Section
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], subtitle: str = "") -> None:
@@ -63,19 +80,31 @@ def write_page(path: Path, title: str, sections: Sequence[Section], subtitle: st
     Raises StrataError when the place can't be written.
     """
     page = templates().get_template("page.html.j2")
+    placed = list(map(_Placed, _anchors(sections), _distinctions(sections), sections))
+    pictures = [figure.png for section in sections for figure in section.figures]
+    with ThreadPoolExecutor() as pool:  # Pillow encodes without the interpreter's lock
+        webp = dict(zip(pictures, pool.map(_webp, pictures), strict=True))
     html = page.render(
         title=title,
         subtitle=subtitle,
-        sections=list(zip(_anchors(sections), _distinctions(sections), sections, strict=True)),
+        chapters=[(name, list(each)) for name, each in groupby(placed, lambda one: one.section.chapter)],
+        lead=lead,
         cell_text=cell_text,
         numeric_columns=numeric_columns,
         paragraphs=paragraphs,
-        base64=lambda content: base64.b64encode(content).decode(),
+        picture=lambda png: f"data:image/webp;base64,{base64.b64encode(webp[png]).decode()}",
         pretty_json=lambda values: json.dumps(values, indent=2, ensure_ascii=False),
         duration=duration,
         **page_assets(),
     )
     write_whole(path, html.encode())
+
+
+def _webp(png: bytes) -> bytes:
+    """The same pixels in a tenth of the bytes."""
+    content = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(content, "WEBP", lossless=True, method=2)
+    return content.getvalue()
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:

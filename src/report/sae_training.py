@@ -7,6 +7,7 @@ from src.config.train_sae import TrainSaeConfig
 from src.features.training.reconstruction import Ratio
 from src.report.artifact_report import NamedChart
 from src.report.figures.sae_training import training_curves
+from src.report.findings import span
 from src.report.sae_records import Judgement
 from src.report.tables import Cell, Interval, Table
 
@@ -22,7 +23,9 @@ def training_text(config: TrainSaeConfig, d_sae: int, judgements: Sequence[Judge
     """What was trained, in words."""
     source = "an activation store" if config.source == "store" else f"{config.model.name} as it reads text"
     first = judgements[0]
+    fvu = span({str(each.point): each.reconstruction.fvu.value for each in judgements})
     return (
+        f"The fraction of variance unexplained on test documents is {fvu}.\n\n"
         f"{len(judgements)} SAEs of {d_sae:,} features ({config.architecture}) on {config.hook} of {config.model.name}"
         f", trained by SAELens on {first.tokens:,} tokens from {source}. Each layer's folder is a SAELens SAE "
         f"(SAE.load_from_disk); weights in {config.storage_dtype}. Scores are of "

@@ -99,12 +99,18 @@ def _spread(over: OverSubsets) -> str:
 def scaling_text(growths: Sequence[Growth], n_test_documents: int, test_blocks: int) -> str:
     """What was fitted, on what intervals and bands rest, and what to look out for."""
     points = [point for growth in growths for at in growth.curve for point in at.points]
+    flat = {word: sum(growth.plateau == word for growth in growths) for word in ("yes", "no", "undecided")}
+    found = (
+        f"With more training documents R² no longer grows for {flat['yes']} of {len(growths)} pairs, still grows for "
+        f"{flat['no']}, and {flat['undecided']} can't be decided."
+    )
     draws = max(len(at.points) for at in growths[0].curve)
     lines = [
+        found,
         f"{len(points):,} fits of {len(growths)} pairs, from the moments of blocks of documents. For each fraction "
         f"there are {draws} random subsets of the training documents, nested within a draw; bands span them. Large "
         "subsets of the same documents overlap, so their bands are narrower than those of new documents would be. "
-        f"Intervals come from leaving out each of {test_blocks} groups of the {n_test_documents:,} test documents."
+        f"Intervals come from leaving out each of {test_blocks} groups of the {n_test_documents:,} test documents.",
     ]
     edges = sum(bool(point.at_edge) for point in points)
     if edges:

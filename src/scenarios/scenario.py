@@ -21,8 +21,10 @@ Preset = Literal["last_token", "message_ends", "full"]
 
 
 def _label(text: str) -> str:
-    if not text or text.startswith(".") or re.search(r"[\\/\s]", text):
+    if not text or text.startswith(".") or re.search(r"[\\/\s]", text) or not text.isprintable():
         raise ValueError("use a word without spaces and slashes that does not begin with a dot")
+    if len(text.encode()) > 150:  # a file system takes 255, and names of drafts are longer
+        raise ValueError("use a shorter word")
     return text
 
 

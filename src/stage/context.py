@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -109,6 +110,13 @@ class Stage:
             name=" ".join([self.name, *(word for word in self._overrides if not word.startswith("logger"))]),
             config=self._values,
         )
+
+    def use_device(self, name: str) -> None:
+        """Compute on another device than the config's from here on. Raises StrataError if there is no such device."""
+        from src.devices import resolve_device
+
+        self.device = resolve_device(name)
+        self.provenance = replace(self.provenance, device=str(self.device))
 
     def plan(
         self,

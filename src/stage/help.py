@@ -41,7 +41,7 @@ def print_help(run: Callable[..., Any], schema: type[StageConfig], config_name: 
         folder = configs / str(group)
         if not str(group).startswith("hydra") and folder.is_dir():
             options = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
-            console.print(f"{group}={chosen}  ({', '.join(options)})")
+            console.print(f"{group}={chosen or 'null'}  ({', '.join(options)})")
     console.print("\nHydra's own flags: --hydra-help; the composed config: --cfg job")
 
 

@@ -34,6 +34,12 @@ class Advance:
         """Count units as done."""
         self._bar.advance(self._task, count)
 
+    def skip(self, count: int) -> None:
+        """Take units out of the total that need not be done after all."""
+        total = self._bar.tasks[self._task].total
+        if total is not None:
+            self._bar.update(self._task, total=total - count)
+
     def counting(self, items: Iterable[ItemT], size: Callable[[ItemT], int]) -> Iterator[ItemT]:
         """Pass items through, counting `size(item)` units for each."""
         for item in items:

@@ -60,7 +60,7 @@ def test_two_runs_write_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("names", [["../x"], ["a b"], ["same", "same"]])
 def test_figure_names_are_file_stems_and_used_once(tmp_path, names):
-    charts = [NamedChart(name, name, chart().chart) for name in names]
+    charts = [NamedChart(name, name, chart().chart, "a caption") for name in names]
     with pytest.raises(ValueError, match="figure name"):
         write_report(tmp_path, "t", "", [], charts)
     assert list(tmp_path.iterdir()) == []
@@ -105,6 +105,9 @@ def test_sections_follow_the_stages_and_end_with_all_artifacts(tmp_path):
     assert [row[0] for row in overview.rows] == ["activations", "moments", "operators", "evaluation"]
     assert overview.rows[3][3] == f"operators/{operators.meta.name}"
     assert not any(section.problem for section in sections)
+    assert [section.chapter for section in sections] == ["Activations", "Transport", "Transport", "Provenance"]
+    assert "git revision unknown" in sections[-1].text
+    assert "Versions of packages are the same" in sections[-1].text
 
 
 def test_damaged_and_foreign_artifacts_become_sections_that_say_so(tmp_path):

@@ -58,7 +58,9 @@ def test_a_method_without_penalty_has_empty_cells():
     (row,) = cells(table)
     assert (row["alpha"], row["optimum"], row["CV R²"]) == (None, "-", None)
     assert "alpha" not in table.caption
-    assert fit_text([pair_fit("procrustes", None, None)]) == "Nothing was tuned."
+    assert fit_text([pair_fit("procrustes", None, None)]) == (
+        "On validation documents R² is 0.5 (L0_k1), of the identity 0.5 (L0_k1). Nothing was tuned."
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import base64
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import altair as alt
 import pytest
+from PIL import Image
 
 from src.artifacts import Meta, Parent
 from src.errors import StrataError
 from src.report.charts import chart_spec, draw_png, save_chart
 from src.report.figures.activations import keep_reasons
+from src.report.findings import lead
 from src.report.page import Figure, Section, duration, write_page
 from src.report.tables import Table
 
@@ -131,7 +134,7 @@ def test_hostile_strings_stay_text(page):
     assert page.of("h2")[0]["text"] == HOSTILE
     assert page.of("td")[0]["text"] == HOSTILE
     assert json.loads(page.of("pre")[0]["text"]) == {"prompt": HOSTILE}
-    assert all(image["attributes"]["src"].startswith("data:image/png") for image in page.of("img"))
+    assert all(image["attributes"]["src"].startswith("data:image/webp") for image in page.of("img"))
     assert not any(name.startswith("on") for element in page.found for name in element["attributes"])
 
 
@@ -139,7 +142,10 @@ def test_figures_come_with_specification_and_picture_and_one_copy_of_the_librari
     specs = [json.loads(element["text"]) for element in page.of("script", type="application/json")]
     assert specs == [chart_spec(chart())] * 2
     pictures = [image["attributes"]["src"].partition("base64,")[2] for image in page.of("img")]
-    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    drawn = [Image.open(io.BytesIO(content)) for content in (base64.b64decode(pictures[1]), figure().png)]
+    assert len(pictures) == 2
+    assert drawn[0].format == "WEBP"
+    assert drawn[0].convert("RGB").tobytes() == drawn[1].convert("RGB").tobytes()  # smaller, and the same pixels
     assert [image["attributes"]["alt"] for image in page.of("img")] == [HOSTILE, "Tokens"]
     assert sum(len(element["text"]) > 500_000 for element in page.of("script")) == 1
 
@@ -155,6 +161,22 @@ def test_contents_lead_to_every_section(page):
     ids = [f"#{section['attributes']['id']}" for section in page.of("section")]
     assert anchors == ids
     assert len(set(ids)) == 3
+
+
+def test_chapters_stand_together_and_their_first_sentences_at_the_top(tmp_path):
+    sections = [
+        Section("Operators", "R² is 0.5 (L0_k1). More is said here.", chapter="Transport"),
+        Section("Evaluation", HOSTILE, chapter="Transport"),
+        Section("Artifacts", chapter="Provenance"),
+    ]
+    write_page(tmp_path / "index.html", "Strata", sections)
+    elements = Elements((tmp_path / "index.html").read_text(encoding="utf-8"))
+    chapters = ["Transport", "Provenance"]
+    assert [element["text"] for element in elements.of("p", **{"class": "chapter"})] == chapters
+    assert [element["text"] for element in elements.of("h2", **{"class": "chapter"})] == chapters
+    said = [element["text"] for element in elements.of("dd")]
+    assert said == ["R² is 0.5 (L0_k1).", lead(HOSTILE), ""]
+    assert len(elements.of("script")) == 2
 
 
 def test_sections_of_one_title_are_told_apart_by_their_artifact(tmp_path):

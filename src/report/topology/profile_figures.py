@@ -115,15 +115,24 @@ def ablation_figures(records: Sequence[Mapping[str, Any]]) -> list[NamedChart]:
     """Curves over sizes of subsamples, and over numbers of components."""
     figures = []
     titles = {
-        "n_points": ("What the number of points does", "points in the subsample"),
-        "pca_components": ("What PCA does", "principal components"),
+        "n_points": (
+            "What the number of points does",
+            "points in the subsample",
+            "Numbers that change along a curve can't be compared between clouds of different sizes.",
+        ),
+        "pca_components": (
+            "What PCA does",
+            "principal components",
+            "Numbers that change along a curve are those of the projection as much as of the cloud.",
+        ),
     }
-    for varied, (title, label) in titles.items():
+    for varied, (title, label, caption) in titles.items():
         rows = [
             {**record, "statistic": STATISTICS[record["statistic"]].label}
             for record in records
             if record["varied"] == varied and record["statistic"] in PANELS and record["size"] is not None
         ]
         if rows:
-            figures.append(NamedChart(varied, title, sample_size_curves(rows, title, size="size", label=label)))
+            chart = sample_size_curves(rows, title, size="size", label=label)
+            figures.append(NamedChart(varied, title, chart, caption))
     return figures

@@ -30,7 +30,7 @@ _PACKAGES = {
 
 
 def topology_text(profiles: Sequence[CloudProfile], source: str, protocol: Protocol, level: float) -> str:
-    """Paragraphs: what was measured, then what stands out of chance, then what to beware of."""
+    """Paragraphs: what stands out of chance, what was measured, what to beware of."""
     n_points = sorted({profile.n_points for profile in profiles})
     of = f"{n_points[0]:,}" if len(n_points) == 1 else f"{n_points[0]:,} to {n_points[-1]:,}"
     clouds = "1 cloud" if len(profiles) == 1 else f"{len(profiles)} clouds"
@@ -39,9 +39,9 @@ def topology_text(profiles: Sequence[CloudProfile], source: str, protocol: Proto
         f"thresholds are fractions of the {_SCALES[protocol.scale]}."
     )
     package = [_PACKAGES[protocol.arithmetic]] if protocol.arithmetic in _PACKAGES else []
-    found = " ".join([_loops(profiles, level), *_cycles(profiles, level), *_counts(profiles, level)])
+    found = " ".join([*_cycles(profiles, level), _loops(profiles, level), *_counts(profiles, level)])
     warnings = " ".join(_warnings(profiles))
-    return "\n\n".join(part for part in [first, *package, found, warnings] if part)
+    return "\n\n".join(part for part in [found, first, *package, warnings] if part)
 
 
 _SCALES = {"median": "median distance", "diameter": "diameter", "quantile_99": "99th percentile of distances"}

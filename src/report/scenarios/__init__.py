@@ -1,0 +1,1 @@
+"""Sections on captured and compared conversations."""

@@ -1,0 +1,1 @@
+"""States of conversations against each other and against reference states."""

@@ -1,0 +1,30 @@
+import math
+
+import pytest
+
+from src.report.findings import lead, span
+
+
+def test_a_span_names_where_its_ends_are():
+    assert span({"L0_k1": 0.5, "L0_k2": math.nan, "L1_k1": 0.25}) == "0.25 (L1_k1) to 0.5 (L0_k1)"
+    assert span({"L0_k1": 0.5}) == "0.5 (L0_k1)"
+    assert span({"L0_k1": math.nan}) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("R² is 0.5 (L0_k1), to 0.75. More.", "R² is 0.5 (L0_k1), to 0.75."),
+        ("No cloud has a loop (resid_post.5 neither). 3 more.", "No cloud has a loop (resid_post.5 neither)."),
+        ("A heading\n\nAnd a paragraph.", "A heading"),
+        ("", ""),
+    ],
+)
+def test_the_lead_is_the_first_sentence(text, first):
+    assert lead(text) == first
+
+
+def test_a_lead_without_end_is_cut_at_a_word():
+    found = lead("word " * 200)
+    assert len(found) < 270
+    assert found.endswith("word …")
