@@ -83,7 +83,7 @@ class ActivationRecorder:
         self._attention.clear()
 
     def take(self) -> dict[str, Float[Tensor, "layer row ..."]]:
-        """What the last pass has left, by source. StrataError if there was none, or if it did not run all layers."""
+        """What the last pass has left, by source; once. StrataError if there was no pass, or not through all layers."""
         try:
             taken = {source: self._gather(source) for source in self._sites}
             if ATTENTION in self._sources:
@@ -91,8 +91,10 @@ class ActivationRecorder:
         except KeyError:
             raise StrataError(
                 f"{type(self._model.module).__name__} did not run all that is recorded: call want() before a forward "
-                "pass, and take() after it"
+                "pass, and take() once after it"
             ) from None
+        self._kept.clear()
+        self._attention.clear()
         return {source: taken[source] for source in self._sources}
 
     def _begin(self, _block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

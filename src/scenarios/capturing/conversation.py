@@ -176,7 +176,9 @@ class _Work:
             except TemplateRefusal as refusal:
                 found.append(None)
                 what = "a header for an answer after " if header else ""
-                left_out(self.script.notes, f"the template refuses {what}the reply after messages 0..{after - 1} ({refusal})")
+                left_out(
+                    self.script.notes, f"the template refuses {what}the reply after messages 0..{after - 1} ({refusal})"
+                )
         return found[0], found[1]
 
     def _note_snapshot(self, message: int, position: str, state: Wanted) -> None:
