@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,12 @@ def read_steps(folder: Path, generation: int) -> list[Step]:
 
 
 def _line(step: Step) -> str:
-    return json.dumps(_plain(asdict(step)), ensure_ascii=False, allow_nan=False) + "\n"
+    # not dataclasses.asdict, which copies each of a thousand likeliest tokens deeply
+    values = vars(step) | {"top_k": [vars(token) for token in step.top_k]}
+    try:
+        return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        return json.dumps(_plain(values), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
