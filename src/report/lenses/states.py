@@ -77,13 +77,13 @@ def neurons_finding(
 def cross_layer_finding(
     source: str,
     layers: Sequence[int],
-    means: Mapping[str, tuple[Float[Tensor, "layer layer"], Float[Tensor, "layer layer"]]],
+    means: Mapping[str, Sequence[Float[Tensor, "layer layer"]]],
 ) -> Finding:
-    """Cosines of all layers with all others, mean over rows. means: by kind of rows: raw, and about the rows' mean."""
+    """Cosines of all layers with all others, mean over rows. means: by kind of rows: raw, and about the rows' mean, if any."""
     maps = {
         f"{kind}, {how}": matrix
         for kind, both in means.items()
-        for how, matrix in zip(("raw", "mean over rows removed"), both, strict=True)
+        for how, matrix in zip(("raw", "mean over rows removed"), both, strict=False)
     }
     chart, records = _matrices(maps, layers)
     title = f"{source}: cosines of layers"

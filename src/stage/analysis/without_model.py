@@ -115,9 +115,11 @@ def _attention_view(work: Work, items: Items) -> AttentionView:
     weights = items.get(ATTENTION, work.layers)
     visible = visible_keys(weights, torch.tensor(items.n_keys))
     run, after = work.run, work.run.generation.after
-    ends = run.conversation.message_ends[:after]
-    place_of_key = places_of_keys(ends, items.messages_read, items.n_keys, weights.shape[-1])
-    names = ["first token", *(f"{index} {run.messages[index].role}" for index in range(after)), "header and reply"]
+    ends, read = run.conversation.message_ends[:after], items.messages_read
+    names = ["first token", *(f"{index} {run.conversation.messages[index].role}" for index in range(after)), "header and reply"]
+    if min(ends) < 0:  # the template rewrites what was said before: nobody knows where a message stands
+        ends, read, names = [], [0] * len(items), ["first token", "all else"]
+    place_of_key = places_of_keys(ends, read, items.n_keys, weights.shape[-1])
     even = one_hot_places(place_of_key, len(names)).sum(1)
     return AttentionView(
         items,
