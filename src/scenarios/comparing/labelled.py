@@ -123,7 +123,7 @@ def labelled_messages(
             notes.append(f"no intervals: fewer than {FEWEST_CONVERSATIONS} conversations; p is within conversations")
         elif len({one.family for one in turns}) < FEW_CONVERSATIONS:
             notes.append("few conversations: bootstrap intervals are too narrow")
-        scored = {}
+        scored: dict[str, tuple[Tensor, Tensor]] = {}
         for source in sources:
             if source in rows and all(source in one.conversation.snapshot_rows for one in turns):
                 scored[source] = _scores(turns, references, source, position, centre_on)

@@ -39,9 +39,9 @@ def qkv_metrics(
     # sums over dimensions where both are positive, negative or 0: no array [first, second, width] is ever made
     signs = [(first.sign() == sign, second.sign() == sign) for sign in (-1, 0, 1)]
     signs = [(precise(one), precise(other)) for one, other in signs]
-    equal = sum(one @ other.mT for one, other in signs)
+    equal = torch.stack([one @ other.mT for one, other in signs]).sum(0)
     clean, other_clean = precise(first).nan_to_num(0, 0, 0), precise(second).nan_to_num(0, 0, 0)
-    total = sum((clean * one) @ other.mT + one @ (other_clean * other).mT for one, other in signs)
+    total = torch.stack([(clean * one) @ other.mT + one @ (other_clean * other).mT for one, other in signs]).sum(0)
     average = (clean.mean(-1)[:, :, None] + other_clean.mean(-1)[:, None, :]) / 2
     nan = cosine.isnan()
     return QkvMetrics(

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.scenarios.comparing.pair_metrics import PairMetrics, pair_metrics
+from src.scenarios.comparing.pair_metrics import PairMetrics, pair_metrics, pairwise_metrics
 from src.scenarios.states import RESIDUAL_SOURCES, Run
 
 State = Literal["initial", "final"]
@@ -87,8 +88,23 @@ def between_runs(
     of the two has are left out. Both are told in `left_out`.
     """
     pairs, left_out = [], []
-    for first, second in combinations(runs, 2):
-        layers = [layer for layer in first.run.layers if layer in second.run.layers]
+    tables: dict[tuple[object, ...], tuple[PairMetrics, list[int]]] = {}
+
+    def metrics_of(first: int, second: int, state: State, source: str, layers: tuple[int, ...]) -> PairMetrics:
+        """From one table of all runs that have these layers and this source."""
+        width = runs[first].run.generation.rows.arrays[source].shape[-1]
+        key = (state, source, layers, width)
+        if key not in tables:
+            able = [place for place, one in enumerate(runs) if _fits(one.run, source, layers, width)]
+            states = torch.stack([_state(runs[place].run, state, source, layers) for place in able], 1)
+            tables[key] = pairwise_metrics(layers, states, states), able
+        table, able = tables[key]
+        row, column = able.index(first), able.index(second)
+        return table.map(lambda array: array[:, row, column])
+
+    for i, j in combinations(range(len(runs)), 2):
+        first, second = runs[i], runs[j]
+        layers = tuple(layer for layer in first.run.layers if layer in second.run.layers)
         if reason := _obstacle(first, second, layers, across_models):
             left_out.append(Incomparable(first.name, second.name, reason))
             continue
@@ -97,17 +113,17 @@ def between_runs(
             left_out.append(Incomparable(first.name, second.name, reason))
         shared = [s for s in sources if s in first.run.generation.rows and s in second.run.generation.rows]
         for state in STATES:
-            by_source = {
-                source: pair_metrics(
-                    tuple(layers), _state(first.run, state, source, layers), _state(second.run, state, source, layers)
-                )
-                for source in shared
-            }
+            by_source = {source: metrics_of(i, j, state, source, layers) for source in shared}
             pairs.append(RunPair(state, first, second, by_source))
     return RunComparisons(pairs, left_out)
 
 
-def _obstacle(first: ComparedRun, second: ComparedRun, layers: list[int], across_models: bool) -> str | None:
+def _fits(run: Run, source: str, layers: tuple[int, ...], width: int) -> bool:
+    rows = run.generation.rows
+    return source in rows and set(layers) <= set(run.layers) and rows.arrays[source].shape[-1] == width
+
+
+def _obstacle(first: ComparedRun, second: ComparedRun, layers: tuple[int, ...], across_models: bool) -> str | None:
     if not layers:
         return "no layer was captured of both: capture the same layers"
     if not across_models:
@@ -125,6 +141,6 @@ def _obstacle(first: ComparedRun, second: ComparedRun, layers: list[int], across
     return None
 
 
-def _state(run: Run, state: State, source: str, layers: list[int]) -> Float[Tensor, "layer width"]:
+def _state(run: Run, state: State, source: str, layers: tuple[int, ...]) -> Float[Tensor, "layer width"]:
     found = run.initial(source) if state == "initial" else run.final(source)
     return found[[run.layers.index(layer) for layer in layers]]

@@ -139,10 +139,14 @@ def separability(
             low, high = _wilson(share[0], len(texts))
             null = share[1:]
             found[source] = SourceSeparability(
-                *(array.float() for array in (share[0], low, high, null.mean(0), null.quantile(0.95, dim=0))),
-                p[place].float(),
-                together[place].float(),
-                nearest,
+                accuracy=share[0].float(),
+                low=low.float(),
+                high=high.float(),
+                null_mean=null.mean(0).float(),
+                null_high=null.quantile(0.95, dim=0).float(),
+                p=p[place].float(),
+                p_corrected=together[place].float(),
+                nearest=nearest,
             )
     return Separability(
         position, held_out, rows.layers, labels, truth, texts, 1 / max(len(labels), 1), draws, found, reason, notes

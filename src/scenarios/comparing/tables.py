@@ -36,14 +36,14 @@ def run_tables(
         about = {"run": run.name, "generated": run.generated, "prompt": run.prompt}
         for source, metrics in by_source.items():
             named = {"source": lab_source(source)}
-            rows["intra_run_report"].append(about | named | metrics.summary())
+            rows["intra_run_report"].append({**about, **named, **metrics.summary()})
             rows["intra_run_cosines"] += [{"run": run.name} | named | values for values in _by_layer(metrics)]
     for pair in between.pairs:
         about = _about(pair)
         prompts = {"prompt_a": pair.first.prompt, "prompt_b": pair.second.prompt}
         for source, metrics in pair.by_source.items():
             named = {"source": lab_source(source)}
-            rows["comparison_report"].append(about | prompts | named | metrics.summary())
+            rows["comparison_report"].append({**about, **prompts, **named, **metrics.summary()})
             rows["comparison_cosines"] += [about | named | values for values in _by_layer(metrics)]
     return {name: pa.Table.from_pylist(rows[name], schema) for name, schema in SCHEMAS.items()}
 

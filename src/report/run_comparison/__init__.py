@@ -1,0 +1,1 @@
+"""What comparisons of captured runs show: tables, figures, and a page of its own."""
