@@ -131,8 +131,8 @@ def cka_finding(
             )
         title = f"CKA of layers over {n_items} {kind}"
         caption = (
-            "1 = alike up to rotation and scale, 0 = what unrelated states give on average (it may be below). Items of "
-            "one conversation are no independent sample; between sources: see cka.parquet."
+            "1 = alike up to rotation and scale, 0 = what unrelated states give on average (it may be below). With few items "
+            "it scatters widely, and those of one conversation are no independent sample. Between sources: cka.parquet."
         )
         chart = all_layers(maps, title, rows="layer", columns="layer")
         figures.append(NamedChart(f"cka_{kind}", title, chart, caption))
