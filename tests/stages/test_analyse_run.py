@@ -21,6 +21,7 @@ from src.config.capture_scenario import CaptureScenarioConfig
 from src.config.stages import CollectConfig, TransportConfig
 from src.errors import StrataError
 from src.report.artifact_report import read_report
+from src.scenarios.lenses.items import Items
 from src.scenarios.storage.run_folder import read_captured
 from src.stage.entry import compose, run_stage
 from tests.fixtures.scenario_project import AWKWARD, save_chat_model, write_scenario_file
@@ -275,3 +276,18 @@ def test_a_repeated_look_is_reused(capsys):
     assert analyse("analyses=[cka]", "position=end").path == first.path
     assert "reused" in capsys.readouterr().out
     assert {each["items"] for each in records(first, "cka")} == {"steps", "messages"}
+
+
+def test_states_that_are_not_finite_leave_the_other_analyses_be(monkeypatch, capsys):
+    get = Items.get
+
+    def broken(items, source, layers=None):
+        states = get(items, source, layers).clone()
+        states[0, 0, 0] = math.nan
+        return states
+
+    monkeypatch.setattr(Items, "get", broken)
+    found = analyse("conversation=short", "analyses=all", "name=broken")
+    assert set(found.meta.summary["skipped"]) == {"cka", "pca"}
+    assert "neurons" in found.meta.summary["analyses"]
+    assert "pca is left out: the states hold NaN or inf" in capsys.readouterr().err

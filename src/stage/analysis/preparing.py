@@ -98,7 +98,11 @@ class Work:
 
     def summary(self) -> dict[str, Any]:
         """What meta.json tells of it."""
-        return {"run": self.run.name, "analyses": list(self.analyses), "skipped": dict(self.skipped)}
+        return {
+            "run": self.run.name,
+            "analyses": [each for each in self.analyses if each not in self.skipped],
+            "skipped": dict(self.skipped),
+        }
 
 
 def prepare(config: AnalyseRunConfig, stage: Stage) -> Work:
