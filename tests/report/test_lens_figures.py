@@ -90,8 +90,10 @@ def test_both_lenses_are_set_side_by_side():
 def test_infinite_divergences_are_null_in_json_and_gaps_in_figures():
     one = view(3)
     one.readings.kl_layer_final[0, 0] = math.inf
+    one.readings.top_logprobs[1, 0] = math.nan
     found = lens_finding([one], STRINGS, "tiny", None, None)
     assert found.files["logit_lens.json"]["frames"][0]["kl_from_final"] is None
+    assert found.files["logit_lens.json"]["frames"][3]["argmax_logprob"] is None
     means = rows_of(chart_spec(found.figures[-1].chart))
     assert next(row for row in means if row["measure"].startswith("KL(layer") and row["layer"] == 0)["value"] is None
 

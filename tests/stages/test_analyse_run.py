@@ -289,5 +289,6 @@ def test_states_that_are_not_finite_leave_the_other_analyses_be(monkeypatch, cap
     monkeypatch.setattr(Items, "get", broken)
     found = analyse("conversation=short", "analyses=all", "name=broken")
     assert set(found.meta.summary["skipped"]) == {"cka", "pca"}
-    assert "neurons" in found.meta.summary["analyses"]
+    assert {"neurons", "spectrum"} <= set(found.meta.summary["analyses"])
+    assert verify(found.path) == []
     assert "pca is left out: the states hold NaN or inf" in capsys.readouterr().err
