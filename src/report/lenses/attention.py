@@ -14,6 +14,8 @@ from src.report.tables import Cell, Table, finite_or_none
 from src.scenarios.lenses.items import Items
 
 _LISTED = 10
+# places where messages are not told apart
+_NO_MESSAGES = ("first token", "all else")
 _WHERE = {"answer": "before an answer to each message", "end": "at the end of each message"}
 
 
@@ -55,8 +57,9 @@ def attention_finding(views: Sequence[AttentionView], position: str | None) -> F
     figures.append(NamedChart("attention_by_layer", title, chart, caption))
     for view in views:
         figures += _maps(view, position)
+    known = len(views[0].places) > len(_NO_MESSAGES)
     return Finding(
-        "",
+        "" if known else "This template rewrites earlier messages, so attention can't be told apart by message.",
         [_table(views)],
         figures,
         records={"attention_heads": heads, "attention_places": shares},

@@ -101,7 +101,7 @@ def _records(view: LensView, strings: Mapping[int, str]) -> Iterator[dict[str, A
                 "js": float(found.js[place, row]),
                 "top_ids": ids,
                 "top_tokens": [strings[token] for token in ids],
-                "top_logprobs": logprobs,
+                "top_logprobs": [_plain(value) for value in logprobs],
             }
 
 
@@ -114,9 +114,9 @@ def _frames(view: LensView, strings: Mapping[int, str], position: int | str | No
             name: record["number"],
             "layer": record["layer"],
             "position": position,
-            "top_k": [{"id": token, "token": text, "logprob": _plain(value)} for token, text, value in top],
+            "top_k": [{"id": token, "token": text, "logprob": value} for token, text, value in top],
             "argmax_id": record["top_ids"][0],
-            "argmax_logprob": _plain(record["top_logprobs"][0]),
+            "argmax_logprob": record["top_logprobs"][0],
             "kl_from_final": _plain(record["kl_layer_final"]),
             "kl_final_layer": _plain(record["kl_final_layer"]),
             "js": _plain(record["js"]),
@@ -177,7 +177,7 @@ def _token_figure(view: LensView, strings: Mapping[int, str], position: str | No
             "layer": record["layer"],
             "column": columns[view.items.numbers.index(record["number"])],
             "token": visible(record["top_tokens"][0], 40),
-            "probability": math.exp(record["top_logprobs"][0]),
+            "probability": 0.0 if record["top_logprobs"][0] is None else math.exp(record["top_logprobs"][0]),
             "hit": record["top_ids"][0] == record["target_id"],
             "others": "  ".join(visible(text, 20) for text in record["top_tokens"][1 : 1 + _NEXT]),
             "target": visible(record["target"], 40),

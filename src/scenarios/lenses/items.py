@@ -70,23 +70,24 @@ def message_items(run: Run, position: str) -> Items:
 
     Raises StrataError if none was.
     """
-    shots = run.conversation.snapshots
+    shots, messages = run.conversation.snapshots, run.conversation.messages
     rows = {shot.message: row for row, shot in enumerate(shots) if shot.position == position}
-    numbers = [number for number, message in enumerate(run.message_indices) if message in rows]
+    indices = _messages_of(run)
+    numbers = [number for number, message in enumerate(indices) if message in rows]
     if not numbers:
         kept = ", ".join(dict.fromkeys(shot.position for shot in shots)) or "none"
         raise StrataError(
             f"position={position} of the messages of {run.name} was not captured (there are {kept}): capture with "
             f"capture.preset=message_ends capture.positions=[{position}]"
         )
-    places = [rows[run.message_indices[number]] for number in numbers]
+    places = [rows[indices[number]] for number in numbers]
     tokens = [shots[place].token for place in places]
     return Items(
         "messages",
         run.conversation.snapshot_rows,
         places,
         numbers,
-        [run.messages[number].role for number in numbers],
+        [messages[indices[number]].role for number in numbers],
         [min(number + 1, run.generation.after) for number in numbers],
         None if None in tokens else [token + 1 for token in tokens if token is not None],
     )
@@ -94,5 +95,13 @@ def message_items(run: Run, position: str) -> Items:
 
 def captured_position(run: Run) -> str | None:
     """The first of answer, end and mean that was captured of the run's messages."""
-    there = {shot.position for shot in run.conversation.snapshots if shot.message in run.message_indices}
+    messages = _messages_of(run)
+    there = {shot.position for shot in run.conversation.snapshots if shot.message in messages}
     return next((position for position in POSITIONS if position in there), None)
+
+
+def _messages_of(run: Run) -> list[int]:
+    """The messages before a run's generation, then its reply (run.message_indices leaves out those without states)."""
+    conversation, after = run.conversation, run.generation.after
+    place = next(place for place, made in enumerate(conversation.generations) if made is run.generation)
+    return [*range(after), len(conversation.messages) - len(conversation.generations) + place]

@@ -1,5 +1,6 @@
 """How many directions a set of states takes up: spectra of their matrix about its mean."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ class Spectrum:
     """Of the states of some rows at one layer, about their mean: singular values s, largest first.
 
     effective_rank: exp(-sum p log p), p = s / sum s (Roy & Vetterli 2007); between 1 and rows - 1, which bounds it
-    where rows are few. None where all rows are equal. spectral: s_1. nuclear: sum s.
+    where rows are few. None where all rows are equal. spectral: s_1. nuclear: sum s. All NaN, and no values, where a
+    row is not finite.
     """
 
     values: list[float]
@@ -23,6 +25,8 @@ class Spectrum:
 
 def spectrum(rows: Float[Tensor, "row d"]) -> Spectrum:
     """The spectrum of rows about their mean. One row has none: its norms are 0, its rank None."""
+    if not bool(rows.isfinite().all()):
+        return Spectrum([], math.nan, math.nan, math.nan)
     centred = rows.double() - rows.double().mean(0)
     values = torch.linalg.svdvals(centred)[: max(len(rows) - 1, 0)]
     total = values.sum()

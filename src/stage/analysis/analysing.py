@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from src.config.analyse_run import Analysis
+from src.errors import StrataError
 from src.report.lenses.finding import Finding
 from src.stage.analysis import with_model, without_model
 from src.stage.analysis.preparing import NEED_MODEL, Work
@@ -29,13 +30,22 @@ def analyse(work: Work, stage: Stage) -> list[Finding]:
     reader = with_model.Reader(work, stage) if set(NEED_MODEL) & set(work.analyses) else None
     found = []
     for analysis in work.analyses:
-        if reader is not None and analysis == "logit_lens":
-            found.append(with_model.logit_lens(work, reader, stage))
-        elif reader is not None and analysis == "attribution":
-            found.append(with_model.attribution(work, reader))
-        else:
-            found.append(_ALONE[analysis](work))
+        try:
+            found.append(_one(analysis, work, reader, stage))
+        except StrataError as error:  # states that are not finite, say
+            if work.config.analyses != "all":
+                raise StrataError(f"analyses={analysis}: {error}") from None
+            work.skipped[analysis] = str(error)
+            stage.warn(f"{analysis} is left out: {error}")
     return found
+
+
+def _one(analysis: Analysis, work: Work, reader: with_model.Reader | None, stage: Stage) -> Finding:
+    if reader is not None and analysis == "logit_lens":
+        return with_model.logit_lens(work, reader, stage)
+    if reader is not None and analysis == "attribution":
+        return with_model.attribution(work, reader)
+    return _ALONE[analysis](work)
 
 
 def introduction(work: Work, found: Sequence[Finding]) -> str:

@@ -98,7 +98,8 @@ class Work:
 
     def summary(self) -> dict[str, Any]:
         """What meta.json tells of it."""
-        return {"run": self.run.name, "analyses": list(self.analyses), "skipped": dict(self.skipped)}
+        done = [analysis for analysis in self.analyses if analysis not in self.skipped]
+        return {"run": self.run.name, "analyses": done, "skipped": dict(self.skipped)}
 
 
 def prepare(config: AnalyseRunConfig, stage: Stage) -> Work:

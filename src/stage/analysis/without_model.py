@@ -6,6 +6,7 @@ from src.report.lenses import states as show
 from src.report.lenses.attention import AttentionView, attention_finding
 from src.report.lenses.contributions import decomposition_finding
 from src.report.lenses.finding import Finding
+from src.report.lenses.matrices import cka_finding, cross_layer_finding
 from src.scenarios.lenses.attention_rows import (
     attention_to_places,
     normalised_entropy,
@@ -57,7 +58,7 @@ def cross_layer(work: Work) -> Finding:
         if len(items) >= _FEWEST_CENTRED:
             both.append(cross_layer_cosine(without_mean(states)).mean(0))
         means[items.kind] = both
-    return show.cross_layer_finding(work.source, work.layers, means)
+    return cross_layer_finding(work.source, work.layers, means)
 
 
 def cka(work: Work) -> Finding:
@@ -71,7 +72,7 @@ def cka(work: Work) -> Finding:
             whole = {source: of.get(source) for source in work.cka_sources}
             rows["references"] = [whole[source][of.layers.index(layer)] for source, layer in states]
     found = {kind: (len(each[0]), *linear_cka_matrices(each)) for kind, each in rows.items() if len(each[0]) >= FEWEST}
-    return show.cka_finding(states, found)
+    return cka_finding(states, found)
 
 
 def spectra(work: Work) -> Finding:
@@ -115,9 +116,12 @@ def _attention_view(work: Work, items: Items) -> AttentionView:
     weights = items.get(ATTENTION, work.layers)
     visible = visible_keys(weights, torch.tensor(items.n_keys))
     run, after = work.run, work.run.generation.after
-    ends = run.conversation.message_ends[:after]
-    place_of_key = places_of_keys(ends, items.messages_read, items.n_keys, weights.shape[-1])
-    names = ["first token", *(f"{index} {run.messages[index].role}" for index in range(after)), "header and reply"]
+    ends, read = run.conversation.message_ends[:after], items.messages_read
+    messages = [f"{index} {message.role}" for index, message in enumerate(run.conversation.messages[:after])]
+    names = ["first token", *messages, "header and reply"]
+    if min(ends) < 0:  # the template rewrites what was said before: nobody knows where a message stands
+        ends, read, names = [], [0] * len(items), ["first token", "all else"]
+    place_of_key = places_of_keys(ends, read, items.n_keys, weights.shape[-1])
     even = one_hot_places(place_of_key, len(names)).sum(1)
     return AttentionView(
         items,

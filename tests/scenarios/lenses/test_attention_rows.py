@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from src.scenarios.lenses.attention_rows import (
-    attention_to_spans,
-    even_share,
+    attention_to_places,
     normalised_entropy,
     sink_share,
     visible_keys,
@@ -52,16 +51,11 @@ def test_the_sink_is_the_first_token():
     assert sink_share(attention)[0, 0].tolist() == pytest.approx([0.9, 0.2])
 
 
-def test_attention_to_messages_sums_over_their_tokens_and_all_of_them_to_1():
-    attention = torch.softmax(torch.randn(2, 3, 2, 9), -1)
-    spans = [(0, 2), (2, 3), (3, 9)]
-    found = attention_to_spans(attention, spans)
-    assert found.shape == (2, 3, 2, 3)
-    torch.testing.assert_close(found[..., 0], attention[..., 0] + attention[..., 1])
-    torch.testing.assert_close(found.sum(-1), torch.ones(2, 3, 2))
-
-
-def test_an_even_reader_gives_each_message_its_share_of_the_tokens_before_it():
-    found = even_share([(0, 2), (2, 6)], torch.tensor([1, 4, 6]))
-    expected = [[1, 0], [0.5, 0.5], [1 / 3, 2 / 3]]
-    torch.testing.assert_close(found, torch.tensor(expected))
+def test_attention_to_places_sums_over_their_keys_and_leaves_out_what_has_none():
+    attention = torch.softmax(torch.randn(2, 2, 3, 5), -1)
+    place_of_key = torch.tensor([[0, 1, 1, 2, 2], [0, 1, 2, -1, -1]])
+    found = attention_to_places(attention, place_of_key, 3)
+    assert found.shape == (2, 2, 3, 3)
+    torch.testing.assert_close(found[:, 0, :, 1], attention[:, 0, :, 1] + attention[:, 0, :, 2])
+    torch.testing.assert_close(found[:, 0].sum(-1), torch.ones(2, 3))
+    torch.testing.assert_close(found[:, 1].sum(-1), attention[:, 1, :, :3].sum(-1))

@@ -84,6 +84,9 @@ def test_spectra_in_closed_form():
     assert spectrum(cross).effective_rank == pytest.approx(math.exp(-(p * np.log(p)).sum()))
     for nothing in (torch.ones(1, 3), torch.full((5, 3), 0.1)):
         assert (spectrum(nothing).effective_rank, spectrum(nothing).nuclear) == (None, 0)
+    broken = spectrum(torch.tensor([[1.0, math.inf], [0.0, 1.0]]))
+    assert math.isnan(broken.spectral)
+    assert broken.values == []
 
 
 def test_principal_components_are_scikit_learns_up_to_sign():
