@@ -9,14 +9,20 @@ Each override goes to every stage that has its key. A stage whose artifact is th
 
 import sys
 
+import analyse_run
+import capture_scenario
 import causal_eval
 import collect_activations
+import compare_runs
 import eval
 import explain_features
 import measure_topology
 import score_features
 import train_transport_operators
+from src.config.analyse_run import AnalyseRunConfig
+from src.config.capture_scenario import CaptureScenarioConfig
 from src.config.causal import CausalEvalConfig
+from src.config.compare_runs import CompareRunsConfig
 from src.config.explain_features import ExplainConfig
 from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
@@ -38,8 +44,8 @@ STAGES = (
         TransportConfig,
         ("experiment.L=all", "experiment.k=all"),
     ),
-    PipelineStage("score_features", score_features.run, ScoreFeaturesConfig, needs_saes=True),
-    PipelineStage("explain_features", explain_features.run, ExplainConfig, needs_saes=True),
+    PipelineStage("score_features", score_features.run, ScoreFeaturesConfig, needs="sae"),
+    PipelineStage("explain_features", explain_features.run, ExplainConfig, needs="sae"),
     PipelineStage("eval", eval.run, EvalConfig, with_saes=("run_features=true",)),
     PipelineStage(
         "causal_eval",
@@ -61,6 +67,11 @@ STAGES = (
         PipelineStage("measure_topology", measure_topology.run, TopologyConfig, (f"tokens=[{words}]", *_CYCLE))
         for words in (WEEKDAYS, MONTHS)
     ),
+    PipelineStage("capture_scenario", capture_scenario.run, CaptureScenarioConfig, needs="scenario"),
+    PipelineStage(
+        "compare_runs", compare_runs.run, CompareRunsConfig, needs="scenario", takes={"scenario_run": "runs"}
+    ),
+    PipelineStage("analyse_run", analyse_run.run, AnalyseRunConfig, needs="scenario", takes={"scenario_run": "run"}),
 )
 
 

@@ -3,8 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from src.stage.entry import check_overrides, checked_config, compose, override_k
 class PipelineStage:
     """A stage of the pipeline: its primary config, its function, and the overrides that the pipeline itself makes.
 
-    with_saes: more overrides, for models that there are SAEs of. needs_saes: it is passed over for other models.
+    with_saes: more overrides, for models that there are SAEs of. needs: a key that must be chosen beside a model of the
+    user's own (its SAEs, a scenario for it), or the stage is passed over. takes: under which key it is given the name
+    of an artifact that an earlier stage made, by kind; without it, under the kind itself.
     """
 
     config_name: str
@@ -29,7 +31,8 @@ class PipelineStage:
     schema: type[StageConfig]
     overrides: tuple[str, ...] = ()
     with_saes: tuple[str, ...] = ()
-    needs_saes: bool = False
+    needs: str | None = None
+    takes: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Path:
@@ -38,8 +41,8 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
     A stage works on what the stages before it returned: an artifact of a kind is handed on under the config key of that
     name (activations=..., operators=...), unless the user has set it. All configs are composed and checked before the
     first stage runs. A stage that means nothing for the model is passed over, and the user told; so is what needs SAEs
-    where the user has chosen a model and no SAEs of it. Raises StrataError for a key that no stage has, and for an
-    artifact that is not finished.
+    or a scenario where the user has chosen a model and none for it. Raises StrataError for a key that no stage has, for
+    an artifact that is not finished, and if every stage is passed over.
     """
     for argument in arguments:
         if argument.startswith("-"):
@@ -47,12 +50,16 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
         if not any(_knows(stage, argument) for stage in stages):
             known = {key: info for stage in stages for key, info in flat_keys(stage.schema)}
             raise StrataError(unknown_key_message(override_key(argument), known))
-    has_saes = _has_saes(arguments)
-    if not has_saes and any(stage.needs_saes or stage.with_saes for stage in stages):
-        print("no SAEs of this model are chosen (sae=...): what follows its features is left out", file=sys.stderr)
+    has_saes = _is_chosen("sae", arguments)
+    left_out = [stage for stage in stages if stage.needs and not _is_chosen(stage.needs, arguments)]
+    if len(left_out) == len(stages):
+        raise StrataError(f"nothing is left to run: choose {left_out[0].needs}=... for this model")
+    for key in dict.fromkeys(stage.needs for stage in left_out):
+        names = ", ".join(dict.fromkeys(stage.config_name for stage in left_out if stage.needs == key))
+        print(f"no {key}=... is chosen for this model: left out are {names}", file=sys.stderr)
     jobs = []
     for stage in stages:
-        if stage.needs_saes and not has_saes:
+        if stage in left_out:
             continue
         own = (*stage.overrides, *(stage.with_saes if has_saes else ()))
         overrides = [*own, *(word for word in arguments if _knows(stage, word))]
@@ -65,8 +72,9 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
     for stage, config, overrides in jobs:
         chosen = {override_key(word) for word in overrides}
         for kind, name in made.items():
-            if kind in stage.schema.model_fields and kind not in chosen:
-                OmegaConf.update(config, kind, name)
+            key = stage.takes.get(kind, kind)
+            if key in stage.schema.model_fields and key not in chosen:
+                OmegaConf.update(config, key, name)
         try:
             artifact = run_stage(stage.run, stage.schema, stage.config_name, config, overrides)
         except NotApplicableError as error:
@@ -80,10 +88,10 @@ def run_stages(stages: Sequence[PipelineStage], arguments: Sequence[str]) -> Pat
     return Path(jobs[-1][1].artifacts_dir)
 
 
-def _has_saes(arguments: Sequence[str]) -> bool:
-    """Whether there are SAEs: those of the default model, or the ones that the user names."""
+def _is_chosen(key: str, arguments: Sequence[str]) -> bool:
+    """Whether the key has a value that fits the model: that of the default model, or one that the user gives."""
     chosen = {override_key(word).split(".")[0] for word in arguments}
-    return "sae" in chosen or "model" not in chosen
+    return key in chosen or "model" not in chosen
 
 
 def _knows(stage: PipelineStage, argument: str) -> bool:

@@ -10,6 +10,8 @@ import pytest
 import collect_activations
 import run_pipeline
 from src.artifacts import list_artifacts
+from src.config.capture_scenario import CaptureScenarioConfig
+from src.config.compare_runs import CompareRunsConfig
 from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig
 from src.errors import NotApplicableError, StrataError
@@ -47,7 +49,12 @@ def test_each_stage_works_on_what_the_stages_before_it_made(folder):
     assert first.returncode == 0, first.stderr
     assert "report: artifacts/index.html" in first.stdout
     page = (folder / "artifacts" / "index.html").read_text()
-    for title in ("Transport operators on held-out documents", "The best features", "Transported or synthesised"):
+    for title in (
+        "Transport operators on held-out documents",
+        "The best features",
+        "Transported or synthesised",
+        "Runs compared",
+    ):
         assert title in page
     assert "What edits of features do to predictions" in page
     cards = list((folder / "artifacts" / "explanations").glob("*/feature_cards_*.html"))
@@ -97,15 +104,41 @@ def test_features_are_left_out_where_no_saes_of_the_model_are_chosen(tmp_path, m
         raise NotApplicableError("done")
 
     stages = [
-        PipelineStage("score_features", note, ScoreFeaturesConfig, needs_saes=True),
+        PipelineStage("score_features", note, ScoreFeaturesConfig, needs="sae"),
         PipelineStage("eval", note, EvalConfig, with_saes=("run_features=true",)),
     ]
     for words in ([], ["model=testbed_small"], ["model=testbed_small", "sae=local", "sae.path=somewhere"]):
         run_stages(stages, words)
-        told = "no SAEs of this model are chosen (sae=...)" in capsys.readouterr().err
+        told = "no sae=... is chosen for this model: left out are score_features" in capsys.readouterr().err
         assert told == (words == ["model=testbed_small"])
     with_them = [("score_features", None), ("eval", True)]
     assert ran == [*with_them, ("eval", False), *with_them]
+
+
+def test_an_artifact_is_handed_on_under_the_key_that_a_stage_takes_it_by(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = []
+
+    def make(config, stage):
+        plan = stage.plan("scenario_run", "made", {})
+        with stage.create(plan):
+            pass
+        return stage.finished(plan)
+
+    def note(config, stage):
+        given.append(config.runs)
+        raise NotApplicableError("done")
+
+    stages = [
+        PipelineStage("capture_scenario", make, CaptureScenarioConfig, needs="scenario"),
+        PipelineStage("compare_runs", note, CompareRunsConfig, needs="scenario", takes={"scenario_run": "runs"}),
+    ]
+    run_stages(stages, [])
+    run_stages(stages, ["runs=mine"])
+    with pytest.raises(StrataError, match="nothing is left to run"):
+        run_stages(stages, ["model=testbed_chat"])
+    (made,) = (tmp_path / "artifacts" / "scenario_run").glob("made-*")
+    assert given == [made.name, "mine"]
 
 
 def test_help_and_ctrl_c(tmp_path, monkeypatch, capsys):
