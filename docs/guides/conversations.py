@@ -27,7 +27,7 @@ from src.config.shared import ModelConfig  # noqa: E402
 from src.models import load_model, load_tokenizer  # noqa: E402
 from src.report.charts import save_chart  # noqa: E402
 from src.report.figures.theme import BLUE, FAINT_INK, GREY, ORANGE, data, panels, themed  # noqa: E402
-from src.scenarios.capturing.conversation import capture_conversation  # noqa: E402
+from src.scenarios.capturing.capture import capture_conversation  # noqa: E402
 from src.scenarios.comparing.centring import centre, centred_cosines, cosines  # noqa: E402
 from src.scenarios.comparing.directions import contrast_directions  # noqa: E402
 from src.scenarios.comparing.randomisation import permutation_p  # noqa: E402

@@ -8,8 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from src.models import load_model
-from src.scenarios.capturing.conversation import capture_conversation
-from src.scenarios.capturing.references import capture_references
+from src.scenarios.capturing.capture import capture_conversation, capture_references
 from src.scenarios.comparing.held_out import held_out_accuracy
 from src.scenarios.comparing.labelled import labelled_messages
 from src.scenarios.comparing.separability import separability
