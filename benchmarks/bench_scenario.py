@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,10 +72,9 @@ class Case:
 
     def generate(self) -> list[int]:
         """What transformers' own generate goes on with."""
+        module: Any = self.model.module
         ids = self.ids(len(self.said))
-        made = self.model.module.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=self.n_tokens, do_sample=False
-        )
+        made = module.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=self.n_tokens, do_sample=False)
         return made[0, ids.shape[1] :].tolist()
 
     def capture(self, settings: CaptureSettings, n_tokens: int | None = None) -> Conversation:

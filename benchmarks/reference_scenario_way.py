@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Said = dict[str, str]
@@ -47,7 +47,7 @@ def reference_way(
 ) -> list[int]:
     """Capture a scenario into an existing folder (None: nothing is written); returns the generated tokens."""
     write = partial(_write, folder) if folder else _forget
-    attention = module.config._attn_implementation
+    attention = str(module.config._attn_implementation)
     module.set_attn_implementation("eager")
     for label, said in references.items():
         write(f"references/ref_{label}.npz", _prefill(module, _tokens(tokenizer, said)))
@@ -79,7 +79,7 @@ def reference_way(
         )
         write(f"tensors/step_{step:03d}.npz", arrays)
         ids = made[-1:]
-    reply = {"role": "assistant", "content": "".join(tokenizer.decode([token]) for token in made)}
+    reply = {"role": "assistant", "content": "".join(str(tokenizer.decode([token])) for token in made)}
     said, snapshots = [*messages, reply], []
     for index, message in enumerate(said):
         ids = _tokens(tokenizer, said[: index + 1])
@@ -95,7 +95,7 @@ def reference_way(
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Said]) -> list[int]:
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    text = str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
     return tokenizer(text).input_ids  # pyright: ignore[reportReturnType]
 
 
@@ -133,9 +133,10 @@ def _captured_pass(
 
 @contextmanager
 def _hooked(module: PreTrainedModel, keep: Callable[[str, Tensor], None]) -> Iterator[None]:
+    decoder: Any = module.get_decoder()
     with ExitStack() as hooks:
 
-        def watch(target: nn.Module, name: str, at_input: bool) -> None:
+        def watch(target: Any, name: str, at_input: bool) -> None:
             if at_input:
                 hook = target.register_forward_pre_hook(lambda _, inputs: keep(name, inputs[0]))
             else:
@@ -145,7 +146,7 @@ def _hooked(module: PreTrainedModel, keep: Callable[[str, Tensor], None]) -> Ite
             hooks.callback(hook.remove)
 
         watch(module.get_input_embeddings(), "embeddings", False)
-        for layer, block in enumerate(module.get_decoder().layers):
+        for layer, block in enumerate(decoder.layers):
             for key, (path, at_input) in _KEYS.items():
                 watch(block.get_submodule(path), f"layer_{layer:02d}/{key}", at_input)
         yield

@@ -27,6 +27,7 @@ TURNS = 10
 SYSTEM: Said = {"role": "system", "content": chats.SYSTEM_MESSAGES["plain"]}
 OPENINGS = ("i {} .", "today i {} .", "guess what , i {} .", "i {} this morning .")
 REPLIES = ("you feel {word} .", "that makes you {word} .", "you are {word} because you {event} .")
+RESIDUAL_ONLY = dict.fromkeys(("attention_weights", "qkv", "mlp", "logits"), False)
 CONTROL: dict[str, Any] = {"name": "control", "control": True}
 MATCHED = """\
 # Example i of every label has the same frame, so that a frame can't tell a label. Whoever leaves texts out must leave
@@ -252,7 +253,7 @@ def talks_file() -> str:
     return (
         "# Many conversations of five feelings and five facts each, and some of facts alone.\n"
         + MATCHED
-        + scenario("talks", prompts, references_of_emotions())
+        + scenario("talks", prompts, references_of_emotions(), **RESIDUAL_ONLY)
     )
 
 
@@ -269,7 +270,7 @@ def fading_file() -> str:
     return (
         "# A feeling, eight turns about facts, a question. Those of one number differ in the first turn alone.\n"
         + MATCHED
-        + scenario("fading", prompts, references_of_emotions())
+        + scenario("fading", prompts, references_of_emotions(), **RESIDUAL_ONLY)
     )
 
 

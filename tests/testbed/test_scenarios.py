@@ -1,12 +1,21 @@
-"""The scenario files: they are what their script makes, in the chat model's words, and balanced."""
+"""The scenario files: what their script makes, in the chat model's words, balanced; states show them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
-from src.scenarios.scenario import Scenario, load_scenario
+from src.models import load_model
+from src.scenarios.capturing.capture import capture_conversation, capture_references
+from src.scenarios.comparing.held_out import held_out_accuracy
+from src.scenarios.comparing.labelled import labelled_messages
+from src.scenarios.comparing.separability import separability
+from src.scenarios.scenario import CaptureSettings, GenerationSettings, Prompt, Scenario, load_scenario
+from testbed.lexicon import EMOTIONS
 from testbed.make_scenarios import files
+from tests.fixtures.tiny_models import model_config
 
 TESTBED = Path(__file__).resolve().parents[2] / "testbed"
 NAMES = ("emotions", "talks", "fading", "facts", "counting")
@@ -93,3 +102,79 @@ def test_control_is_as_long_as_the_conversation(scenarios, tokenizer):
         for prompt in scenarios["emotions"].prompt
     )
     assert max(abs(a - b) for a, b in zip(talk, control, strict=True)) <= 6
+
+
+# --- what the chat model's states show: docs/guides/conversations.md --------------------------------------------------
+CAPTURE = CaptureSettings(positions=["answer", "mean"], attention_weights=False, qkv=False, mlp=False, logits=False)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(model_config(path=str(TESTBED / "models" / "chat"), dtype="float32"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def references(model, tokenizer, scenarios):
+    return capture_references(model, tokenizer, scenarios["emotions"].reference_states, CAPTURE)
+
+
+def test_reference_texts_of_a_feeling_lie_together_in_a_middle_layer(references):
+    found = separability(references, "mean", ("resid_post",), draws=99).by_source["resid_post"]
+    assert found.accuracy[2] > 0.4
+    assert found.p_corrected[2] <= 0.01
+    assert found.null_mean[2] < 0.2
+
+
+def test_a_text_left_out_alone_finds_its_frame_under_other_labels(references):
+    """Why example i of all labels must be left out together."""
+    texts = references.rows["answer"].get("resid_post").double()
+    rows = [row for row, text in enumerate(references.texts) if not text.neutral]
+    truth = torch.arange(len(EMOTIONS)).repeat_interleave(8)
+    alone, together = (
+        held_out_accuracy(texts[:, rows], truth[None], len(EMOTIONS), blocks, None)[0][0]
+        for blocks in (torch.arange(len(rows)), torch.arange(8).repeat(len(EMOTIONS)))
+    )
+    assert (alone[1:] < 1 / len(EMOTIONS)).all()
+    assert together[3] > 1.5 / len(EMOTIONS)
+
+
+def test_attention_of_the_last_layer_brings_the_feeling_before_an_answer(model, tokenizer, scenarios, references):
+    prompts = {prompt.name: prompt for prompt in scenarios["talks"].prompt}
+
+    def read(name):
+        prompt, settings = prompts[name], GenerationSettings()
+        return capture_conversation(model, tokenizer, name, prompt, settings, CAPTURE, generate=False)
+
+    talks, controls = ([read(f"{kind}_{i}") for i in range(4)] for kind in ("talk", "control"))
+    as_if = [
+        replace(
+            control,
+            messages=[replace(m, label=n.label) for m, n in zip(control.messages, talk.messages, strict=True)],
+            control=False,
+        )
+        for talk, control in zip(talks, controls, strict=True)
+    ]
+    shown, neutral = (
+        labelled_messages(each, references, "answer", ("attn_out",), draws=99).by_source["attn_out"].accuracy
+        for each in (talks, as_if)
+    )
+    assert shown.value[5] > 0.6
+    assert shown.p[5] <= 0.02
+    assert shown.value[5] > shown.value[0] + 0.3
+    assert neutral.value[5] < 0.35
+
+
+def test_the_model_recalls_a_feeling_after_a_fact_and_not_after_eight(model, tokenizer, scenarios):
+    prompts = {prompt.name: prompt.messages for prompt in scenarios["fading"].prompt}
+
+    def right(facts: int) -> int:
+        total = 0
+        for emotion, words in EMOTIONS.items():
+            messages = prompts[f"{emotion}_0"]
+            asked = Prompt(messages=[*messages[: 3 + 2 * facts], messages[-1]])
+            made = capture_conversation(model, tokenizer, emotion, asked, GenerationSettings(), CAPTURE)
+            total += bool({*words} & {*made.messages[-1].content.split()})
+        return total
+
+    assert right(1) == len(EMOTIONS)
+    assert right(8) <= len(EMOTIONS) // 2
