@@ -7,6 +7,7 @@ OmegaConf's own structured configs know neither choices, nor limits, nor unions 
 import difflib
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -45,6 +46,8 @@ def parse_config(schema: type[SchemaT], values: Mapping[str, Any]) -> SchemaT:
 def _key(problem: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     """The longest prefix of a problem's location that the schema knows: pydantic appends the branch of a union."""
     parts = [str(part) for part in problem["loc"]]
+    # a key of somebody's file may hold what moves a terminal's cursor
+    parts = [part if part.isprintable() else repr(part)[1:-1] for part in parts]
     whole = ".".join(parts)
     if problem["type"] == "extra_forbidden":
         return whole
@@ -71,8 +74,12 @@ def _explain(key: str, problem: Mapping[str, Any], known: Mapping[str, "KeyInfo"
     return f"{key}: {_shown(problem['input'])} is not allowed: {reason}" if key else reason
 
 
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 3, 90, 90
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = _short.repr(value)  # the whole may be without end: YAML's aliases unfold
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from src.config.schema import Schema, parse_config
 from src.config.shared import DtypeName
 from src.errors import StrataError
+from src.scenarios.yaml_file import read_yaml
 
 Role = Literal["system", "user", "assistant", "tool"]
 Position = Literal["end", "answer", "mean"]
@@ -185,12 +185,7 @@ def load_scenario(path: Path) -> Scenario:
 
     Raises StrataError if it can't be read, is no YAML, or does not fit; the message has a line for each problem.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StrataError(f"{path} can't be read ({error.strerror}): give a scenario file (YAML)") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StrataError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise StrataError(f"{path} holds no scenario: it needs the keys name, model, prompt")
     try:
