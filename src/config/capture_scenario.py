@@ -47,7 +47,7 @@ class GenerationOverrides(_Overrides):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         description="sample from the likeliest tokens that reach this probability"
     )
-    seed: _AT_LEAST_0 | None = Field(description="of sampling")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(description="of sampling")
 
 
 class CaptureOverrides(_Overrides):

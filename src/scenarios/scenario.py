@@ -31,11 +31,23 @@ def _label(text: str) -> str:
 Label = Annotated[str, AfterValidator(_label)]
 
 
+def _readable(text: str) -> str:
+    """A text that can be tokenised and written: halves of surrogate pairs become the replacement character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+Words = Annotated[str, AfterValidator(_readable)]
+
+
 class Message(Schema):
     """One message of a conversation."""
 
     role: Role = Field(description="who speaks")
-    content: str = Field(description="what is said")
+    content: Words = Field(description="what is said")
     label: Label | None = Field(default=None, description="which reference state it expresses, where that is known")
 
 
@@ -74,7 +86,7 @@ class GenerationSettings(Schema):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="sample from the likeliest tokens that reach this probability"
     )
-    seed: int | None = Field(default=42, ge=0, description="of sampling")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(default=42, description="of sampling")
 
 
 class CaptureSettings(Schema):

@@ -20,7 +20,6 @@ from src.scenarios.capturing.templates import (
     Script,
     TemplateRefusal,
     left_out,
-    readable,
     wanted_state,
     write_script,
 )
@@ -60,7 +59,7 @@ def capture_conversation(
             template refuses or that has no token, a pass that fails, nothing finite to sample from.
     """
     renderer, names = Renderer(tokenizer), TokenNames(tokenizer)
-    spoken = [SpokenMessage(message.role, readable(message.content), message.label) for message in prompt.messages]
+    spoken = [SpokenMessage(message.role, message.content, message.label) for message in prompt.messages]
     script = write_script(renderer, spoken, name)
     _warn_of_length(model, name, len(script.ids) + (generation.max_new_tokens if generate else 0))
     with Reader(model, capture) as reader:

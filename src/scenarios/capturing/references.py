@@ -14,7 +14,7 @@ from src.scenarios.capturing.arrays import Arrays, averaged, joined, picked
 from src.scenarios.capturing.keeping import Keeper
 from src.scenarios.capturing.passes import Reader
 from src.scenarios.capturing.places import Wanted, find_places
-from src.scenarios.capturing.templates import Renderer, TemplateRefusal, readable, wanted_state
+from src.scenarios.capturing.templates import Renderer, TemplateRefusal, wanted_state
 from src.scenarios.scenario import CaptureSettings, ReferenceState
 from src.scenarios.states import LOGITS, References, ReferenceText, SpokenMessage
 
@@ -46,7 +46,7 @@ def capture_references(
     texts, wanted = [], []
     for reference in references:
         for example, messages in enumerate(reference.conversations):
-            spoken = [SpokenMessage(message.role, readable(message.content), message.label) for message in messages]
+            spoken = [SpokenMessage(message.role, message.content, message.label) for message in messages]
             states = _wanted(Renderer(tokenizer), spoken, capture.positions, f"reference state {reference.label!r}")
             n_tokens = max(len(state.ids) for state in states)
             texts.append(ReferenceText(reference.label, example, reference.neutral, spoken[-1].content[:80], n_tokens))

@@ -147,12 +147,3 @@ def left_out(notes: dict[str, object], reason: str) -> None:
     reasons = notes.setdefault("left_out", [])
     assert isinstance(reasons, list)
     reasons.append(reason)
-
-
-def readable(text: str) -> str:
-    """A text that can be tokenised and written: halves of surrogate pairs become the replacement character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
