@@ -290,6 +290,16 @@ def test_references_and_model_are_read(head):
     }
 
 
+@pytest.mark.parametrize("label", ["l'amour", "joy&fear", "freude=glück", "a<b>"])
+def test_references_of_any_label_are_read(head, label):
+    folder = head / "references"
+    (folder / "ref_joy.npz").rename(folder / f"ref_{label}.npz")
+    write_json(folder / "index.json", {"labels": [label]})
+    lab = read_lab_scenario(head)
+    assert lab.references is not None
+    assert lab.references.labels == [label]
+
+
 def test_the_layout_of_last_tokens_is_read(tmp_path):
     folder = tmp_path / "greeting_2026"
     write_lab_run(folder, 2, old=True)

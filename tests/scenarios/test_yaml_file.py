@@ -32,7 +32,7 @@ def test_a_sound_file_with_aliases(tmp_path):
         ("x: 2020-13-45\n", "is no YAML: month must be in"),
         ("x: !!int abc\n", "is no YAML: invalid literal"),
         ("x: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
-        ("generation: {seed: 99999999999999999999}\\n", "generation.seed: 99999999999999999999 is not allowed"),
+        ("generation: {seed: 99999999999999999999}\n", "generation.seed: 99999999999999999999 is not allowed"),
         ("x: &x [*x]\n", "an alias holds itself"),
     ],
 )

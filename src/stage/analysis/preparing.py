@@ -199,6 +199,8 @@ def _check(analysis: Analysis, work: Work) -> None:
                 )
         case "cka":
             _refuse_missing(rows, work.cka_sources)
+            for source in work.cka_sources:
+                _refuse_what_is_no_state("cka_sources", source)
             counts = [len(items) for items in work.items]
             if work.captured.references is not None:
                 counts.append(len(work.captured.references.texts))
@@ -211,10 +213,14 @@ def _check(analysis: Analysis, work: Work) -> None:
             _refuse_missing(rows, [ATTENTION])
         case _:
             _refuse_missing(rows, [work.source])
-            if work.source in (ATTENTION, LOGITS):
-                raise StrataError(f"source={work.source} is no state of a token: choose resid_post, say")
+            _refuse_what_is_no_state("source", work.source)
     if analysis in NEED_MODEL:
         refuse_unreachable(captured_config(work.captured, work.config))
+
+
+def _refuse_what_is_no_state(key: str, source: str) -> None:
+    if source in (ATTENTION, LOGITS):
+        raise StrataError(f"{key}={source} is no state of a token: choose resid_post, say")
 
 
 def _refuse_missing(rows: Rows, sources: Sequence[str]) -> None:

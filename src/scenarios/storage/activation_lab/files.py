@@ -13,7 +13,8 @@ from src.scenarios.states import ReferenceText, TopToken
 from src.scenarios.storage.activation_lab.npz import REMEDY, LabTensors
 
 _ValueT = TypeVar("_ValueT")
-_FILE_NAME = re.compile(r"[\w.+-]{1,200}\.npz")
+# labels are part of names: all that they may hold
+_FILE_NAME = re.compile(r"[^./\\][^/\\]{0,199}\.npz")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,6 @@ def read_lab_json(path: Path, kind: type[_ValueT]) -> _ValueT:
 def lab_tensors(folder: Path, named: str) -> LabTensors:
     """The npz file of a folder that an index names, whatever path it gives it."""
     name = named.replace("\\", "/").rpartition("/")[2]
-    if not _FILE_NAME.fullmatch(name):
+    if not _FILE_NAME.fullmatch(name) or not name.isprintable():
         raise StrataError(f"{folder}: its index names a file {named!r}: {REMEDY}")
     return LabTensors(folder / name)
