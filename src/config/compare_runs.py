@@ -11,16 +11,19 @@ class CompareRunsConfig(StageConfig):
     """compare_runs.py."""
 
     runs: str | Annotated[list[str], Field(min_length=1)] | None = Field(
-        description="names or paths of results of capture_scenario.py, whose runs are compared; null = the newest of this "
+        description="names or paths of results of capture_scenario.py, whose runs are compared; null = the newest "
+        "of this "
         "experiment_name; all = every one of it"
     )
     positions: list[Literal["end", "answer", "mean"]] = Field(
         min_length=1,
-        description="states of messages that are set beside references: end = last token of the message, answer = where "
+        description="states of messages that are set beside references: end = last token of the message, answer = "
+        "where "
         "the model is about to answer it, mean = over its tokens; those that were not captured are left out",
     )
     sources: Annotated[list[str], Field(min_length=1)] = Field(
-        description="states that are compared: resid_pre, resid_post, attn_out, mlp_out (also by Activation Lab's names: "
+        description="states that are compared: resid_pre, resid_post, attn_out, mlp_out (also by Activation Lab's "
+        "names: "
         "hidden_in, hidden_out, mlp_down_out)"
     )
     pair_cards: int = Field(

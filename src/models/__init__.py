@@ -15,6 +15,7 @@ from src.models.loading import (
     load_tokenizer,
     positions_in_config,
     refuse_other_than_causal_lm,
+    sizes_in_config,
 )
 from src.models.prefix import KeysAndValues, PrefixRecorder, prefix_cache
 from src.models.skipping import BlockSkipper
@@ -39,6 +40,7 @@ __all__ = [
     "prefix_cache",
     "refuse_other_than_causal_lm",
     "run_with_hooks",
+    "sizes_in_config",
     "states_and_gradients",
     "wrap_model",
 ]

@@ -65,7 +65,7 @@ class QueryRows:
 
     def flat(self, weights: Float[Tensor, "sequence head position key"]) -> Float[Tensor, "row head key"]:
         """One row for each wanted query."""
-        rows = weights.transpose(1, 2).flatten(0, 1)
+        rows = weights[:, :, 0] if weights.shape[2] == 1 else weights.transpose(1, 2).flatten(0, 1)
         return rows if self.pick is None else rows[self.pick]
 
 
@@ -98,8 +98,9 @@ def attention_rows(
     if query.dtype != wide:
         chosen, keys = chosen.to(wide), keys.to(wide)
     (n, n_heads, length, width), n_kv_heads = chosen.shape, keys.shape[1]
-    grouped = chosen.reshape(n, n_kv_heads, n_heads // n_kv_heads * length, width)
-    scores = (grouped @ keys.mT) * (width**-0.5 if scaling is None else scaling)
+    grouped = chosen.reshape(n * n_kv_heads, n_heads // n_kv_heads * length, width)
+    scale = width**-0.5 if scaling is None else scaling
+    scores = torch.baddbmm(grouped[:1, :1, :1], grouped, keys.flatten(0, 1).mT, beta=0, alpha=scale)
     scores = scores.view(n, n_heads, length, -1)
     if position_bias is not None:
         scores = scores + rows.of(position_bias)
@@ -117,7 +118,11 @@ def attention_rows(
 @contextmanager
 def listening_to_sdpa(listeners: Mapping[nn.Module, Callable[[AttentionInput], None]]) -> Iterator[None]:
     """Tell listeners what sdpa is given by their attention modules; what it returns does not change."""
-    plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    plain, override = ALL_ATTENTION_FUNCTIONS["sdpa"], True
+    try:
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+    except KeyError:
+        override = False  # what is registered for everybody can't be taken away, only covered
 
     def sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> Any:
         if (listener := listeners.get(module)) is not None:
@@ -138,7 +143,9 @@ def listening_to_sdpa(listeners: Mapping[nn.Module, Callable[[AttentionInput], N
     try:
         yield
     finally:
-        ALL_ATTENTION_FUNCTIONS["sdpa"] = plain
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+        if override:
+            ALL_ATTENTION_FUNCTIONS["sdpa"] = plain
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from src.hook_points import HookPoint
 from src.models.capture import run_with_hooks
 from src.models.inner import probe_tokens
 from src.models.language_model import LanguageModel, wrap_model
+from src.models.sizes import ModelSizes, sizes_of
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,14 @@ def layers_in_config(config: ModelConfig) -> int | None:
         return None  # which of several stacks is meant is found out from the modules
     count = getattr(architecture.get_text_config(), "num_hidden_layers", None)
     return count if isinstance(count, int) else None
+
+
+def sizes_in_config(config: ModelConfig) -> ModelSizes | None:
+    """What a checkpoint's config.json tells of the model's sizes, without its weights; None if it lacks some.
+
+    Raises StrataError as `load_model` does.
+    """
+    return sizes_of(architecture_of(config))
 
 
 def positions_in_config(config: ModelConfig) -> int | None:

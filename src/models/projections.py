@@ -155,20 +155,38 @@ def _roles(
     if not weights.requires_grad or not context.requires_grad or context.shape[-1] % n_heads:
         missing = "its queries, keys and values do not come from linear maps inside the attention module"
         return dict.fromkeys(("q", "k", "v"), missing)
-    last = weights[:, :, -1]
-    by_head = context.reshape(*PROBE_SHAPE, n_heads, -1)[:, -1]
-    of_weights = [_dependence(last[:, head], leaves) for head in range(n_heads)]
-    of_context = [_dependence(by_head[:, head], leaves) for head in range(n_heads)]
+    last, of_heads = weights[:, :, -1], context.reshape(*PROBE_SHAPE, n_heads, -1)[:, -1]
+    together = _hits(leaves, last.flatten(1)[:, None], of_heads.flatten(1)[:, None])
+    by_head: Mapping[str, Mapping[str, Bool[Tensor, "head column"]]] | None = None
     found: dict[str, list[Site]] = {"q": [], "k": [], "v": []}
+    for path, roles in together.items():
+        for role, hits in roles.items():
+            if len(roles) == 1 and hits.all():
+                found[role].append(Site(path, "output", hits.shape[1]))
+            else:
+                by_head = by_head or _hits(leaves, last, of_heads)
+                found[role].append(_site(path, by_head[path].get(role, hits)))
+    return {role: _single(role, sites, n_heads) for role, sites in found.items()}
+
+
+def _hits(
+    leaves: Mapping[str, Float[Tensor, "..."]],
+    weights: Float[Tensor, "sequence group key"],
+    context: Float[Tensor, "sequence group width"],
+) -> dict[str, dict[str, Bool[Tensor, "group column"]]]:
+    """For each projection the roles it has, and which of its columns have them for each group of heads."""
+    n_groups = weights.shape[1]
+    of_weights = [_dependence(weights[:, group], leaves) for group in range(n_groups)]
+    of_context = [_dependence(context[:, group], leaves) for group in range(n_groups)]
+    found = {}
     for path in leaves:
         earlier = torch.stack([dependence[path][0] for dependence in of_weights])
         own = torch.stack([dependence[path][1] for dependence in of_weights])
         read = torch.stack([dependence[path][0] for dependence in of_context])
         keys = earlier.any(0)
-        for role, hits in (("q", own & ~keys), ("k", earlier), ("v", read & ~keys)):
-            if hits.any():
-                found[role].append(_site(path, hits))
-    return {role: _single(role, sites, n_heads) for role, sites in found.items()}
+        roles = {"q": own & ~keys, "k": earlier, "v": read & ~keys}
+        found[path] = {role: hits for role, hits in roles.items() if hits.any()}
+    return found
 
 
 def _dependence(
@@ -188,11 +206,8 @@ def _dependence(
 
 def _site(path: str, hits: Bool[Tensor, "head column"]) -> Site:
     """The columns that are hit, in the order of the (first) head that they serve."""
-    n_columns = hits.shape[1]
     columns = hits.any(0).nonzero()[:, 0]
     columns = columns[torch.argsort(hits[:, columns].int().argmax(0), stable=True)]
-    if len(columns) == n_columns and torch.equal(columns, torch.arange(n_columns)):
-        return Site(path, "output", n_columns)
     return Site(path, "output", len(columns), as_slice(columns))
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache
 
 from src.errors import StrataError
@@ -47,7 +47,6 @@ class ActivationRecorder:
         self._query_rows: QueryRows | None = None
         self._wanted = False
         self._kept: dict[Place, Tensor] = {}
-        self._overwritten: frozenset[Place] = frozenset()
         self._attention: dict[int, Tensor] = {}
         self._shape = (0, 0)
         self._n_keys = 0
@@ -60,14 +59,8 @@ class ActivationRecorder:
             handles = stack.enter_context(Handles())
             handles.append(self._model.blocks[0].register_forward_pre_hook(self._begin, with_kwargs=True))
             self._sites = {source: self._places(source) for source in self._sources if source != ATTENTION}
-            self._overwritten = self._model.overwritten
-            for layer, path, side in sorted({place for places in self._sites.values() for place, _ in places}):
-                module = self._model.blocks[layer].get_submodule(path)
-                receive = partial(self._receive_input if side == "input" else self._receive_output, (layer, path, side))
-                if side == "input":
-                    handles.append(module.register_forward_pre_hook(receive, with_kwargs=True))
-                else:
-                    handles.append(module.register_forward_hook(receive))
+            for place in sorted({place for places in self._sites.values() for place, _ in places}):
+                handles.append(self._listen(place))
             if ATTENTION in self._sources:
                 self._read_attention(stack)
             self._stack = stack.pop_all()
@@ -86,10 +79,11 @@ class ActivationRecorder:
             self._rows = batch.to(self._device), position.to(self._device)
         self._wanted = True
         self._query_rows = None
-        self._kept, self._attention = {}, {}
+        self._kept.clear()
+        self._attention.clear()
 
     def take(self) -> dict[str, Float[Tensor, "layer row ..."]]:
-        """What the last pass has left, by source. StrataError if there was none, or if it did not run all layers."""
+        """What the last pass has left, by source; once. StrataError if there was no pass, or not through all layers."""
         try:
             taken = {source: self._gather(source) for source in self._sites}
             if ATTENTION in self._sources:
@@ -97,8 +91,10 @@ class ActivationRecorder:
         except KeyError:
             raise StrataError(
                 f"{type(self._model.module).__name__} did not run all that is recorded: call want() before a forward "
-                "pass, and take() after it"
+                "pass, and take() once after it"
             ) from None
+        self._kept.clear()
+        self._attention.clear()
         return {source: taken[source] for source in self._sources}
 
     def _begin(self, _block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -108,30 +104,43 @@ class ActivationRecorder:
         caches = [value for value in (*args, *kwargs.values()) if isinstance(value, Cache)]
         self._n_keys = self._shape[1] + (caches[0].get_seq_length() if caches else 0)
         # one token is all there is in a step of a generation
-        self._whole = self._rows is None or (len(self._rows[0]) == 1 and self._shape[0] * self._shape[1] == 1)
-        self._kept, self._attention = {}, {}
+        one = self._rows is not None and len(self._rows[0]) == self._shape[0] * self._shape[1] == 1
+        self._whole = self._wanted and (self._rows is None or one)
+        self._kept.clear()
+        self._attention.clear()
 
-    def _receive_input(self, place: Place, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._receive(place, args[0] if args else residual_input(args, kwargs))
+    def _listen(self, place: Place) -> RemovableHandle:
+        layer, path, side = place
+        module, kept = self._model.blocks[layer].get_submodule(path), self._kept
+        copied = place in self._model.overwritten
 
-    def _receive_output(self, place: Place, _module: Any, _args: Any, output: Any) -> None:
-        self._receive(place, output if isinstance(output, Tensor) else hidden_state(output))
+        def keep(state: Tensor) -> None:
+            if not self._whole:
+                self._keep_rows(place, state)
+            else:
+                kept[place] = state.clone() if copied else state  # `take` copies it, before the next pass
 
-    def _receive(self, place: Place, state: Tensor) -> None:
-        if not self._wanted:
-            return
-        if self._whole:
-            self._kept[place] = state.clone() if place in self._overwritten else state
-        else:
-            assert self._rows is not None
+        def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            keep(args[0] if args else residual_input(args, kwargs))
+
+        def after(_module: Any, _args: Any, output: Any) -> None:
+            keep(output if isinstance(output, Tensor) else hidden_state(output))
+
+        if side == "input":
+            return module.register_forward_pre_hook(before, with_kwargs=True)
+        return module.register_forward_hook(after)
+
+    def _keep_rows(self, place: Place, state: Tensor) -> None:
+        if self._rows is not None:
             # opt's MLP gives [token, width]
             self._kept[place] = (state if state.ndim == 3 else state.view(*self._shape, -1))[self._rows]
 
     def _gather(self, source: str) -> Float[Tensor, "layer row width"]:
-        states = [self._kept[place] for place, _ in self._sites[source]]
-        columns = [columns for _, columns in self._sites[source]]
-        parts = [state if part is None else state[..., part] for state, part in zip(states, columns, strict=True)]
-        return torch.stack(parts).flatten(1, -2)
+        kept = self._kept
+        states = [kept[at] if columns is None else kept[at][..., columns] for at, columns in self._sites[source]]
+        if self._whole and self._shape[0] == 1 and states[0].ndim == 3:
+            return torch.cat(states)  # layers take the place of the one sequence
+        return torch.stack(states).flatten(1, -2)
 
     def _places(self, source: str) -> list[tuple[Place, Columns | None]]:
         sites = [(layer, site_of(self._model, source, layer)) for layer in self._layers]

@@ -71,12 +71,16 @@ def state_images(run: Run, selection: Selection) -> Iterator[StateImage]:
     """
     if selection.per_head and selection.source != ATTENTION:
         raise StrataError(f"per_head=true means nothing to source={selection.source}: it needs source=attention")
+    stacked, array = None, None
     for frame in _frames(run, selection):
         if selection.source not in frame.rows:
             there = ", ".join(frame.rows.arrays) or "none"
             raise StrataError(f"{run.name}: {selection.source} was not captured; choose from its sources: {there}")
         layers = _chosen_layers(run, frame.rows, selection)
-        yield from _frame_images(run, frame, selection, layers)
+        if frame.rows is not stacked:  # once for all steps of a generation
+            stacked, array = frame.rows, _array(frame.rows, selection.source)
+        assert array is not None
+        yield from _frame_images(run, frame, selection, layers, array)
 
 
 def count_images(run: Run, selection: Selection) -> int:
@@ -134,13 +138,16 @@ def _frames(run: Run, selection: Selection) -> Iterator[_Frame]:
 
 def _message_frame(run: Run, selection: Selection) -> _Frame:
     rows = {(shot.message, shot.position): (row, shot.token) for row, shot in enumerate(run.conversation.snapshots)}
-    chosen = list(range(len(run.messages))) if selection.messages is None else list(selection.messages)
-    if missing := [message for message in chosen if message >= len(run.messages)]:
+    indices = run.all_indices
+    there = [message for message, index in enumerate(indices) if (index, selection.position) in rows]
+    # of a message that the template can't end at there is no state; without any, the first is told to be missing
+    chosen = (there or [0]) if selection.messages is None else list(selection.messages)
+    if missing := [message for message in chosen if message >= len(indices)]:
         raise StrataError(
             f"messages: {run.name} has no message {', '.join(map(str, missing))}; choose from its messages 0 to "
-            f"{len(run.messages) - 1}"
+            f"{len(indices) - 1}"
         )
-    wanted = [(run.message_indices[message], selection.position) for message in chosen]
+    wanted = [(indices[message], selection.position) for message in chosen]
     if missing := [message for message, key in zip(chosen, wanted, strict=True) if key not in rows]:
         kept = dict.fromkeys(shot.position for shot in run.conversation.snapshots)
         raise StrataError(
@@ -148,15 +155,24 @@ def _message_frame(run: Run, selection: Selection) -> _Frame:
             f"{', '.join(kept) or '(none: messages need preset message_ends or full)'}"
         )
     found = [rows[key] for key in wanted]
-    names = [f"{message} {run.messages[message].role}" for message in chosen]
+    names = [f"{message} {run.conversation.messages[indices[message]].role}" for message in chosen]
     tokens = [token for _, token in found if token is not None]
     n_keys = max(tokens) + 1 if len(tokens) == len(found) else None
     return _Frame("messages", run.conversation.snapshot_rows, [row for row, _ in found], names, n_keys)
 
 
-def _frame_images(run: Run, frame: _Frame, selection: Selection, layers: Sequence[int | None]) -> Iterator[StateImage]:
+def _array(rows: Rows, source: str) -> Float[Tensor, "layer row ..."]:
+    return rows.get(source) if source == "resid_pre" else rows.arrays[source]
+
+
+def _frame_images(
+    run: Run,
+    frame: _Frame,
+    selection: Selection,
+    layers: Sequence[int | None],
+    array: Float[Tensor, "layer row ..."],
+) -> Iterator[StateImage]:
     source, rows, chosen = selection.source, frame.rows, list(frame.chosen)
-    array = rows.get(source) if source == "resid_pre" else rows.arrays[source]
     for layer in layers:
         states = array[0 if layer is None else rows.layers.index(layer), chosen].float()
         key = ImageKey(run.name, source, layer, frame.name)

@@ -189,6 +189,13 @@ class Run:
     messages: list[SpokenMessage]
 
     @property
+    def all_indices(self) -> list[int]:
+        """Where the messages before the generation and its reply are in the conversation, whether they have states."""
+        conversation = self.conversation
+        n = len(conversation.messages) - len(conversation.generations)
+        return [*range(self.generation.after), n + conversation.generations.index(self.generation)]
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Captured layers."""
         return self.generation.rows.layers

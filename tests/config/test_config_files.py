@@ -6,8 +6,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.config.causal import CausalEvalConfig
+from src.config.compare_runs import CompareRunsConfig
 from src.config.compare_topology import CompareTopologyConfig
 from src.config.explain_features import ExplainConfig
+from src.config.plot_heatmap import PlotHeatmapConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
 from src.config.score_features import ScoreFeaturesConfig
@@ -28,6 +30,8 @@ STAGES = {
     "score_features": ScoreFeaturesConfig,
     "measure_topology": TopologyConfig,
     "compare_topology": CompareTopologyConfig,
+    "compare_runs": CompareRunsConfig,
+    "plot_heatmap": PlotHeatmapConfig,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from src.errors import StrataError
@@ -125,6 +125,21 @@ def test_one_token_on_a_cache_needs_no_rows_to_be_named() -> None:
         rows = recorder.take()["attention"]
     assert bool((rows[..., :3] == 0).all())  # behind the window
     torch.testing.assert_close(rows, whole[:, 6:], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "falcon"])
+def test_a_static_cache_has_room_that_no_row_shows(family: str) -> None:
+    model = _model(family)
+    ids, _ = ragged_batch([8])
+    whole = _recorded(model, ids, torch.ones_like(ids))
+    cache = StaticCache(config=model.module.config, max_cache_len=20)
+    with ActivationRecorder(model, ["attention"], range(N_LAYERS)) as recorder, torch.inference_mode():
+        recorder.want()
+        for first, last in ((0, 7), (7, 8)):
+            mask = torch.ones(1, last, dtype=torch.long)
+            model.inner(ids[:, first:last], mask, past_key_values=cache, use_cache=True)
+            rows = recorder.take()["attention"]
+            torch.testing.assert_close(rows, whole[:, first:last, :, :last], atol=2e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_neox", "falcon", "t5"])

@@ -279,6 +279,13 @@ def test_gate_and_up_are_told_apart_by_what_they_do(activation: str) -> None:
     assert all(torch.equal(found[source], expected[source]) for source in found)
 
 
+def test_gated_t5() -> None:
+    model = wrap_model(tiny_model("t5", feed_forward_proj="gated-gelu"), model_config())
+    recorded = _record(model, MLP_SOURCES)
+    neurons = ACT2FN["gelu_new"](recorded["mlp_gate"]) * recorded["mlp_up"]
+    torch.testing.assert_close(neurons, recorded["mlp_act"])
+
+
 class _InTurn(nn.Module):
     """An MLP whose gates and up-projections take turns in one fused projection."""
 

@@ -129,10 +129,12 @@ def test_nothing_is_taken_before_it_is_wanted() -> None:
         with pytest.raises(StrataError, match=r"call want\(\) before a forward pass"):
             recorder.take()
         recorder.want()
-        with pytest.raises(StrataError, match=r"and take\(\) after it"):
+        with pytest.raises(StrataError, match=r"and take\(\) once after it"):
             recorder.take()
         model.inner(ids, mask)
         assert set(recorder.take()) == {"q", "attention"}
+        with pytest.raises(StrataError, match=r"take\(\) once"):
+            recorder.take()
 
 
 def test_only_what_is_overwritten_is_copied() -> None:

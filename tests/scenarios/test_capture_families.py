@@ -93,9 +93,7 @@ def test_positions_that_scale_with_the_length_are_noticed():
     scaled = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
     model = ended_by_nothing(tiny_model("llama", rope_parameters=scaled, max_position_embeddings=16))
     with pytest.warns(UserWarning, match="passes of their own"):
-        capture_conversation(
-            model, word_tokenizer(), "talk", PROMPT, GenerationSettings(max_new_tokens=2), EVERYTHING
-        )
+        capture_conversation(model, word_tokenizer(), "talk", PROMPT, GenerationSettings(max_new_tokens=2), EVERYTHING)
     assert not continuation_of(model).causal
 
 
@@ -104,7 +102,9 @@ def test_state_space_models_read_each_beginning_by_itself():
     model = ended_by_nothing(AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        conversation = check(model, n_tokens=2, capture=CaptureSettings(positions=["end", "answer"], store_dtype="float32"))
+        conversation = check(
+            model, n_tokens=2, capture=CaptureSettings(positions=["end", "answer"], store_dtype="float32")
+        )
     assert not continuation_of(model).cached
     assert {"attn_out", "attention", "q"} <= set(conversation.notes["not_offered"])
 

@@ -134,9 +134,7 @@ def test_odd_contents(model, tokenizer):
 
 def test_a_prompt_of_one_token(model):
     tokenizer = byte_tokenizer(None)
-    conversation = capture_conversation(
-        model, tokenizer, "talk", Prompt(messages=talk("a", system=None)), SHORT, EXACT
-    )
+    conversation = capture_conversation(model, tokenizer, "talk", Prompt(messages=talk("a", system=None)), SHORT, EXACT)
     assert len(conversation.token_ids) == 1
     assert [shot.position for shot in conversation.snapshots] == ["end", "answer", "mean"] * 2
     assert conversation.generations[0].token_ids == generated(model, conversation.token_ids, 3)
@@ -144,9 +142,7 @@ def test_a_prompt_of_one_token(model):
 
 def test_a_prompt_without_tokens_is_an_error(model):
     with pytest.raises(StrataError, match="talk has no tokens"):
-        capture_conversation(
-            model, byte_tokenizer(None), "talk", Prompt(messages=talk("", system=None)), SHORT, EXACT
-        )
+        capture_conversation(model, byte_tokenizer(None), "talk", Prompt(messages=talk("", system=None)), SHORT, EXACT)
 
 
 def test_an_empty_first_message_without_a_template_has_no_state(model):

@@ -369,15 +369,18 @@ def test_last_tokens_are_exported_as_the_old_layout(tmp_path):
         }
     )
     conversation = random_conversation(layers=layers)
-    shots = [*conversation.snapshots[:4], *(replace(shot, position="answer") for shot in conversation.snapshots[4:])]
-    conversation = replace(conversation, snapshots=shots)
     model, tokenizer = {"name": "tiny", "n_heads": 2}, {"d_vocab": 11, "eos_token_id": 99}
-    captured = artifact_of(tmp_path, (scenario, [conversation], random_references(layers), model, tokenizer))
+    # one whose turns were shuffled has no replies, and Activation Lab no place for it
+    shuffled = replace(conversation, name="shuffled", generations=[], messages=conversation.messages[:2], snapshots=[])
+    shuffled = replace(shuffled, snapshot_rows=Rows((), {}))
+    conversations = [shuffled, conversation]
+    captured = artifact_of(tmp_path, (scenario, conversations, random_references(layers), model, tokenizer))
     folders = write_lab_scenario(captured, tmp_path / "export")
     assert [folder.name for folder in folders] == [
         f"weather_prompt_0_msg{after}of2_2026-11-21T10-00-00Z" for after in (1, 2)
     ]
-    assert json.loads((folders[1] / "references" / "index.json").read_text()) == {"labels": ["sad", "sad_2", "plain"]}
+    told = json.loads((folders[1] / "references" / "index.json").read_text())
+    assert (told["labels"], told["position"]) == (["sad", "sad_2", "plain"], "answer")
     vector = np.load(folders[1] / "conversation_snapshots" / "snapshot_01_user.npz")["layer_02/hidden_out"]
     np.testing.assert_array_equal(vector, conversation.snapshot_rows.arrays["resid_post"][2, 3].numpy())
     lab = read_lab_scenario(folders[1])
@@ -385,11 +388,17 @@ def test_last_tokens_are_exported_as_the_old_layout(tmp_path):
     assert back.token_rows is None
     assert equal(back.generations[0].rows, conversation.generations[1].rows)
     assert equal(
-        back.snapshot_rows, conversation.snapshot_rows.take([1, 3, 5]), ("resid_post", "attn_out", "mlp_out", "q", "k")
+        back.snapshot_rows, conversation.snapshot_rows.take([1, 3, 7]), ("resid_post", "attn_out", "mlp_out", "q", "k")
     )
-    assert [shot.token for shot in back.snapshots] == [4, 8, 12]
+    assert [shot.token for shot in back.snapshots] == [4, 8, 14]
     assert back.message_ends == conversation.message_ends
     assert lab.references is not None
+    assert lab.references.texts == random_references(layers).texts
+    assert [(state.label, len(state.conversations), state.neutral) for state in lab.scenario.reference_states] == [
+        ("sad", 2, False),
+        ("plain", 1, True),
+    ]
+    assert lab.scenario.capture.preset == "message_ends"
     assert equal(lab.references.rows["answer"], random_references(layers).rows["answer"], ("resid_post", "v"))
     with pytest.raises(StrataError, match="there already"):
         write_lab_scenario(captured, tmp_path / "export")
@@ -450,7 +459,7 @@ def header(shape: str, dtype: str = "<f2") -> bytes:
         (edit_json("run.json", lambda v: v["prompt_tokens"].pop()), "differ in number"),
         (edit_json("run.json", lambda v: v["scenario"].pop("prompt")), "holds no scenario .*prompt"),
         (edit_json("run.json", lambda v: v["scenario"].update(name="../up")), "holds no scenario .*name"),
-        (edit_json("conversation_snapshots/index.json", lambda v: v["snapshots"].pop()), "not those of 2 messages"),
+        (edit_json("conversation_snapshots/index.json", lambda v: v["snapshots"].reverse()), "not those of 2 messages"),
         (lambda folder: (folder / "prompt_0" / "steps.json").unlink(), "steps.json can't be read"),
         (lambda folder: (folder / "prompt_0/tensors/step_002.npz").write_bytes(b"PK"), "can't be read as npz"),
         (lambda folder: write_json(folder / "references" / "index.json", {"labels": ["../joy"]}), "labels"),

@@ -88,7 +88,7 @@ def test_nothing_captured_is_a_conversation_too(tmp_path):
 
 
 def test_bfloat16_and_values_that_are_not_finite_are_kept(tmp_path):
-    rows = random_rows([1, 2, 3, 4, 5, 6], (0, 1))
+    rows = random_rows([1, 2, 3, 4, 5, 6, 7, 8], (0, 1))
     odd = {name: array.to(torch.bfloat16) for name, array in rows.arrays.items()}
     odd["resid_post"][0, 0, :2] = torch.tensor([torch.nan, torch.inf])
     odd["attention"][1, 0, 0, 0] = torch.nan
@@ -114,12 +114,12 @@ def test_packed_attention_comes_back_whatever_its_zeros(keys, seed, spare):
 
 
 def test_attention_of_short_rows_takes_little_room(tmp_path):
-    rows = random_rows([1, 1, 1, 1, 1, 64], (0, 1, 2))
+    rows = random_rows([1, 1, 1, 1, 1, 1, 1, 64], (0, 1, 2))
     write_conversation(
         tmp_path, replace(random_conversation(), snapshot_rows=Rows((0, 1, 2), {"attention": rows.arrays["attention"]}))
     )
     stored = load_tensors(tmp_path / "states.safetensors", "")["snapshots/attention"]
-    assert stored.shape == (3, 2, 5 + 64)
+    assert stored.shape == (3, 2, 7 + 64)
 
 
 def test_steps_are_added_while_they_are_made(tmp_path):
@@ -188,13 +188,13 @@ def cut(name: str) -> Callable[[Path], None]:
         (edit_json(message_ends=[2, 99]), "message_ends do not fit"),
         (edit_json(snapshots=[{"message": 9, "position": "end", "token": 1}]), "snapshots do not fit"),
         (edit_json(layers=[0, 2, 1]), r"layers \[0, 2, 1\]"),
-        (edit_json(layers=[0, 1]), "does not fit 6 rows of 2 layers"),
+        (edit_json(layers=[0, 1]), "does not fit 8 rows of 2 layers"),
         (lambda folder: (folder / "states.safetensors").unlink(), "states.safetensors can't be read"),
         (cut("states.safetensors"), "states.safetensors can't be read"),
         (lambda folder: (folder / "states.safetensors").write_text("hello"), "states.safetensors can't be read"),
         (edit_tensors(lambda t: t.update({"generation_7/q": t["generation_1/q"].clone()})), "generation_7/q"),
         (edit_tensors(lambda t: t.update({"snapshots/soul": t["snapshots/q"].clone()})), "snapshots/soul"),
-        (edit_tensors(lambda t: t.update({"snapshots/q": t["snapshots/q"][:, :2]})), "snapshots/q is .* fit 6 rows"),
+        (edit_tensors(lambda t: t.update({"snapshots/q": t["snapshots/q"][:, :2]})), "snapshots/q is .* fit 8 rows"),
         (edit_tensors(lambda t: t.update({"snapshots/q": t["snapshots/q"].int()})), "snapshots/q"),
         (edit_tensors(lambda t: t["snapshots/attention_keys"].add_(1)), "snapshots/attention"),
         (edit_tensors(lambda t: t.pop("snapshots/attention_keys")), "snapshots/attention"),

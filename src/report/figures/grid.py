@@ -64,7 +64,13 @@ def grid(
         )
     )
     legend = alt.Legend(
-        title=None, orient="bottom", gradientLength=140, gradientThickness=9, format=".2~f", tickCount=3, labelOverlap="greedy"
+        title=None,
+        orient="bottom",
+        gradientLength=140,
+        gradientThickness=9,
+        format=".2~f",
+        tickCount=3,
+        labelOverlap="greedy",
     )
     colour = (
         # equal distances from 0 get equal shades; what they stand for is written in the cells and their tooltips

@@ -72,7 +72,7 @@ def layer_lines(
         layered.insert(
             0, base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=label), y2="high:Q", opacity=alt.value(0.16))
         )
-    chart = alt.layer(*layered, data=data(records)).properties(width=240, height=height)
+    chart = alt.layer(*layered, data=data(records)).properties(width=222, height=height)
     return themed(chart, title)
 
 
@@ -117,16 +117,18 @@ def message_lines(
 
 
 def null_band(
-    records: Sequence[Record], title: str, *, label: str, x: str = "layer", x_label: str = "layer"
+    records: Sequence[Record], title: str, *, label: str, x: str = "layer", x_label: str = "layer", middle: bool = False
 ) -> alt.LayerChart:
     """A score over the layers (or turns), with its interval, before what chance gives.
 
     Args:
-        records: `layer` (or the field x names), `value`, `low`, `high`, and of chance: `null_low` and `null_high`.
+        records: `layer` (or the field x names), `value`, `low`, `high`, and of chance: `null_low` and `null_high`, and
+            `null` where `middle`.
         title: what the figure shows.
         label: what the score is.
         x: the field on the horizontal axis, whole numbers.
         x_label: its name.
+        middle: draw what chance gives on average, dashed.
     """
     axis = alt.X(
         f"{x}:Q",
@@ -147,16 +149,17 @@ def null_band(
         base.mark_area(color=SHADE, opacity=0.75, line=False).encode(
             y=alt.Y("null_low:Q", title=label), y2="null_high:Q"
         ),
-        base.mark_line(color=GREY, strokeDash=[4, 3]).encode(y=alt.Y("null_low:Q", title=label)),
         base.mark_rule(color=CATEGORIES[0], strokeWidth=1.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q"),
         base.mark_line(color=CATEGORIES[0], strokeWidth=1.8).encode(y=y),
         base.mark_point(color=CATEGORIES[0], filled=True, size=34, opacity=1).encode(y=y, tooltip=tooltip),
     ]
-    return themed(alt.layer(*layered, data=data(records)).properties(width=240, height=180), title)
+    if middle:
+        layered.insert(2, base.mark_line(color=GREY, strokeDash=[4, 3]).encode(y=alt.Y("null:Q", title=label)))
+    return themed(alt.layer(*layered, data=data(records)).properties(width=180, height=180), title)
 
 
 def room(base: alt.Chart, label: str) -> alt.Chart:
-    """Nothing that is seen, but room above and below values that are all the same: an axis of no length has no ticks."""
+    """Unseen room above and below values that are all the same: an axis of no length has no ticks."""
     pad = "datum.most - datum.least > 1e-6 * abs(datum.most) ? 0 : max(abs(datum.most) * 0.05, 0.01)"
     return (
         base.transform_joinaggregate(least="min(value)", most="max(value)")

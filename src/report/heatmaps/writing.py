@@ -102,7 +102,8 @@ def _stem(key: ImageKey) -> str:
 
 
 def _frame_name(key: ImageKey) -> str:
-    return key.frame.replace("_", " ")
+    word, _, number = key.frame.partition("_")
+    return f"{word} {int(number)}" if number else word
 
 
 def _column_name(key: ImageKey) -> str:

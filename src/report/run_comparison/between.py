@@ -39,7 +39,10 @@ def between_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
     if len(found.runs) <= found.pair_cards:
         blocks += _pair_cards(found, pool)
     else:
-        words = f"{len(found.runs)} runs: pairs have no charts of their own (pair_cards={found.pair_cards}); comparison_cosines.csv has every layer of every pair."
+        words = (
+            f"{len(found.runs)} runs: pairs have no charts of their own (pair_cards={found.pair_cards}); "
+            "comparison_cosines.csv has every layer of every pair."
+        )
         blocks.append(Prose(words))
     return PagePart("between", "Runs against each other", blocks)
 
@@ -106,7 +109,10 @@ def _aggregate(found: ComparedRuns) -> Table:
                 row += [float(known.mean()), float(known.std())] if len(known) else [None, None]
             rows.append(row)
     columns = [f"{part} {METRIC_NAMES[metric]}" for metric in METRICS for part in ("mean", "std of")]
-    caption = "Over pairs, of each pair's mean over layers; std with n in the denominator. Pairs share runs: they are no independent sample."
+    caption = (
+        "Over pairs, of each pair's mean over layers; std with n in the denominator. Pairs share runs: they are no "
+        "independent sample."
+    )
     return Table("All pairs together", ["state", "source", "pairs", *columns], rows, caption)
 
 

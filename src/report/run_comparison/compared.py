@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jaxtyping import Bool
+from torch import Tensor
+
 from src.scenarios.comparing.attended_messages import AttendedMessages
 from src.scenarios.comparing.centring import Similarities
 from src.scenarios.comparing.fading import Fading
@@ -15,18 +18,28 @@ from src.scenarios.comparing.to_references import ReferenceComparison
 from src.scenarios.states import Run
 from src.scenarios.storage.run_folder import CapturedScenario
 
+# below this corrected p the references of a layer can be told apart
+LEVEL = 0.05
+
 
 @dataclass(frozen=True, eq=False)
 class RunReferences:
     """The messages of a run against reference labels at one position.
 
     similarities: cosines with labels' mean states, raw and centred. plain: Activation Lab's metrics. qkv: if captured.
+    separability: of the references at that position, if it was tested.
     """
 
     position: str
     similarities: Similarities
     plain: ReferenceComparison
     qkv: QkvMetrics | None = None
+    separability: Separability | None = None
+
+    def separable(self, source: str) -> Bool[Tensor, "layer"] | None:
+        """The layers where the references themselves can be told apart; None where that was not tested."""
+        tested = self.separability.by_source.get(source) if self.separability is not None else None
+        return None if tested is None else tested.p_corrected <= LEVEL
 
 
 @dataclass(frozen=True, eq=False)

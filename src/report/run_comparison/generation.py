@@ -9,7 +9,7 @@ from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.grid import grid
 from src.report.figures.layer_lines import layer_lines
-from src.report.run_comparison.blocks import Block, Charts, Explorer, Fold, Help, Prose
+from src.report.run_comparison.blocks import Block, Charts, Explorer, Help, Prose
 from src.report.run_comparison.words import ATTENTION, GENERATION
 from src.scenarios.comparing.attended_messages import AttendedMessages
 from src.scenarios.states import Run
@@ -66,7 +66,8 @@ def generation_blocks(run: Run, pool: FigurePool, steps: StepPool) -> list[Block
     }
     figures = [
         pool.place(
-            layer_lines, cube, f"{label[0].upper()}{label[1:]}", fields={"value": name}, label=label.partition(" of ")[0],
+            layer_lines, cube, f"{label[0].upper()}{label[1:]}", fields={"value": name},
+            label=label.partition(" of ")[0],
             series=dims["series"], by="series", x="step", x_label="step", height=120,
         )
         for name, label in words.items()

@@ -48,7 +48,8 @@ def labelled_table(found: ComparedRuns) -> Table | None:
                 rows.append(
                     [
                         *([scenario.name] if len(found.scenarios) > 1 else []),
-                        each.position, source, len(each.messages), each.layers[best], _cell(accuracy, best), each.chance,
+                        each.position, source, len(each.messages), each.layers[best],
+                        _cell(accuracy, best), each.chance,
                         finite_or_none(float(accuracy.p_corrected[best])), _cell(excess, best),
                         finite_or_none(float(excess.p_corrected[best])),
                     ]
@@ -57,7 +58,8 @@ def labelled_table(found: ComparedRuns) -> Table | None:
         return None
     columns = ["position", "source", "messages", "best layer", "own label nearest", "chance", "p", "excess", "its p"]
     caption = (
-        "p corrected for all layers and sources; the best layer was chosen by its share. Intervals: over conversations, "
+        "p corrected for all layers and sources; the best layer was chosen by its share. Intervals: over "
+        "conversations, "
         "where there are enough."
     )
     return Table(
@@ -92,10 +94,18 @@ def _labelled_blocks(found: LabelledMessages, pool: FigurePool) -> list[Block]:
         tested = [getattr(it, name) for it in found.by_source.values()]
         values = {field: np.stack([getattr(it, field).numpy() for it in tested]) for field in ("value", "low", "high")}
         # of what shuffled labels give, only the mean is known
-        values["null_low"] = values["null_high"] = np.stack([it.null_mean.numpy() for it in tested])
+        values |= dict.fromkeys(("null", "null_low", "null_high"), np.stack([it.null_mean.numpy() for it in tested]))
         cube = Cube({"source": sources, "layer": list(found.layers)}, _drawable(values))
         figures = [
-            pool.place(null_band, cube, source, fields=_FIELDS, at={"source": place}, label=label.partition(" ")[0])
+            pool.place(
+                null_band,
+                cube,
+                source,
+                fields=_FIELDS | {"null": "null"},
+                at={"source": place},
+                label=label.partition(" ")[0],
+                middle=True,
+            )
             for place, source in enumerate(sources)
             if np.isfinite(values["value"][place]).any()
         ]
@@ -137,7 +147,8 @@ def _fading_blocks(found: Fading, pool: FigurePool) -> list[Block]:
         "its p ",
     ]
     caption = (
-        "slope: change of the excess per turn over the turns after the label's own; half-life: in turns, only where the "
+        "slope: change of the excess per turn over the turns after the label's own; half-life: in turns, only where "
+        "the "
         "label carries over and falls; with place: change of the own label's excess per turn of place when the same "
         "turns stand at other places (needs shuffled orders). p corrected for all layers and sources."
     )

@@ -12,7 +12,7 @@ from src.report.charts import TEMPLATES, page_assets, page_policy, templates, wr
 from src.report.figure_pool import FigurePool
 from src.report.page import paragraphs
 from src.report.run_comparison.between import between_part
-from src.report.run_comparison.blocks import Block, Help, PagePart, Prose, ShadedTable
+from src.report.run_comparison.blocks import Block, Help, PagePart, Prose
 from src.report.run_comparison.compared import ComparedRuns
 from src.report.run_comparison.generation import StepPool
 from src.report.run_comparison.labelled_block import labelled_part

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 from numpy.typing import NDArray
+from torch import Tensor
 
 from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
@@ -14,30 +16,34 @@ from src.report.run_comparison.compared import RunFindings, RunReferences
 from src.report.run_comparison.generation import message_name
 from src.report.run_comparison.words import POSITIONS, REFERENCES
 from src.report.tables import Cell, Table, finite_or_none
+from src.scenarios.comparing.centring import Kind
 from src.scenarios.comparing.pair_metrics import METRICS
 from src.scenarios.states import Run
 
 _PREVIEW = 90
 MEAN = "mean of sources"
-KINDS = {"raw": "cosine", "centred": "centred cosine"}
+KINDS: dict[Kind, str] = {"raw": "cosine", "centred": "centred cosine"}
+# lead: what a label's centred cosine has more than the mean of all labels
+SHOWN: dict[str, str] = {**KINDS, "lead": "lead over all labels"}
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """The label whose references a message is nearest to. margin: to the second nearest; layers: share that agrees."""
+    """The label whose references a message is nearest to, and its margin to the second nearest.
+
+    agreeing: how many of the `layers` have that nearest label.
+    """
 
     label: str
     margin: float
-    layers: float
+    agreeing: int
+    layers: int
 
 
 def nearest(found: RunReferences, source: str) -> list[Nearest | None]:
-    """Of each message, by centred cosine as a mean over layers; None where that is not defined.
-
-    Layers where every message is the same state as every reference text say nothing and are left out.
-    """
+    """Of each message, by centred cosine as a mean over `telling_layers`; None where that is not defined."""
     of_source = found.similarities.by_source[source]
-    telling = ~of_source.vacuous
+    telling = telling_layers(found, source)
     cosines = of_source.centred[telling]
     each = of_source.best()[telling]
     result: list[Nearest | None] = []
@@ -47,14 +53,31 @@ def nearest(found: RunReferences, source: str) -> list[Nearest | None]:
             continue
         order = values.argsort(descending=True)
         margin = float(values[order[0]] - values[order[1]]) if len(order) > 1 else float("nan")
-        agreeing = float((each[:, message] == order[0]).float().mean())
-        result.append(Nearest(found.similarities.labels[int(order[0])], margin, agreeing))
+        agreeing = int((each[:, message] == order[0]).sum())
+        result.append(Nearest(found.similarities.labels[int(order[0])], margin, agreeing, len(each)))
     return result
 
 
+def telling_layers(found: RunReferences, source: str) -> Bool[Tensor, "layer"]:
+    """The layers where references can be told apart; where none can or it was not tested, all that are not vacuous.
+
+    They are chosen by the references alone, so what they say of messages is not chosen by its outcome.
+    """
+    telling = ~found.similarities.by_source[source].vacuous
+    separable = found.separable(source)
+    return telling & separable if separable is not None and bool((telling & separable).any()) else telling
+
+
 def main_source(found: RunReferences) -> str:
-    """The source that tables speak of: the residual stream after a block, if it was captured."""
+    """The source that tables speak of: whose references are told apart best; else the residual stream after a block."""
     sources = list(found.similarities.by_source)
+    scores = {}
+    for source in sources:
+        separable = found.separable(source)
+        if found.separability is not None and separable is not None and bool(separable.any()):
+            scores[source] = float(found.separability.by_source[source].accuracy[separable].max())
+    if scores:
+        return max(scores, key=lambda source: scores[source])
     return "resid_post" if "resid_post" in sources else sources[0]
 
 
@@ -76,7 +99,7 @@ def _position_blocks(run: Run, found: RunReferences, pool: FigurePool) -> list[B
     layers = _layer_cube(run, found)
     means = _mean_cube(run, found)
     first = main_source(found)
-    blocks: list[Block] = [Help(REFERENCES), ShadedTable(message_table(run, found, first), {5: (0.0, 0.5)})]
+    blocks: list[Block] = [Help(REFERENCES), ShadedTable(message_table(run, found, first))]
     blocks.append(_message_charts(means, first, labels, pool))
     blocks.append(_heat_maps(means, first, pool))
     if len(sources) > 1:
@@ -95,21 +118,39 @@ def message_table(run: Run, found: RunReferences, source: str) -> Table:
     rows: list[list[Cell]] = []
     for place, (message, best) in enumerate(zip(run.messages, nearest(found, source), strict=True)):
         said: list[Cell] = [message_name(run, place), preview(message.content), message.label or ""]
-        rows.append([*said, *([best.label, finite_or_none(best.margin), best.layers] if best else [None, None, None])])
-    vacuous = [
-        str(layer)
-        for layer, it in zip(found.similarities.layers, found.similarities.by_source[source].vacuous, strict=True)
-        if it
-    ]
-    caption = f"By centred cosine of {source}, mean over layers; margin: to the second nearest label; layers: share of them in which this label is the nearest."
+        rows.append(
+            [
+                *said,
+                *(
+                    [best.label, finite_or_none(best.margin), f"{best.agreeing} of {best.layers}"]
+                    if best
+                    else [None, None, None]
+                ),
+            ]
+        )
+    vacuous = _listed(found, found.similarities.by_source[source].vacuous)
+    caption = (
+        f"By centred cosine of {source} (where references are told apart best), mean over layers "
+        f"{_listed(found, telling_layers(found, source))} (where they can be told apart, or all if there are none); "
+        "margin: to the second nearest label; layers: those of "
+        "them in which this label is the nearest."
+    )
     if vacuous:
-        caption += f" Left out: layer {', '.join(vacuous)}, where all messages and references are the same state (the same template token)."
+        caption += (
+            f" At layer {vacuous} all messages and references are the same state (the same template token): raw "
+            "cosines "
+            "there are 1 and say nothing."
+        )
     return Table(
         f"Nearest label of each message ({source})",
         ["message", "text", "its label", "nearest", "margin", "layers"],
         rows,
         caption,
     )
+
+
+def _listed(found: RunReferences, layers: Bool[Tensor, "layer"]) -> str:
+    return ", ".join(str(layer) for layer, chosen in zip(found.similarities.layers, layers, strict=True) if chosen)
 
 
 def preview(text: str) -> str:
@@ -148,6 +189,7 @@ def _mean_cube(run: Run, found: RunReferences) -> Cube:
     for kind in KINDS:
         means = [it.of(kind)[~it.vacuous].nanmean(0).T.numpy() for it in by_source.values()]
         values[kind] = np.stack([*means, np.mean(means, axis=0)])
+    values["lead"] = values["centred"] - values["centred"].mean(1, keepdims=True)
     dims = {"source": [*by_source, MEAN], "label": found.similarities.labels, "message": names}
     return Cube(dims, values, {"message": about})
 
@@ -160,7 +202,7 @@ def _message_charts(means: Cube, source: str, labels: list[str], pool: FigurePoo
                 message_lines, means, f"{word[0].upper()}{word[1:]} of {source} with each label",
                 fields={"value": kind}, at=at, label=word, series=labels,
             )
-            for kind, word in KINDS.items()
+            for kind, word in SHOWN.items()
         ],
         f"{source}: mean over layers, message by message",
     )  # fmt: skip
@@ -171,9 +213,9 @@ def _heat_maps(means: Cube, source: str, pool: FigurePool) -> Charts:
         pool.place(
             grid, means, f"{word[0].upper()}{word[1:]}, {source}", fields={"value": kind},
             at={"source": list(means.dims["source"]).index(source)}, row="label", column="message", label=word,
-            diverging=kind == "centred", angle=-50, about=["preview"], step=(33, 21),
+            diverging=kind != "raw", angle=-50, about=["preview"], step=(33, 21),
         )
-        for kind, word in KINDS.items()
+        for kind, word in SHOWN.items()
     ]  # fmt: skip
     return Charts(figures, f"{source}: messages and labels")
 
@@ -188,7 +230,10 @@ def _label_table(found: RunReferences) -> Table:
             column = found.plain.labels.index(label)
             row += [finite_or_none(float(plain[metric][:, column].nanmean())) if plain else None for metric in METRICS]
             rows.append([*row, finite_or_none(float(similar.centred[~similar.vacuous][:, :, place].nanmean()))])
-    caption = "Means over messages and layers. cosine, MAE and overlap: mean over the texts of the label, as Activation Lab defines them; centred cosine: with the label's mean state."
+    caption = (
+        "Means over messages and layers. cosine, MAE and overlap: mean over the texts of the label, as Activation "
+        "Lab defines them; centred cosine: with the label's mean state."
+    )
     return Table("Labels and sources", ["label", "source", "cosine", "MAE", "overlap", "centred cosine"], rows, caption)
 
 
@@ -197,7 +242,7 @@ def _role_folds(run: Run, found: RunReferences, layers: Cube, pool: FigurePool) 
     folds: list[Block] = []
     roles = [message.role for message in run.messages]
     names = list(dict.fromkeys(roles))
-    sources, labels = list(layers.dims["source"]), list(layers.dims["label"])
+    sources, labels = list(found.similarities.by_source), found.similarities.labels
     shape = (len(names), len(sources), len(labels), len(layers.dims["layer"]))
     values = {kind: np.full(shape, np.nan) for kind in KINDS}
     for place, role in enumerate(names):
@@ -254,9 +299,10 @@ def _layer_figures(cube: Cube, at: dict[str, int], source: str, labels: list[str
 def _message_fold(run: Run, found: RunReferences, message: int, layers: Cube, pool: FigurePool) -> Fold:
     labels = found.similarities.labels
     said = run.messages[message]
-    blocks: list[Block] = [
+    blocks: list[Block] = []
+    blocks += [
         _layer_figures(layers, {"source": place, "message": message}, source, labels, pool)
-        for place, source in enumerate(layers.dims["source"])
+        for place, source in enumerate(found.similarities.by_source)
     ]
     if found.qkv is not None:
         blocks.append(_qkv_fold(found, message, pool))

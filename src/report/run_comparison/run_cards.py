@@ -1,7 +1,18 @@
 """A card for each run: what was said, how its state moved, what it attended to, and which references it is near."""
 
 from src.report.figure_pool import FigurePool
-from src.report.run_comparison.blocks import Block, Card, Fold, Help, PagePart, Prose, Reply, SaidMessage, ShadedTable, Talk
+from src.report.run_comparison.blocks import (
+    Block,
+    Card,
+    Fold,
+    Help,
+    PagePart,
+    Prose,
+    Reply,
+    SaidMessage,
+    ShadedTable,
+    Talk,
+)
 from src.report.run_comparison.compared import ComparedRuns, RunFindings
 from src.report.run_comparison.generation import StepPool, attention_blocks, generation_blocks
 from src.report.run_comparison.reference_block import reference_blocks

@@ -9,9 +9,16 @@ from src.report.run_comparison.blocks import Block, Card, Charts, Help, PagePart
 from src.report.run_comparison.compared import ComparedRuns, ScenarioFindings
 from src.report.run_comparison.words import POSITIONS, SEPARABILITY
 from src.report.tables import Cell, Table, interval_cell
-from src.scenarios.comparing.separability import Separability
+from src.scenarios.comparing.separability import Separability, SourceSeparability
 
-_FIELDS = {"value": "accuracy", "low": "low", "high": "high", "null_low": "null_mean", "null_high": "null_high"}
+_FIELDS = {
+    "value": "accuracy",
+    "low": "low",
+    "high": "high",
+    "null": "null_mean",
+    "null_low": "null_mean",
+    "null_high": "null_high",
+}
 
 
 def separability_table(found: ComparedRuns) -> Table | None:
@@ -22,7 +29,7 @@ def separability_table(found: ComparedRuns) -> Table | None:
             for source, it in each.by_source.items():
                 if bool(it.accuracy.isnan().all()):
                     continue
-                best = int(np.nanargmax(it.accuracy.numpy()))
+                best = _clearest(it)
                 rows.append(
                     [
                         *([scenario.name] if len(found.scenarios) > 1 else []),
@@ -38,10 +45,21 @@ def separability_table(found: ComparedRuns) -> Table | None:
     if not rows:
         return None
     columns = ["position", "source", "best layer", "own label found", "chance", "p", "layers with p ≤ 0.05"]
-    caption = "Share of reference texts whose nearest label is their own, the text left out; p corrected for all layers and sources of a position (the best layer was chosen, so its interval is too hopeful)."
+    caption = (
+        "Share of reference texts whose nearest label is their own, held out: each text, or example i of all labels at "
+        "once where labels have equally many. p corrected for all layers and sources of a position; the layer was "
+        "chosen "
+        "by it, so its interval is too hopeful."
+    )
     return Table(
         "What the references tell apart", ["scenario", *columns] if len(found.scenarios) > 1 else columns, rows, caption
     )
+
+
+def _clearest(found: SourceSeparability) -> int:
+    """The layer of the smallest corrected p; of several the one with the greatest share."""
+    known = [place for place in range(len(found.accuracy)) if not bool(found.accuracy[place].isnan())]
+    return min(known, key=lambda place: (float(found.p_corrected[place]), -float(found.accuracy[place])))
 
 
 def references_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
@@ -81,7 +99,7 @@ def _position_blocks(found: Separability, pool: FigurePool) -> list[Block]:
     }
     cube = Cube({"source": sources, "layer": list(found.layers)}, values)
     figures = [
-        pool.place(null_band, cube, source, fields=_FIELDS, at={"source": place}, label="own label found")
+        pool.place(null_band, cube, source, fields=_FIELDS, at={"source": place}, label="own label found", middle=True)
         for place, source in enumerate(sources)
     ]
     return [*blocks, Charts(figures, f"At the {POSITIONS[found.position]}")]

@@ -28,7 +28,7 @@ def nearest_table(found: ComparedRuns) -> Table | None:
     for one in found.runs:
         for each in one.references:
             best = nearest(each, main_source(each))
-            row: list[Cell] = [one.key, one.name, each.position]
+            row: list[Cell] = [one.key, one.name, each.position, main_source(each)]
             for place in (len(best) - 2, len(best) - 1):
                 it = best[place] if place >= 0 else None
                 row += [it.label if it else None, finite_or_none(it.margin) if it else None]
@@ -37,20 +37,32 @@ def nearest_table(found: ComparedRuns) -> Table | None:
             rows.append([*row, f"{right} of {len(labelled)}" if labelled else ""])
     if not rows:
         return None
-    columns = ["key", "run", "position", "last message", "margin", "reply", "its margin", "labelled messages right"]
-    caption = "Nearest reference label by centred cosine of the residual stream, mean over layers; margin: to the second nearest."
+    columns = [
+        "key",
+        "run",
+        "position",
+        "source",
+        "last message",
+        "margin",
+        "reply",
+        "its margin",
+        "labelled messages right",
+    ]
+    caption = (
+        "Nearest reference label by centred cosine of the source by which the references are told apart best, mean "
+        "over the "
+        "layers where they can be (all if none); margin: to the second nearest."
+    )
     return Table("Nearest references", columns, rows, caption)
 
 
 def words(found: ComparedRuns) -> str:
     """A few sentences for the terminal and the top of the page."""
     runs = found.runs
-    parts = [
-        f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {len(found.scenarios)} captured scenario{'s' if len(found.scenarios) > 1 else ''}."
-    ]
+    parts = [f"{_count(len(runs), 'run')} of {_count(len(found.scenarios), 'captured scenario')}."]
     pairs = len({pair.name for pair in found.between.pairs})
     if pairs:
-        parts.append(f"{pairs} pair{'s' if pairs > 1 else ''} compared.")
+        parts.append(f"{_count(pairs, 'pair')} compared.")
     if found.between.left_out:
         parts.append(f"{len(found.between.left_out)} not compared, or not wholly: {found.between.left_out[0].reason}.")
     early = {
@@ -64,9 +76,14 @@ def words(found: ComparedRuns) -> str:
     if early:
         listed = ", ".join(str(layer) for layer in sorted(early))
         parts.append(
-            f"At layer {listed} some source has the same state for every message and reference (the same template token): raw cosines there are 1 and say nothing."
+            f"At layer {listed} some source has the same state for every message and reference (the same template "
+            "token): raw cosines there are 1 and say nothing."
         )
     return " ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def metrics(found: ComparedRuns) -> dict[str, float]:
@@ -102,12 +119,13 @@ def figures(found: ComparedRuns) -> list[NamedChart]:
                 "value": it.accuracy,
                 "low": it.low,
                 "high": it.high,
+                "null": it.null_mean,
                 "null_low": it.null_mean,
                 "null_high": it.null_high,
             }
             cube = Cube({"layer": list(each.layers)}, {name: array.numpy() for name, array in arrays.items()})
             title = f"{preview(scenario.name)}: reference texts that find their own label ({source}, {each.position})"
-            chart = null_band(cube.records(), title, label="share of texts")
+            chart = null_band(cube.records(), title, label="share of texts", middle=True)
             charts.append(
                 NamedChart(
                     f"separability_{number + 1}",
@@ -122,9 +140,7 @@ def figures(found: ComparedRuns) -> list[NamedChart]:
 def _within_chart(one: RunFindings) -> NamedChart:
     cube = layer_cube(one.within, list(one.within))
     title = f"{one.key} · {preview(one.name)}: first against last step"
-    chart = layer_lines(
-        cube.records(fields={"value": "cosine"}), title, label="cosine", series=list(cube.dims["source"])
-    )
+    chart = layer_lines(cube.records(fields={"value": "cosine"}), title, label="cosine", series=list(one.within))
     return NamedChart(
         f"within_{one.key}",
         title,

@@ -1,6 +1,6 @@
 """Runs within themselves: the first step against the last."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from src.report.cube import Cube
 from src.report.figure_pool import FigurePool
 from src.report.figures.grid import grid
 from src.report.figures.layer_lines import layer_lines
-from src.report.run_comparison.blocks import Block, Charts, Help, PagePart, Prose, ShadedTable
-from src.report.run_comparison.compared import ComparedRuns, RunFindings
+from src.report.run_comparison.blocks import Block, Charts, Help, PagePart, ShadedTable
+from src.report.run_comparison.compared import ComparedRuns
 from src.report.run_comparison.words import LAYER_MAPS, WITHIN
 from src.report.tables import Cell, Table, finite_or_none
 from src.scenarios.comparing.pair_metrics import METRICS, PairMetrics
@@ -66,7 +66,7 @@ def within_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
     return PagePart("within", "First against last step", blocks)
 
 
-def layer_cube(by_source: dict[str, PairMetrics], sources: Sequence[str]) -> Cube:
+def layer_cube(by_source: Mapping[str, PairMetrics], sources: Sequence[str]) -> Cube:
     """Metrics of one pair of states over sources and layers."""
     present = [source for source in sources if source in by_source]
     layers = next(iter(by_source.values())).layers
@@ -89,7 +89,7 @@ def layer_charts(pool: FigurePool, cube: Cube, caption: str = "") -> Charts:
     )  # fmt: skip
 
 
-def summary_table(by_source: dict[str, PairMetrics], title: str) -> Table:
+def summary_table(by_source: Mapping[str, PairMetrics], title: str) -> Table:
     """Activation Lab's summary of a pair of states: a row for each source."""
     summaries = {source: metrics.summary() for source, metrics in by_source.items()}
     columns = list(next(iter(summaries.values())))
@@ -126,5 +126,8 @@ def _aggregate(found: ComparedRuns) -> Table:
             row += [float(np.mean(known)), float(np.std(known))] if known else [None, None]
         rows.append(row)
     columns = ["source", *(f"{part} {METRIC_NAMES[metric]}" for metric in METRICS for part in ("mean", "std of"))]
-    caption = "Over runs, of each run's mean over layers; std: with n in the denominator. Runs of one conversation share its text: they are no independent sample."
+    caption = (
+        "Over runs, of each run's mean over layers; std: with n in the denominator. Runs of one conversation share "
+        "its text: they are no independent sample."
+    )
     return Table(f"All {len(found.runs)} runs together", columns, rows, caption)

@@ -13,11 +13,15 @@ WITHIN = (
     "of one run are not independent of each other. The table's shade goes from 0.5 or less (none) to 1 (full).\n\n"
     + METRICS
 )
-LAYER_MAPS = "A row for each run, a column for each layer. Dark = alike (for the MAE: dark = near). The keys R1, R2, ... lead to the runs in the table above."
+LAYER_MAPS = (
+    "A row for each run, a column for each layer. Dark = alike (for the MAE: dark = near). The keys R1, R2, ... "
+    "lead to the runs in the table above."
+)
 GENERATION = (
     "What the model held likely before each token that it wrote. Move the slider with the mouse or the arrow keys, or "
     "choose a token; the more orange a token, the less probable it was. Entropy is that of the whole next-token "
-    "distribution in nats; its exponential, the effective vocabulary, is the number of equally likely tokens that would "
+    "distribution in nats; its exponential, the effective vocabulary, is the number of equally likely tokens that "
+    "would "
     "be as uncertain."
 )
 ATTENTION = (
@@ -39,23 +43,27 @@ POSITIONS = {
 REFERENCES = (
     "Each message's state against the states of the reference texts. Raw cosines are all high and alike: states have "
     "much in common that has nothing to do with the labels (and in early layers often are the same template token). "
-    "Centred cosines, with the mean of the neutral texts (or of all labels) subtracted from both, show what sets labels "
+    "Centred cosines, with the mean of the neutral texts (or of all labels) subtracted from both, show what sets "
+    "labels "
     "apart: compare the labels with each other, and with what the separability below says the references can tell "
-    "apart at all.\n\n"
-    "Choose a label in a chart's legend to see it alone (with shift: several). In the heat maps of centred cosines blue "
+    "apart at all. The lead is a label's centred cosine less the mean over all labels, message by message.\n\n"
+    "Choose a label in a chart's legend to see it alone (with shift: several). In the heat maps of centred cosines "
+    "blue "
     "is positive and red negative, both darkest at the greatest distance from 0 of that map. * marks the model's own "
     "reply; numbers and roles are those of the messages (sys, usr, ast)."
 )
 SEPARABILITY = (
     "Before anything is read into a message's nearest label: can the references themselves be told apart? Each "
-    "reference text is taken out in turn, and its nearest label by centred cosine is asked for. Line and bars: the share "
-    "of texts that find their own label, with Wilson's 95 % interval over texts. Grey: what shuffled labels give, from "
+    "reference text is held out in turn (with the examples of the same number of all other labels, where labels have "
+    "equally many), and its nearest label by centred cosine is asked for. Line and bars: the share of texts that "
+    "find their own label, with Wilson's 95 % interval over texts. Grey: what shuffled labels give, from "
     "the mean (dashed) to the 95 % quantile. p is corrected for all layers and sources together. Labels with one text "
     "can't be tested in this way."
 )
 LABELLED = (
     "Messages that the scenario itself gives a label, against directions made of the reference texts alone. Share: of "
-    "messages whose nearest label is their own. Excess: how much further a message lies along its own label's direction "
+    "messages whose nearest label is their own. Excess: how much further a message lies along its own label's "
+    "direction "
     "than along the others', in units of the spread between reference texts. Grey: labels shuffled within each "
     "conversation. p is corrected for all layers and sources together. A state at the end of a message has read its "
     "words, so this does not show that the model keeps a feeling: see how it fades, and the controls."

@@ -50,7 +50,7 @@ def item_table(status: Status) -> Table:
 
 def conversation_table(conversations: Sequence[Conversation], n_bytes: Mapping[str, int]) -> Table:
     """A row for each conversation: what was read, what was kept."""
-    columns = ["conversation", "messages", "tokens", "replies", "new tokens", "layers", "sources", "states", "MB"]
+    columns = ["conversation", "messages", "tokens", "replies", "new tokens", "states", "MB", "layers", "sources"]
     rows = []
     for made in conversations:
         groups = [made.snapshot_rows, *(generation.rows for generation in made.generations)]
@@ -64,13 +64,16 @@ def conversation_table(conversations: Sequence[Conversation], n_bytes: Mapping[s
                 len(made.token_ids),
                 len(made.generations),
                 sum(len(generation.token_ids) for generation in made.generations),
-                layer_words(layers),
-                ", ".join(sources) or "none",
                 sum(len(rows) for rows in groups),
                 n_bytes[made.name] / 1e6,
+                layer_words(layers),
+                ", ".join(sources) or "none",
             )
         )
     caption = "states: tokens whose states were kept (of messages, steps of generations; with preset full every token)."
+    if len({row[-2:] for row in rows}) == 1:  # said once
+        caption += f"\nOf each the layers {rows[0][-2]}: {rows[0][-1]}."
+        columns, rows = columns[:-2], [row[:-2] for row in rows]
     return Table("Conversations", columns, rows, caption)
 
 

@@ -62,7 +62,7 @@ addEventListener("beforeprint", () => figures.filter((figure) => figure.checkVis
 
 const visible = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥");
 const bare = (text) => visible(text).trim() || "␣".repeat(Math.max(text.length, 1));
-const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 2 : 1)} %`;
+const percent = (share) => share < 5e-5 ? "< 0.01 %" : `${(100 * share).toFixed(share < 0.0995 ? 2 : 1)} %`;
 
 function explore(box) {
   const steps = data.explorers[Number(box.dataset.explorer)];
@@ -100,7 +100,8 @@ function reveal() {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
   for (let outer = target.closest("details"); outer; outer = outer.parentElement.closest("details")) outer.open = true;
-  if (target.firstElementChild?.tagName === "DETAILS") target.firstElementChild.open = true;
+  const folded = target.querySelector(":scope > .fold");
+  if (folded) folded.open = true;
   target.scrollIntoView();
 }
 addEventListener("hashchange", reveal);

@@ -26,9 +26,7 @@ def averaged(arrays: Arrays, rows: Sequence[Sequence[int]]) -> Arrays:
     if all(len(group) == 1 for group in rows):
         return picked(arrays, [group[0] for group in rows])
     singles = [picked(arrays, list(group)) for group in rows]
-    return {
-        name: torch.cat([part[name].mean(1, True, dtype=torch.float32) for part in singles], 1) for name in arrays
-    }
+    return {name: torch.cat([part[name].mean(1, True, dtype=torch.float32) for part in singles], 1) for name in arrays}
 
 
 def joined(parts: Sequence[Arrays]) -> Arrays:

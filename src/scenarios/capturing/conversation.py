@@ -1,18 +1,19 @@
 """One conversation of a scenario: read, gone on with, its states kept."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.models import LanguageModel
-from src.scenarios.capturing.arrays import Arrays, picked
+from src.scenarios.capturing.arrays import Arrays, joined, picked
 from src.scenarios.capturing.decoding import Continued, Decoder, TokenNames
 from src.scenarios.capturing.keeping import Keeper
 from src.scenarios.capturing.passes import Reader
-from src.scenarios.capturing.places import Wanted, find_places
-from src.scenarios.capturing.reading import ReadConversation, read_branches, read_conversation
+from src.scenarios.capturing.places import Branch, Place, Wanted, find_places
+from src.scenarios.capturing.reading import ReadConversation, in_order, read_branches, read_conversation
 from src.scenarios.capturing.templates import (
     Renderer,
     Script,
@@ -105,26 +106,40 @@ class _Work:
         self, afters: list[int], on_steps: Callable[[int, list[Step]], None] | None
     ) -> tuple[list[Generation], Rows | None]:
         """The generations, and the states of every token under preset full; snapshots are left in `keeper`."""
+        reader, n = self.reader, len(self.spoken)
         wanted = self._of_messages()
-        starts = [Wanted(self.script.answers[after - 1] or []) for after in afters]
+        starts = [Wanted(self.script.answers[after - 1] or self.script.ids) for after in afters]
         every_token = self._keeper(exact=False) if self.capture.preset == "full" else None
         room = self.decoder.settings.max_new_tokens + _TAIL if afters else 0
-        read = read_conversation(self.reader, self.script.ids, [*wanted, *starts], room, every_token)
-        self._keep(read.states, range(len(wanted)))
-        made = []
+        read = read_conversation(reader, self.script.ids, [*wanted, *starts], room, every_token)
+        made, replies = [], []
+        last = _Reply([], [])
         for number, after in enumerate(afters):
-            state, last_use = len(wanted) + number, number == len(afters) - 1
-            cache = read.cache_at(self.reader, state, room, last_use)
-            hear = None if on_steps is None else lambda steps, number=number: on_steps(number, steps)
-            found = self.decoder.go_on(
-                starts[number].ids, picked(read.states, [state]), cache, after, self.script.notes, hear
-            )
-            self._keep_reply(found, after, len(self.spoken) + number)
+            start, cache = read.begin(reader, len(wanted) + number, room, number == len(afters) - 1)
+            hear = None if on_steps is None else partial(on_steps, number)
+            found = self.decoder.go_on(starts[number].ids, start, cache, after, self.script.notes, hear)
             made.append(found.generation)
+            reply = self._reply(found, after, n + number)
+            if cache is not None and cache is read.cache:
+                last = reply  # is read together with the branches of messages
+            else:
+                replies.append(read_branches(reader, cache, reply.branches, reply.places))
+        self._keep(self._snapshots(read, len(wanted), last, replies))
         self.keeper.note(self.script.notes, "snapshots")
         if every_token is not None:
             every_token.note(self.script.notes, "tokens")
         return made, None if every_token is None else every_token.rows()
+
+    def _snapshots(self, read: ReadConversation, n_wanted: int, last: "_Reply", replies: list[Arrays]) -> Arrays:
+        """The rows of all snapshots, in order: of messages, of replies, of the reply that the main cache goes on to."""
+        places = read.places[:n_wanted]
+        of_reply = [replace(place, branch=len(read.branches) + (place.branch or 0)) for place in last.places]
+        branches, branched = [*read.branches, *last.branches], [*places, *of_reply]
+        n_main, n_places = sum(place.branch is None for place in places), len(places)
+        found = read_branches(self.reader, read.cache, branches, branched)
+        n_branched = n_places - n_main
+        messages = in_order(picked(read.states, range(n_main)), picked(found, range(n_branched)), places)
+        return joined([messages, *replies, picked(found, range(n_branched, n_branched + len(of_reply)))])
 
     def _of_messages(self) -> list[Wanted]:
         """The states of the conversation's own messages; `snapshots` tells which is which."""
@@ -139,26 +154,21 @@ class _Work:
                     found.append(state)
         return found
 
-    def _keep_reply(self, made: Continued, after: int, message: int) -> None:
-        """The states of the model's own reply, read behind the tokens of its generation."""
-        if self.capture.preset == "last_token":
-            return
-        end, answer = self._reply_ids(made, after)
-        before = self.script.ends[after - 1]
+    def _reply(self, made: Continued, after: int, message: int) -> "_Reply":
+        """Where the states of the model's own reply are, behind the tokens of its generation."""
         wanted = []
-        for position in self.capture.positions:
-            state = wanted_state(end, answer, before, position)
-            if state is not None:
-                self._note_snapshot(message, position, state)
-                wanted.append(state)
+        if self.capture.preset != "last_token":
+            end, answer = self._reply_ids(made, after)
+            for position in self.capture.positions:
+                state = wanted_state(end, answer, self.script.ends[after - 1], position)
+                if state is not None:
+                    self._note_snapshot(message, position, state)
+                    wanted.append(state)
         if not wanted:
-            return
-        known, shortest = self.reader.known, min(len(state.ids) for state in wanted)
-        n_cached = min(len(made.read), shortest - 1)  # so that all of them are in branches
-        places, branches = find_places(made.read, wanted, known.causal, made.cache is not None, n_cached)
-        states = read_branches(self.reader, made.cache, branches, places)
-        order = sorted(range(len(places)), key=lambda state: places[state].branch or 0)
-        self._keep(states, [order.index(state) for state in range(len(places))])
+            return _Reply([], [])
+        n_cached = min(len(made.read), *(len(state.ids) - 1 for state in wanted))  # so that all are in branches
+        places, branches = find_places(made.read, wanted, self.reader.known.causal, made.cache is not None, n_cached)
+        return _Reply(places, branches)
 
     def _reply_ids(self, made: Continued, after: int) -> tuple[list[int] | None, list[int] | None]:
         """The tokens up to the end of a reply, and with the header behind it."""
@@ -176,17 +186,25 @@ class _Work:
             except TemplateRefusal as refusal:
                 found.append(None)
                 what = "a header for an answer after " if header else ""
-                left_out(self.script.notes, f"the template refuses {what}the reply after messages 0..{after - 1} ({refusal})")
+                left_out(
+                    self.script.notes, f"the template refuses {what}the reply after messages 0..{after - 1} ({refusal})"
+                )
         return found[0], found[1]
 
     def _note_snapshot(self, message: int, position: str, state: Wanted) -> None:
         token = None if position == "mean" else len(state.ids) - 1
         self.snapshots.append(Snapshot(message, position, token))
 
-    def _keep(self, states: Arrays, rows: range | list[int]) -> None:
-        if len(rows):
-            kept = {name: array for name, array in states.items() if name != LOGITS or self.capture.logits}
-            self.keeper.add(picked(kept, list(rows)))
+    def _keep(self, states: Arrays) -> None:
+        self.keeper.add({name: array for name, array in states.items() if name != LOGITS or self.capture.logits})
 
     def _keeper(self, exact: bool) -> Keeper:
         return Keeper(self.reader.layers, getattr(torch, self.capture.store_dtype), exact)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """Where the states of a reply are, behind what was read for its generation."""
+
+    places: list[Place]
+    branches: list[Branch]

@@ -104,9 +104,7 @@ class Decoder:
         generation = Generation(after, made, text, made[-1] in ends, steps, keeper.rows())
         return Continued(generation, [*prompt_ids, *made[:-1]], cache)
 
-    def _leave(
-        self, waiting: Sequence[Arrays], prompt_ids: list[int], made: list[int], keeper: Keeper
-    ) -> list[Step]:
+    def _leave(self, waiting: Sequence[Arrays], prompt_ids: list[int], made: list[int], keeper: Keeper) -> list[Step]:
         """Bring the states of steps to the host; the last tokens of `made` were chosen from them."""
         chunk = joined(waiting)
         kept = {name: array for name, array in chunk.items() if name != LOGITS or self.capture.logits}

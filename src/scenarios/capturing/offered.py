@@ -1,7 +1,7 @@
 """Which sources a scenario asks for, and which of them an architecture offers."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Self
 
@@ -89,13 +89,10 @@ class Recording:
 
     def _offered(self) -> list[str]:
         """The sources of all groups that the model offers; a warning names groups of which it offers none."""
-        reasons: dict[str, str] = {}
+        wanted = [source for sources in self._groups.values() for source in sources]
+        reasons = {source: self._reason(source) for source in ([] if self._offers(wanted) else wanted)}
+        reasons = {source: reason for source, reason in reasons.items() if reason}
         for key, sources in self._groups.items():
-            for source in sources:
-                try:
-                    check_sources(self._model, [source], self.layers)
-                except StrataError:
-                    reasons[source] = available_sources(self._model)[source] or "not at all of these layers"
             if reasons.keys() >= set(sources):
                 warnings.warn(
                     f"capture.{key}: left out, since {type(self._model.module).__name__} does not offer it "
@@ -104,4 +101,17 @@ class Recording:
                 )
         if reasons:
             self.notes["not_offered"] = reasons
-        return [source for sources in self._groups.values() for source in sources if source not in reasons]
+        return [source for source in wanted if source not in reasons]
+
+    def _offers(self, sources: Sequence[str]) -> bool:
+        try:
+            check_sources(self._model, sources, self.layers)
+        except StrataError:
+            return False
+        return True
+
+    def _reason(self, source: str) -> str | None:
+        """Why the model does not offer a source at all of the layers; None if it does."""
+        if self._offers([source]):
+            return None
+        return available_sources(self._model)[source] or "not at all of these layers"

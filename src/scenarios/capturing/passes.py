@@ -78,7 +78,9 @@ class Reader:
             logits = next_logits(self.model, tokens, **extra)
             return {**self._recording.take(), LOGITS: logits}
 
-    def branches(self, cache: GrowingCache | None, branches: Sequence[Branch], wanted: Sequence[Sequence[int]]) -> Arrays:
+    def branches(
+        self, cache: GrowingCache | None, branches: Sequence[Branch], wanted: Sequence[Sequence[int]]
+    ) -> Arrays:
         """Rows wanted[i] of each branch of what the cache holds, in turn; the cache stays as it is."""
         if cache is None or not self.known.stacked or len(branches) == 1:
             return joined([self._branch(cache, branch, rows) for branch, rows in zip(branches, wanted, strict=True)])
@@ -112,9 +114,7 @@ class Reader:
             logits = next_logits(self.model, tokens, rows, past_key_values=cache.behind(branch.start))
             return {**self._recording.take(), LOGITS: logits}
 
-    def _stacked(
-        self, cache: GrowingCache, branches: Sequence[Branch], wanted: Sequence[Sequence[int]]
-    ) -> Arrays:
+    def _stacked(self, cache: GrowingCache, branches: Sequence[Branch], wanted: Sequence[Sequence[int]]) -> Arrays:
         starts, lengths = [branch.start for branch in branches], [len(branch.ids) for branch in branches]
         before, device = max(starts), self.model.device
         if not before:
@@ -170,7 +170,10 @@ class Reader:
             self._give_up(causal=False)
         elif cache is not None:
             starts = [max(1, last - 2), max(1, tokens[early] - 1)]
-            branches = [Branch(starts[0], list(ids[starts[0] :])), Branch(starts[1], list(ids[starts[1] : tokens[early] + 1]))]
+            branches = [
+                Branch(starts[0], list(ids[starts[0] :])),
+                Branch(starts[1], list(ids[starts[1] : tokens[early] + 1])),
+            ]
             rows = [[len(branch.ids) - 1] for branch in branches]
             expected = logits[[-1, early]]
             apart = joined([self._branch(cache, branch, row) for branch, row in zip(branches, rows, strict=True)])

@@ -16,7 +16,10 @@ _CHUNK_BYTES = 2**30
 
 @dataclass(frozen=True, eq=False)
 class ReadConversation:
-    """A conversation that was read whole. states: a row for each state that was wanted. cache: holds all of it."""
+    """A conversation that was read whole, and where the states that are wanted of it are.
+
+    states: a row for each place in the main pass. cache: holds all of it, and what was read behind it since.
+    """
 
     ids: list[int]
     states: Arrays
@@ -24,68 +27,72 @@ class ReadConversation:
     branches: list[Branch]
     cache: GrowingCache | None
 
-    def cache_at(self, reader: Reader, state: int, room: int, last_use: bool) -> GrowingCache | None:
-        """A cache that holds the tokens of a wanted state, with room for more; None if the model takes none.
+    def begin(self, reader: Reader, state: int, room: int, last_use: bool) -> tuple[Arrays, GrowingCache | None]:
+        """One of the wanted states, and a cache that holds its tokens, with room for more; None if the model takes none.
 
         last_use: it may be the conversation's own.
         """
         place = self.places[state]
-        if self.cache is None:
-            return None
         if place.branch is None:
+            row = sum(other.branch is None for other in self.places[:state])
+            start = picked(self.states, [row])
+            if self.cache is None:
+                return start, None
             whole = last_use and place.last == len(self.ids) - 1
-            return self.cache if whole else self.cache.fork(place.last + 1, place.last + 1 + room)
+            return start, self.cache if whole else self.cache.fork(place.last + 1, place.last + 1 + room)
         branch = self.branches[place.branch]
-        end = branch.start + place.last + 1
-        cache = self.cache.fork(branch.start, end + room)
-        reader.read(branch.ids[: place.last + 1], [place.last], cache)
-        return cache
+        ids = branch.ids[: place.last + 1]
+        if self.cache is None:
+            return reader.read(ids, [place.last]), None
+        cache = self.cache.fork(branch.start, branch.start + len(ids) + room)
+        return reader.read(ids, [place.last], cache), cache
 
 
 def read_conversation(
     reader: Reader, ids: list[int], wanted: Sequence[Wanted], room: int, every_token: Keeper | None = None
 ) -> ReadConversation:
-    """Read a conversation once, and what of `wanted` is not in it by branches.
+    """Read a conversation once; what of `wanted` is not in it is left to branches (`read_branches`).
 
     room: tokens that will be read after it. every_token: gets the states of all tokens, without logits.
     """
     known = reader.known
-    before = known.causal, known.cached, known.stacked
+    before = known.causal, known.cached
     cache = reader.cache(len(ids) + room) if known.cached else None
     places, branches = find_places(ids, wanted, known.causal, known.cached)
     main = [place for place in places if place.branch is None]
-    parts = _main_pass(reader, ids, main, cache, every_token)
-    if (known.causal, known.cached, known.stacked) != before:  # the text is longer than what they hold for
+    states = _main_pass(reader, ids, main, cache, every_token)
+    if (known.causal, known.cached) != before:  # the text is longer than what they hold for
         if every_token is not None:
             every_token.rows()
         return read_conversation(reader, ids, wanted, room, every_token)
-    states = joined([parts, read_branches(reader, cache, branches, places)])
-    # the rows are those of the main pass, then branch by branch
-    order = sorted(range(len(places)), key=lambda state: _in_turn(places[state]))
-    return ReadConversation(
-        ids, picked(states, [order.index(state) for state in range(len(places))]), places, branches, cache
-    )
+    return ReadConversation(ids, states, places, branches, cache)
 
 
 def read_branches(
     reader: Reader, cache: GrowingCache | None, branches: Sequence[Branch], places: Sequence[Place]
 ) -> Arrays:
-    """A row for each place that is in a branch, branch by branch."""
-    if not branches:
+    """A row for each place that is in a branch, in order."""
+    held = [place for place in places if place.branch is not None]
+    if not held:
         return {}
-    of_branch = [[place for place in places if place.branch == number] for number in range(len(branches))]
-    tokens = [sorted({token for place in held for token in place.tokens}) for held in of_branch]
-    arrays = reader.branches(cache, branches, tokens)
-    groups, first = [], 0
-    for held, rows in zip(of_branch, tokens, strict=True):
-        groups += [[first + rows.index(token) for token in place.tokens] for place in held]
-        first += len(rows)
-    return averaged(arrays, groups)
+    rows: dict[tuple[int | None, int], int] = {}
+    used = sorted({place.branch for place in held if place.branch is not None})
+    tokens = [sorted({token for place in held if place.branch == number for token in place.tokens}) for number in used]
+    for number, of_branch in zip(used, tokens, strict=True):
+        rows |= {(number, token): len(rows) + index for index, token in enumerate(of_branch)}
+    arrays = reader.branches(cache, [branches[number] for number in used], tokens)
+    return averaged(arrays, [[rows[place.branch, token] for token in place.tokens] for place in held])
 
 
-def _in_turn(place: Place) -> int:
-    """Sorts as rows are joined: the sort is stable."""
-    return -1 if place.branch is None else place.branch
+def in_order(main: Arrays, branched: Arrays, places: Sequence[Place]) -> Arrays:
+    """A row for each place, from those in the main pass and those in branches."""
+    both, n_main = joined([main, branched]), sum(place.branch is None for place in places)
+    order, seen = [], {True: 0, False: 0}
+    for place in places:
+        in_main = place.branch is None
+        order.append(seen[in_main] + (0 if in_main else n_main))
+        seen[in_main] += 1
+    return picked(both, order)
 
 
 def _main_pass(

@@ -64,9 +64,7 @@ def capture_references(
     return References(texts, rows)
 
 
-def _wanted(
-    renderer: Renderer, messages: Sequence[SpokenMessage], positions: Sequence[str], what: str
-) -> list[Wanted]:
+def _wanted(renderer: Renderer, messages: Sequence[SpokenMessage], positions: Sequence[str], what: str) -> list[Wanted]:
     """A state for each position of the last message."""
     try:
         end = renderer.ids(messages, False) if set(positions) != {"answer"} else None
@@ -92,7 +90,10 @@ def _read(reader: Reader, wanted: Sequence[Wanted]) -> Arrays:
     for place in places:
         tokens[place.branch or 0] = sorted({*tokens[place.branch or 0], *place.tokens})
     order = sorted(range(len(branches)), key=lambda number: len(branches[number].ids))
-    parts = [_pass(reader, [branches[i].ids for i in group], [tokens[i] for i in group]) for group in _groups(reader, [len(branches[i].ids) for i in order], order)]
+    parts = [
+        _pass(reader, [branches[i].ids for i in group], [tokens[i] for i in group])
+        for group in _groups(reader, [len(branches[i].ids) for i in order], order)
+    ]
     first, row = 0, {}
     for number in order:
         row |= {(number, token): first + index for index, token in enumerate(tokens[number])}

@@ -66,9 +66,7 @@ class NextToken:
         assert isinstance(config, GenerationConfig)
         self.notes = {
             **{f"generation_config.{key}": value for key, value in _unlike(config, _SHAPING).items()},
-            **{
-                f"generation_config.{key} (passed over)": value for key, value in _unlike(config, _PASSED_OVER).items()
-            },
+            **{f"generation_config.{key} (passed over)": value for key, value in _unlike(config, _PASSED_OVER).items()},
         }
         self._processors = _shaping(config, n_prompt, ends, module.device)
         self._draws: torch.Generator | None = None
@@ -80,9 +78,7 @@ class NextToken:
             else:
                 self._draws.manual_seed(settings.seed)
 
-    def __call__(
-        self, read: Int[Tensor, "1 pos"] | None, logits: Float[Tensor, "1 d_vocab"]
-    ) -> Int[Tensor, "1 1"]:
+    def __call__(self, read: Int[Tensor, "1 pos"] | None, logits: Float[Tensor, "1 d_vocab"]) -> Int[Tensor, "1 1"]:
         """The token after all that was read (needed if `looks_back`). Raises StrataError if nothing can be drawn."""
         scores = logits.float()
         if self._processors:

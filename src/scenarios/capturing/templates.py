@@ -13,7 +13,9 @@ from src.scenarios.capturing.places import Wanted, shared_length
 from src.scenarios.capturing.shared_text import SharedText
 
 _REFUSALS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
-PLAIN = "no chat template: the messages' contents are joined by newlines, without roles, and the model goes on after them"
+PLAIN = (
+    "no chat template: the messages' contents are joined by newlines, without roles, and the model goes on after them"
+)
 
 
 class Spoken(Protocol):

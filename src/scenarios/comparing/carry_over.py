@@ -39,6 +39,12 @@ class NormalEquations:
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
         return NormalEquations(self.columns + other.columns, self.values + other.values)
 
+    def without(self, lag: int) -> "NormalEquations":
+        """With one column left out; its coefficient is NaN."""
+        columns, values = self.columns.clone(), self.values.clone()
+        columns[:, lag] = columns[:, :, lag] = values[..., lag] = 0
+        return NormalEquations(columns, values)
+
     def solve(self) -> Float[Tensor, "draw layer lag"]:
         """Least squares coefficients; NaN for a lag that no row has, and for all where lags can't be told apart."""
         present = self.columns.diagonal(dim1=-2, dim2=-1) > 0
@@ -96,7 +102,7 @@ def normal_equations(
 ) -> NormalEquations:
     """For values whose mean over each turn's rows is 0, as `excess` has it."""
     columns = design.columns[draws].to(values).flatten(1, 2)
-    read = torch.where(design.rows.to(values.device), values, 0.0).flatten(1)
+    read = torch.where(design.rows, values, 0.0).flatten(1)
     return NormalEquations(columns.mT @ columns, torch.einsum("drk,vr->dvk", columns, read))
 
 

@@ -20,6 +20,7 @@ from src.scenarios.comparing.lag_study import (
     mean_by_turn,
     read_turns,
     resampled_curves,
+    slope_of,
 )
 from src.scenarios.comparing.place_effect import PlaceEffect, place_effects
 from src.scenarios.comparing.randomisation import null_range, permutation_p
@@ -37,12 +38,12 @@ class SourceFading:
     curve: lag 0: mean over turns of the excess of the own label, whose words are in the text. Lag k >= 1: how much
         further a state lies along the direction of a label that was last said k turns before than along those of
         labels that were not said within max_lag turns; regression on all lags at once, within states, so that what
-        place and length do to all directions alike has no part in it.
+        place and length do to all directions alike has no part in it, less the mean of that over shuffled labels.
     low, high: 95 % bootstrap interval, NaN with too few conversations.
     null_low, null_high: what 95 % of the draws with shuffled labels give. p: that shuffled labels give as much, of
         the cell alone; p_corrected: for all layers, sources and lags >= 1 (for lag 0: layers and sources).
     slope: change of the curve per turn over lags >= 1, least squares weighted by pairs. slope_p, slope_p_corrected:
-        that it falls as steeply with shuffled labels.
+        that it falls as steeply with shuffled labels, against a carry-over that stays the same.
     half_life: in turns, where a label carries over at lag 1 and that falls with lag (both corrected p <= 0.05).
     projection: mean projection on the direction of the label that was last said so long ago, as it is. neutral: that
         of the neutral conversations at the same turns and directions; NaN without any.
@@ -203,38 +204,45 @@ def _tested(
     places: Mapping[str, PlaceEffect] | None,
 ) -> dict[str, SourceFading]:
     made = {source: curves(study, one) for source, one in read.items()}
-    every = torch.stack([curve for curve, _ in made.values()], 1)
-    slopes = _slope(every[..., 1:], study.pairs[1:])
-    p, together = torch.empty_like(every[0]), torch.empty_like(every[0])
+    observed = torch.stack([one.curve for one in made.values()])
+    null = torch.stack([one.null_curve for one in made.values()], 1)
+    p, together = torch.empty_like(observed), torch.empty_like(observed)
     for part in (slice(0, 1), slice(1, None)):
-        p[..., part], together[..., part] = permutation_p(every[0, ..., part], every[1:, ..., part])
-    slope_p, slope_together = permutation_p(-slopes[0], -slopes[1:])
+        p[..., part], together[..., part] = permutation_p(observed[..., part], null[..., part])
+    slope_p, slope_together = permutation_p(
+        -torch.stack([one.slope for one in made.values()]), -torch.stack([one.null_slope for one in made.values()], 1)
+    )
     found = {}
-    for place, (source, (curve, parts)) in enumerate(made.items()):
-        low = high = torch.full_like(curve[0], float("nan"))
-        slope_low = slope_high = torch.full_like(slopes[0, place], float("nan"))
+    for place, (source, one) in enumerate(made.items()):
+        low = high = torch.full_like(one.curve, float("nan"))
+        slope_low = slope_high = torch.full_like(one.slope, float("nan"))
         if weights is not None:
-            drawn = resampled_curves(study, read[source], parts, weights)
-            low, high = null_range(drawn)
-            slope_low, slope_high = null_range(_slope(drawn[..., 1:], study.pairs[1:]))
+            drawn = resampled_curves(study, read[source], one.parts, weights)
+            low, high = null_range(drawn - one.bias)
+            slope_low, slope_high = null_range(slope_of(drawn[..., 1:], study.pairs[1:]) - one.slope_bias)
         decays = (together[place, :, 1] <= _LEVEL) & (slope_together[place] <= _LEVEL)
         halves = [
             half_life(row[1:], study.pairs[1:]) if is_decay else float("nan")
-            for row, is_decay in zip(curve[0], decays.tolist(), strict=True)
+            for row, is_decay in zip(one.curve - one.bias, decays.tolist(), strict=True)
         ]
-        arrays = (
-            *(curve[0], low, high, *null_range(curve[1:]), p[place], together[place]),
-            *(slopes[0, place], slope_low, slope_high, slope_p[place], slope_together[place], torch.tensor(halves)),
-            *(mean_by_lag(study, read[source].raw), mean_by_lag(study, read[source].neutral)),
-            mean_by_turn(study, read[source].excess),
+        null_low, null_high = (bound - one.bias for bound in null_range(one.null_curve))
+        found[source] = SourceFading(
+            curve=(one.curve - one.bias).float(),
+            low=low.float(),
+            high=high.float(),
+            null_low=null_low.float(),
+            null_high=null_high.float(),
+            p=p[place],
+            p_corrected=together[place],
+            slope=(one.slope - one.slope_bias).float(),
+            slope_low=slope_low.float(),
+            slope_high=slope_high.float(),
+            slope_p=slope_p[place],
+            slope_p_corrected=slope_together[place],
+            half_life=torch.tensor(halves),
+            projection=mean_by_lag(study, read[source].raw).float(),
+            neutral=mean_by_lag(study, read[source].neutral).float(),
+            by_turn=mean_by_turn(study, read[source].excess).float(),
+            place=places[source] if places else None,
         )
-        found[source] = SourceFading(*(array.float() for array in arrays), place=places[source] if places else None)
     return found
-
-
-def _slope(curve: Float[Tensor, "... lag"], pairs: Int[Tensor, "lag"]) -> Float[Tensor, "..."]:
-    """Least squares slope over lags, weighted by pairs; lags without any left out, NaN with fewer than two."""
-    weight = pairs.to(curve)
-    lag = torch.arange(len(weight)).to(curve)
-    about = weight * (lag - (weight * lag).sum() / weight.sum())
-    return torch.where(weight > 0, curve, 0.0) @ about / (about @ lag)

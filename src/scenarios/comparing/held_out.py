@@ -42,7 +42,7 @@ def held_out_accuracy(
         shares.append((best * member[:, None] / best.sum(-1, keepdim=True)).sum(-1).mean(-1))
         if start == 0:
             nearest = torch.where(best[0].sum(-1) > 1, -1, best[0].int().argmax(-1))
-    return torch.cat(shares).masked_fill(bad, float("nan")), nearest.masked_fill(bad[:, None], -1)
+    return torch.cat(shares).masked_fill(bad, float("nan")).cpu(), nearest.masked_fill(bad[:, None], -1).cpu()
 
 
 def _held_out_cosines(

@@ -173,8 +173,9 @@ def _scores(
             others = (states.sum(1, keepdim=True) - states) / (len(one) - 1)
             states = states - others + middle
         kept = [place for place, label in enumerate(one.labels) if label >= 0]
-        cosines.append(precise(centred_cosines(states, means, middle)[:, kept]))
-        projections.append(precise(directions.project(states)[:, kept]))
+        # the statistics of some hundred numbers are made on the CPU
+        cosines.append(centred_cosines(states, means, middle)[:, kept].double().cpu())
+        projections.append(directions.project(states)[:, kept].double().cpu())
     return torch.cat(cosines, 1), torch.cat(projections, 1)
 
 
@@ -213,7 +214,7 @@ def _statistics(
 ) -> dict[str, Float[Tensor, "labelling layer"]]:
     """All three statistics under every labelling: sums over the cells that it points to."""
     n_labels = cosine.shape[-1]
-    member = torch.nn.functional.one_hot(labellings.to(cosine.device), n_labels).to(cosine)
+    member = torch.nn.functional.one_hot(labellings, n_labels).to(cosine)
     accuracy, excess = (
         torch.einsum("dml,vml->dv", member, cells) / member.shape[1] for cells in _own_cells(cosine, projection)
     )
@@ -238,7 +239,7 @@ def _resampled(
     weights: Float[Tensor, "draw message"],
 ) -> dict[str, Float[Tensor, "draw layer"]]:
     """Accuracy and excess with conversations drawn anew."""
-    own = truth.to(cosine.device)[None, :, None].expand(len(cosine), -1, 1)
+    own = truth[None, :, None].expand(len(cosine), -1, 1)
     cells = [cells.gather(-1, own)[..., 0] for cells in _own_cells(cosine, projection)]
     weights = weights.to(cosine)
     accuracy, excess = (weights @ one.mT / weights.sum(1, keepdim=True) for one in cells)
@@ -255,5 +256,4 @@ def _tested(
         low = high = torch.full_like(values[0], float("nan"))
     else:
         low, high = replicates.quantile(torch.tensor([0.025, 0.975]).to(replicates), dim=0)
-    arrays = (values[0], low, high, values[1:].mean(0), p, together)
-    return Tested(*(array.float() for array in arrays))
+    return Tested(values[0].float(), low.float(), high.float(), values[1:].mean(0).float(), p, together)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from src.scenarios.comparing.carry_over import LagDesign, NormalEquations, excess, lag_design, normal_equations
 from src.scenarios.comparing.directions import contrast_directions
-from src.scenarios.comparing.pair_metrics import precise
 from src.scenarios.comparing.randomisation import shuffled_spells
 from src.scenarios.comparing.turns import Turns
 from src.scenarios.states import References
@@ -67,7 +66,7 @@ def read_turns(study: Study, references: References, source: str, position: str)
     """Project the turns' states, in units of the spread between reference texts."""
     rows = references.rows[position]
     directions = contrast_directions(rows.layers, references, rows.get(source))
-    raw = [precise(directions.project(one.states(source, position))) for one in study.turns]
+    raw = [directions.project(one.states(source, position)).double().cpu() for one in study.turns]
     longest = max(map(len, (*study.turns, *study.controls)))
     shape = (len(raw[0]), longest, raw[0].shape[-1])
     table = raw[0].new_full((max(len(study.controls), 1), *shape), float("nan"))
@@ -78,18 +77,66 @@ def read_turns(study: Study, references: References, source: str, position: str)
     beyond = [excess(array, one.labels) for array, one in zip(corrected, study.turns, strict=True)]
     return Read(
         *(
-            [torch.where(where.to(a.device)[:, None], a, 0.0) for a, where in zip(arrays, study.usable, strict=True)]
+            [torch.where(where[:, None], a, 0.0) for a, where in zip(arrays, study.usable, strict=True)]
             for arrays in (raw, neutral, beyond)
         )
     )
 
 
-def curves(study: Study, read: Read) -> tuple[Float[Tensor, "draw+1 layer lag"], list[NormalEquations]]:
-    """The curve of each history, and each conversation's share in its regression."""
-    sums = starmap(_on_own, zip(study.own, read.excess, strict=True))
-    own = torch.stack(list(sums)).sum(0) / study.pairs[0]
-    parts = list(starmap(normal_equations, zip(study.designs, read.excess, strict=True)))
-    return torch.cat([own[..., None], sum(parts[1:], start=parts[0]).solve()], -1), parts
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """curve: mean excess on the own label (lag 0), and the coefficients of lags >= 1. slope: of those over lags.
+
+    null_curve, null_slope: with shuffled labels, for each coefficient after the others were fitted and taken out of the
+        values (Freedman and Lane 1983), and for the slope after a carry-over that is the same at all lags.
+    bias, slope_bias: what shuffled labels give on average; 0 for lag 0.
+    parts: each conversation's share in the regression.
+    """
+
+    curve: Float[Tensor, "layer lag"]
+    slope: Float[Tensor, "layer"]
+    null_curve: Float[Tensor, "draw layer lag"]
+    null_slope: Float[Tensor, "draw layer"]
+    bias: Float[Tensor, "layer lag"]
+    slope_bias: Float[Tensor, "layer"]
+    parts: list[NormalEquations]
+
+
+def curves(study: Study, read: Read) -> Curves:
+    """Of one source."""
+    own = torch.stack(list(starmap(_on_own, zip(study.own, read.excess, strict=True)))).sum(0) / study.pairs[0]
+    observed = slice(0, 1)
+    parts = [normal_equations(one, e, observed) for one, e in zip(study.designs, read.excess, strict=True)]
+    whole = sum(parts[1:], start=parts[0])
+    lags = whole.columns.shape[-1]
+    later = whole.solve()[0]
+    # what to take out before labels are shuffled, [test, layer, lag]: a test for each lag, and one for the slope
+    fitted = [whole.without(lag).solve()[0].nan_to_num(0) for lag in range(lags)]
+    fitted.append((whole.values[0].sum(-1, keepdim=True) / whole.columns[0].sum().clamp(min=1e-12)).expand(-1, lags))
+    drawn = []
+    for design, e in zip(study.designs, read.excess, strict=True):
+        rest = e - torch.einsum("xvk,tlk->xvtl", torch.stack(fitted), design.columns[0])
+        drawn.append(normal_equations(design, rest.flatten(0, 1), slice(1, None)))
+    null = sum(drawn[1:], start=drawn[0]).solve().unflatten(1, (lags + 1, -1))
+    each = torch.stack([null[:, lag, :, lag] for lag in range(lags)], -1)
+    slopes = slope_of(null[:, -1], study.pairs[1:])
+    return Curves(
+        torch.cat([own[0, :, None], later], -1),
+        slope_of(later, study.pairs[1:]),
+        torch.cat([own[1:, :, None], each], -1),
+        slopes,
+        torch.cat([torch.zeros_like(own[0, :, None]), each.nanmean(0)], -1),
+        slopes.nanmean(0),
+        parts,
+    )
+
+
+def slope_of(curve: Float[Tensor, "... lag"], pairs: Int[Tensor, "lag"]) -> Float[Tensor, "..."]:
+    """Least squares slope over lags, weighted by pairs; lags without any left out, NaN with fewer than two."""
+    weight = pairs.to(curve)
+    lag = torch.arange(len(weight)).to(curve)
+    about = weight * (lag - (weight * lag).sum() / weight.sum())
+    return torch.where(weight > 0, curve, 0.0) @ about / (about @ lag)
 
 
 def resampled_curves(
@@ -97,7 +144,7 @@ def resampled_curves(
 ) -> Float[Tensor, "replicate layer lag"]:
     """The curve with conversations counted so many times."""
     own = torch.stack([_on_own(member[:1], array)[0] for member, array in zip(study.own, read.excess, strict=True)])
-    columns, values = torch.stack([part.columns[0] for part in parts]), torch.stack([part.values[0] for part in parts])
+    columns, values = torch.cat([part.columns for part in parts]), torch.cat([part.values for part in parts])
     weights = weights.to(own)
     turns = torch.stack([member[0].sum() for member in study.own]).to(own)
     later = NormalEquations(torch.tensordot(weights, columns, 1), torch.tensordot(weights, values, 1)).solve()
@@ -110,7 +157,7 @@ def mean_by_lag(study: Study, arrays: Sequence[Float[Tensor, "layer turn label"]
     for array, member, design in zip(arrays, study.own, study.designs, strict=True):
         picked = torch.cat([member[0, ..., None], design.raw[0]], -1).to(array)
         parts.append(torch.einsum("tlk,vtl->vk", picked, array))
-    return torch.stack(parts).sum(0) / study.pairs.to(arrays[0].device)
+    return torch.stack(parts).sum(0) / study.pairs
 
 
 def mean_by_turn(study: Study, arrays: Sequence[Float[Tensor, "layer turn label"]]) -> Float[Tensor, "layer turn"]:

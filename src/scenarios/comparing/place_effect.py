@@ -64,8 +64,7 @@ def place_effects(
     slope = torch.stack(slopes, 1)
     p, together = permutation_p(slope[0].abs(), slope[1:].abs())
     return {
-        source: PlaceEffect(*(array.float() for array in (slope[0, place], p[place], together[place])))
-        for place, source in enumerate(values)
+        source: PlaceEffect(slope[0, place].float(), p[place], together[place]) for place, source in enumerate(values)
     }
 
 

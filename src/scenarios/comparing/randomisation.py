@@ -17,9 +17,9 @@ def permutation_p(
 
     The second compares with the largest cell of each draw (Westfall and Young 1993, single-step maximum), each cell in
     units of its standard deviation over draws and observed value. Large values are the evidence. NaN where the
-    observed value is; a draw that is NaN counts as none.
+    observed value is; a draw that is NaN counts as none. In float64, on the CPU.
     """
-    every = torch.cat([observed[None], null]).double()
+    every = torch.cat([observed[None], null]).double().cpu()
     known = ~every.isnan()
     clean = every.nan_to_num(0)
     n = known.sum(0).clamp(min=1)
@@ -30,10 +30,9 @@ def permutation_p(
     score = torch.where(known, score, -float("inf"))
     largest = score[1:].flatten(1).max(1).values if observed.numel() else score[1:].flatten(1).sum(1)
     largest = largest.reshape(-1, *[1] * observed.ndim)
-    alone = (1 + (score[1:] >= score[0] - _ROUNDING).sum(0)) / (1 + len(null))
-    together = (1 + (largest >= score[0] - _ROUNDING).sum(0)) / (1 + len(null))
-    nan = observed.isnan()
-    return alone.masked_fill(nan, float("nan")), together.masked_fill(nan, float("nan"))
+    counts = ((score[1:] >= score[0] - _ROUNDING).sum(0), (largest >= score[0] - _ROUNDING).sum(0))
+    alone, together = (torch.where(known[0], (1 + count.double()) / (1 + len(null)), float("nan")) for count in counts)
+    return alone, together
 
 
 def null_range(null: Float[Tensor, "draw *cell"]) -> tuple[Float[Tensor, "*cell"], Float[Tensor, "*cell"]]:

@@ -144,8 +144,8 @@ def separability(
                 high=high.float(),
                 null_mean=null.mean(0).float(),
                 null_high=null.quantile(0.95, dim=0).float(),
-                p=p[place].float(),
-                p_corrected=together[place].float(),
+                p=p[place],
+                p_corrected=together[place],
                 nearest=nearest,
             )
     return Separability(

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from src.scenarios.comparing.pair_metrics import SUMMARY_COLUMNS, PairMetrics
 from src.scenarios.comparing.runs import ComparedRun, RunComparisons, RunPair
-from src.scenarios.comparing.source_names import lab_source
+from src.scenarios.source_names import lab_source
 
 _DIGITS = 4
 _TEXT = pa.string()

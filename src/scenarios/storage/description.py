@@ -1,5 +1,6 @@
 """What a captured scenario says of its model and tokenizer (run.json)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -8,12 +9,15 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from src.models import LanguageModel
 
 
-def describe_model(model: LanguageModel) -> dict[str, Any]:
-    """Plain values: which model it is (name, revision, dtype, digest of the weights, ...), and its sizes."""
+def describe_model(model: LanguageModel, identity: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Plain values: which model it is (name, revision, dtype, digest of the weights, ...), and its sizes.
+
+    identity: `model.identity_of_predictions()`, if it is known already: to digest large weights takes a while.
+    """
     config, module = model.module.config.get_text_config(), model.module
     n_heads = getattr(config, "num_attention_heads", None)
     head, embedding = module.get_output_embeddings(), module.get_input_embeddings()
-    return model.identity_of_predictions() | {
+    return dict(model.identity_of_predictions() if identity is None else identity) | {
         "model_class": type(module).__name__,
         "model_type": config.model_type,
         "n_layers": model.n_layers,

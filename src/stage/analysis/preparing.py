@@ -7,7 +7,7 @@ from typing import Any
 from src.artifacts import Artifact, Parent, choose_artifact, label, list_artifacts, refuse_damaged
 from src.config.analyse_run import ANALYSES, AnalyseRunConfig, Analysis
 from src.errors import StrataError
-from src.scenarios.comparing.source_names import canonical_source
+from src.scenarios.source_names import canonical_source
 from src.scenarios.lenses.decomposition import refuse_gaps
 from src.scenarios.lenses.items import Items, captured_position, message_items, step_items
 from src.scenarios.lenses.similarity import FEWEST

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from src.artifacts import Artifact, choose_artifact, list_artifacts, refuse_damaged
+from src.artifacts import META, Artifact, choose_artifact, list_artifacts, refuse_damaged
 from src.config.compare_runs import CompareRunsConfig
 from src.errors import StrataError
 from src.stage.context import Stage
@@ -29,7 +29,7 @@ def chosen_scenarios(config: CompareRunsConfig, stage: Stage) -> list[Artifact]:
                 + (f" (of other experiments: {others}; name them with runs=[...])" if others else "")
                 + ": make one with capture_scenario.py"
             )
-        artifacts = found if config.runs == _ALL else [max(found, key=lambda artifact: artifact.meta.ended_at)]
+        artifacts = found if config.runs == _ALL else [max(found, key=_ended)]
     else:
         names = [config.runs] if isinstance(config.runs, str) else config.runs
         remedy = "capture it with capture_scenario.py"
@@ -42,3 +42,8 @@ def chosen_scenarios(config: CompareRunsConfig, stage: Stage) -> list[Artifact]:
     for artifact in artifacts:
         refuse_damaged(artifact, "capture it again with overwrite=true")
     return artifacts
+
+
+def _ended(artifact: Artifact) -> tuple[str, int]:
+    """When an artifact was finished; meta.json, which is written last, tells those of one second apart."""
+    return artifact.meta.ended_at, (artifact.path / META).stat().st_mtime_ns

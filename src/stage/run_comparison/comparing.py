@@ -15,8 +15,8 @@ from src.scenarios.comparing.labelled import labelled_messages
 from src.scenarios.comparing.qkv import qkv_with_references
 from src.scenarios.comparing.runs import ComparedRun, between_runs, within_run
 from src.scenarios.comparing.separability import separability
-from src.scenarios.comparing.source_names import canonical_source
 from src.scenarios.comparing.to_references import compare_with_references
+from src.scenarios.source_names import canonical_source
 from src.scenarios.states import QKV_SOURCES, RESIDUAL_SOURCES, References, Run
 from src.scenarios.storage.run_folder import read_captured
 from src.stage.context import Stage
@@ -52,7 +52,8 @@ def prepare(config: CompareRunsConfig, stage: Stage) -> Work:
     sources = [canonical_source(name) for name in config.sources]
     if unknown := [name for name in sources if name not in RESIDUAL_SOURCES]:
         raise StrataError(
-            f"sources={unknown}: cosines of whole states are of {', '.join(RESIDUAL_SOURCES)}; queries, keys, values and "
+            f"sources={unknown}: cosines of whole states are of {', '.join(RESIDUAL_SOURCES)}; queries, keys, "
+            "values and "
             "attention are shown where they were captured"
         )
     if len(set(sources)) < len(sources):
@@ -98,14 +99,14 @@ def _scenario(artifact: Artifact, work: Work) -> ScenarioFindings:
 
 def _score_references(found: ScenarioFindings, references: References, position: str, work: Work) -> None:
     """What the references tell apart, and whether labelled messages show their labels."""
-    sources, chance = tuple(work.sources), {"draws": work.config.draws, "seed": work.config.seed}
-    found.separability.append(separability(references, position, sources, **chance))
+    sources, draws, seed = tuple(work.sources), work.config.draws, work.config.seed
+    found.separability.append(separability(references, position, sources, draws=draws, seed=seed))
     conversations = found.captured.conversations
     if not any(message.label for conversation in conversations for message in conversation.messages):
         return
     try:
-        found.labelled.append(labelled_messages(conversations, references, position, sources, **chance))
-        found.fading.append(fading(conversations, references, position, sources, **chance))
+        found.labelled.append(labelled_messages(conversations, references, position, sources, draws=draws, seed=seed))
+        found.fading.append(fading(conversations, references, position, sources, draws=draws, seed=seed))
     except StrataError as error:
         found.problems.append(str(error))
 
@@ -139,5 +140,6 @@ def _references(scenario: ScenarioFindings, run: Run, work: Work) -> Sequence[Ru
             source in run.conversation.snapshot_rows and source in references.rows[position] for source in QKV_SOURCES
         )
         qkv = qkv_with_references(run, references, position) if has_qkv else None
-        found.append(RunReferences(position, similar, plain, qkv))
+        tested = next((it for it in scenario.separability if it.position == position), None)
+        found.append(RunReferences(position, similar, plain, qkv, tested))
     return found

@@ -14,19 +14,24 @@ from src.scenarios.storage.layout import REFERENCES
 from src.scenarios.storage.run_folder import read_conversation, read_references
 from src.stage.context import Stage
 from src.stage.scenarios.choosing import scenario_identity
+from src.stage.scenarios.estimating import costs_of
 from src.stage.scenarios.items import Item, items_of
+from src.stage.scenarios.limits import refuse_full_disk, refuse_large
 from src.stage.scenarios.loaded_model import LoadedModel
 from src.stage.scenarios.planning import PlannedScenario
 from src.stage.scenarios.scripts import Scripts, write_scripts
 
 
-def capture(planned: PlannedScenario, models: LoadedModel, stage: Stage) -> Artifact:
+def capture(planned: PlannedScenario, models: LoadedModel, stage: Stage, max_gb: float) -> Artifact:
     """Capture a scenario, go on with it, or show what an earlier run found.
 
     Raises:
         StrataError: the scenario is too large for the limit or the disk, or the model can't be loaded or run.
     """
     scripts = write_scripts(planned, stage.config.seed)
+    costs = costs_of(planned, scripts)
+    n_bytes = 0 if costs is None else sum(cost.total for cost in costs.values())
+    refuse_large(planned, n_bytes, max_gb)
     model = models.get(planned.model, stage)
     planned.refuse_missing_layers(model.n_layers)
     scenario = planned.scenario
@@ -40,6 +45,7 @@ def capture(planned: PlannedScenario, models: LoadedModel, stage: Stage) -> Arti
     plan = stage.plan("scenario_run", label(scenario.name, planned.model.name), identity, name=stage.config.name)
     finished = stage.reuse(plan)
     if finished is None:
+        refuse_full_disk(planned, plan.path, n_bytes)
         finished = _captured(plan, planned, scripts, model, stage)
         stage.say(f"wrote {plan.path}")
     else:
@@ -52,7 +58,9 @@ def capture(planned: PlannedScenario, models: LoadedModel, stage: Stage) -> Arti
 def _captured(plan: Plan, planned: PlannedScenario, scripts: Scripts, model: LanguageModel, stage: Stage) -> Artifact:
     items = items_of(planned, scripts, model)
     with filling(plan, stage.provenance, list(items), overwrite=stage.config.overwrite) as folder:
-        folder.describe(planned.scenario, describe_model(model), describe_tokenizer(planned.tokenizer))
+        folder.describe(
+            planned.scenario, describe_model(model, plan.identity["model"]), describe_tokenizer(planned.tokenizer)
+        )
         _make(folder, items, stage)
         folder.finish(lambda draft: _publish(draft, planned, list(items), stage))
     return stage.finished(plan)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from src.config.capture_scenario import CaptureScenarioConfig, ModelChoice
 from src.config.schema import parse_config
@@ -28,7 +28,7 @@ def chosen_model(scenario: ScenarioModel, choice: ModelChoice) -> ModelConfig:
     """
     if choice.name is not None or choice.path is not None:
         own = {"name": choice.path}  # the label of a folder, unless it is given
-        return ModelConfig(**_config_values(_BASE) | own | choice.changes())
+        return parse_config(ModelConfig, _config_values(_BASE) | own | choice.changes())
     if scenario.gguf_file is not None:
         raise StrataError(
             f"model.gguf_file={scenario.gguf_file}: GGUF files are not read; save the model in Hugging Face's format "
@@ -78,15 +78,11 @@ def scenario_identity(scenario: Scenario) -> dict[str, Any]:
 
 def _config_values(name: str) -> dict[str, Any]:
     """A config of configs/model with those that it starts from."""
-    values = OmegaConf.load(_MODELS / f"{name}.yaml")
-    assert OmegaConf.is_dict(values)
-    starts = [entry for entry in values.pop("defaults", []) if entry != "_self_"]
-    missing = sorted(map(str, OmegaConf.missing_keys(values)))
-    if missing:
-        raise StrataError(f"model.id={name} needs a value for {', '.join(missing)}: give the id of a model instead")
+    values = OmegaConf.to_container(OmegaConf.load(_MODELS / f"{name}.yaml"))
+    assert isinstance(values, dict)
     merged: dict[str, Any] = {}
-    for start in starts:
-        merged |= _config_values(start)
-    own = OmegaConf.to_container(values)
-    assert isinstance(own, dict)
-    return merged | {str(key): value for key, value in own.items()}
+    for start in values.pop("defaults", []):
+        merged |= {} if start == "_self_" else _config_values(start)
+    if missing := sorted(str(key) for key, value in values.items() if value == MISSING):
+        raise StrataError(f"model.id={name} needs a value for {', '.join(missing)}: give the id of a model instead")
+    return merged | {str(key): value for key, value in values.items()}

@@ -1,5 +1,6 @@
 """inspect_run.py import and export: captured scenarios as Activation Lab's folders, and the other way round."""
 
+import math
 from pathlib import Path
 
 from src.artifacts import Artifact, Draft, Plan, Provenance, content_digest, find_finished, label, now, open_artifact
@@ -61,4 +62,5 @@ def _publish(draft: Draft, lab: LabScenario) -> None:
     details = [*filter(None, [show.reference_table(lab.references)]), *show.transcript_tables(found)]
     text = show.capture_text(lab.scenario.name, str(lab.model["name"]), found, notes)
     write_report(draft.path, f"Scenario {lab.scenario.name}", text, [*shown, *details], show.capture_figures(found))
-    draft.summary |= {"n_shown": len(shown), "metrics": show.capture_metrics(found)}
+    metrics = {name: value for name, value in show.capture_metrics(found).items() if math.isfinite(value)}
+    draft.summary |= {"n_shown": len(shown), "metrics": metrics}

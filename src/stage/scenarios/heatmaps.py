@@ -8,14 +8,14 @@ from typing import Any
 import altair as alt
 from PIL import Image
 
-from src.artifacts import Artifact, Draft, choose_artifact, list_artifacts
+from src.artifacts import Artifact, Draft, choose_artifact, list_artifacts, refuse_damaged
 from src.config.plot_heatmap import PlotHeatmapConfig
 from src.errors import StrataError
 from src.report.artifact_report import NamedChart
 from src.report.figures.theme import themed
 from src.report.heatmaps.writing import FOLDER, Drawn, Look, write_heatmaps
 from src.report.tables import Table
-from src.scenarios.comparing.source_names import canonical_source
+from src.scenarios.source_names import canonical_source
 from src.scenarios.state_images import Selection, count_images
 from src.scenarios.states import Run
 from src.scenarios.storage.run_folder import read_captured
@@ -53,13 +53,14 @@ def prepare(config: PlotHeatmapConfig, stage: Stage) -> HeatmapWork:
         stage.root, "scenario_run", config.run, list_artifacts(stage.root, "scenario_run"), key="run",
         remedy="capture a scenario first: python capture_scenario.py",
     )  # fmt: skip
+    refuse_damaged(found, "capture the scenario again with overwrite=true")
     captured = read_captured(found)
     runs = [run for conversation in captured.conversations for run in conversation.runs()]
     if config.conversations != "all":
         named = {run.name: run for run in runs}
         if missing := [name for name in config.conversations if name not in named]:
             raise StrataError(f"conversations: there is no {', '.join(missing)}; choose from {', '.join(named)}")
-        runs = [named[name] for name in config.conversations]
+        runs = [named[name] for name in dict.fromkeys(config.conversations)]
     selection = Selection(
         source=source,
         view=config.view,

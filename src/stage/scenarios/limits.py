@@ -15,7 +15,7 @@ def refuse_large(planned: PlannedScenario, n_bytes: int, max_gb: float) -> None:
     if n_bytes > max_gb * 1e9:
         raise StrataError(
             f"{planned.scenario.name} needs about {_gb(n_bytes)} on the disk, and max_gb={max_gb:g}: {_less(planned)}, "
-            f"or allow it with max_gb={n_bytes / 1e9 * 1.05:.3g}"
+            f"or allow it with max_gb={n_bytes / 1e9 * 1.01:.3g}"
         )
 
 
@@ -46,4 +46,4 @@ def _less(planned: PlannedScenario) -> str:
 
 
 def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.3g} GB"
+    return f"{n_bytes / 1e9:.3g} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.3g} MB"

@@ -10,6 +10,7 @@ from src.errors import StrataError
 from src.stage.context import Stage
 from src.stage.scenarios.capturing import capture
 from src.stage.scenarios.checking import validate
+from src.stage.scenarios.estimating import estimate
 from src.stage.scenarios.finding import scenario_files
 from src.stage.scenarios.loaded_model import LoadedModel
 from src.stage.scenarios.planning import plan_scenario
@@ -32,8 +33,10 @@ def run_scenarios(config: CaptureScenarioConfig, stage: Stage) -> Artifact | Non
         planned = plan_scenario(file, config)
         if config.mode == "validate":
             return validate(planned, stage)
+        if config.mode == "estimate":
+            return estimate(planned, stage, config.max_gb)
         stage.use_device(planned.device)
-        return capture(planned, models, stage)
+        return capture(planned, models, stage, config.max_gb)
 
     return in_turn(files, run_one, stage)
 

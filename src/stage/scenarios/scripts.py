@@ -18,11 +18,24 @@ class ScriptedReading:
     script: Script
 
     @property
+    def row(self) -> str:
+        """Where tables tell of it: all random orders of a conversation have one row."""
+        name = self.reading.name
+        return name if self.reading.order is None else f"{name.rpartition('_order_')[0]}, other orders"
+
+    @property
+    def afters(self) -> list[int]:
+        """After how many messages the model goes on, for each of its runs."""
+        if not self.reading.generate:
+            return []
+        n = len(self.reading.prompt.messages)
+        at_each = self.reading.prompt.run_at_each_message
+        return [after for after in range(1, n + 1) if self.script.answers[after - 1]] if at_each else [n]
+
+    @property
     def n_runs(self) -> int:
         """How many times the model goes on with it."""
-        if not self.reading.generate:
-            return 0
-        return sum(map(bool, self.script.answers)) if self.reading.prompt.run_at_each_message else 1
+        return len(self.afters)
 
     @property
     def read_apart(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.config.capture_scenario import CaptureScenarioConfig
+from src.config.capture_scenario import CaptureOverrides, CaptureScenarioConfig, GenerationOverrides
 from src.config.schema import parse_config
 from src.errors import StrataError
 from src.scenarios.scenario import CaptureSettings, GenerationSettings, Scenario, ScenarioModel
@@ -95,9 +95,10 @@ def test_only_what_changes_numbers_is_in_the_identity():
 
 def test_the_keys_are_those_of_a_scenario():
     """What may be set on the command line is what a file may hold, with the same limits."""
+    overrides = {"generation": GenerationOverrides, "capture": CaptureOverrides}
     blocks = {"generation": GenerationSettings, "capture": CaptureSettings}
     for name, schema in blocks.items():
-        keys = CaptureScenarioConfig.model_fields[name].annotation.model_fields
+        keys = overrides[name].model_fields
         assert list(keys) == list(schema.model_fields)
         for key, field in schema.model_fields.items():
             assert keys[key].description == field.description

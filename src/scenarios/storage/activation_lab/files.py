@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from src.errors import StrataError
-from src.scenarios.scenario import Label
-from src.scenarios.states import TopToken
+from src.scenarios.scenario import Label, Position
+from src.scenarios.states import ReferenceText, TopToken
 from src.scenarios.storage.activation_lab.npz import REMEDY, LabTensors
 
 _ValueT = TypeVar("_ValueT")
@@ -54,7 +54,7 @@ class LabSteps:
 
 @dataclass(frozen=True)
 class LabSnapshot:
-    """A snapshot in conversation_snapshots/index.json."""
+    """A snapshot in conversation_snapshots/index.json; `position` is there if Strata wrote it."""
 
     index: int
     role: str
@@ -62,6 +62,12 @@ class LabSnapshot:
     tensors_file: str
     seq_len: int | None = None
     generated: bool = False
+    position: Position = "answer"
+
+    @property
+    def token(self) -> int:
+        """Index of the token whose state it is."""
+        return max(0, (len(self.input_token_ids) if self.seq_len is None else self.seq_len) - 1)
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,11 @@ class LabSnapshots:
 
 @dataclass(frozen=True)
 class LabReferences:
-    """references/index.json."""
+    """references/index.json; `position` and `texts` are there if Strata wrote it."""
 
     labels: list[Label]
+    position: Position = "answer"
+    texts: list[ReferenceText] | None = None
 
 
 def read_lab_json(path: Path, kind: type[_ValueT]) -> _ValueT:

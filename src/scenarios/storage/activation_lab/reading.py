@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.config.schema import parse_config
 from src.errors import StrataError
 from src.scenarios.scenario import Scenario
 from src.scenarios.states import (
@@ -43,9 +42,9 @@ from src.scenarios.storage.activation_lab.files import (
 )
 from src.scenarios.storage.activation_lab.npz import REMEDY
 from src.scenarios.storage.activation_lab.states import last_rows, token_rows
+from src.scenarios.storage.activation_lab.told import grouped_examples, lab_model, lab_scenario, lab_tokenizer
 
 _PROMPT = re.compile(r"prompt_(\d{1,6})(?:_msg(\d{1,6})of(\d{1,6}))?")
-_POSITION = "answer"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ class LabScenario:
 
 @dataclass(frozen=True, eq=False)
 class _LabRun:
-    """One folder with a run.json. shots: its snapshots, the one with the reply last."""
+    """One folder with a run.json. shots: what each of snapshot_rows is; `index` counts the messages."""
 
     folder: Path
     file: LabRunFile
@@ -85,10 +84,21 @@ def read_lab_scenario(folder: Path) -> LabScenario:
     groups = {name: [_read_run(run) for run in runs] for name, runs in found.items()}
     first = next(iter(groups.values()))[0]
     prompts = [runs[-1].scenario.prompt[0].model_copy(update={"name": name}) for name, runs in groups.items()]
-    scenario = first.scenario.model_copy(update={"prompt": prompts})
     conversations = [_conversation(name, runs) for name, runs in groups.items()]
+    full = all(conversation.token_rows is not None for conversation in conversations)
+    kept = "full" if full else "message_ends" if any(made.snapshots for made in conversations) else "last_token"
+    capture = first.scenario.capture.model_copy(update={"preset": kept})
+    scenario = first.scenario.model_copy(update={"prompt": prompts, "capture": capture})
     references = _read_references(above / "references", scenario)
-    return LabScenario(scenario, conversations, references, _model(first), _tokenizer(first.file.tokenizer))
+    if references is not None and len(references.texts) == len(scenario.reference_states):
+        scenario = grouped_examples(scenario, references.texts)
+    return LabScenario(
+        scenario,
+        conversations,
+        references,
+        lab_model(first.file, first.scenario, first.generation.rows),
+        lab_tokenizer(first.file.tokenizer),
+    )
 
 
 def _prompt_folders(folder: Path) -> dict[str, list[Path]]:
@@ -115,7 +125,7 @@ def _read_run(folder: Path) -> _LabRun:
     file = read_lab_json(folder / "run.json", LabRunFile)
     if len(file.prompt_tokens) != len(file.prompt_token_ids):
         raise StrataError(f"{folder / 'run.json'}: prompt_tokens and prompt_token_ids differ in number: {REMEDY}")
-    scenario = _scenario(folder / "run.json", file.scenario)
+    scenario = lab_scenario(folder / "run.json", file.scenario)
     steps = read_lab_json(folder / "steps.json", LabSteps).steps
     tensors = [lab_tensors(folder / "tensors", step.tensors_file) for step in steps]
     if not steps or [step.step for step in steps] != list(range(len(steps))):
@@ -130,9 +140,13 @@ def _read_run(folder: Path) -> _LabRun:
     shots = []
     if (index := folder / "conversation_snapshots" / "index.json").is_file():
         shots = read_lab_json(index, LabSnapshots).snapshots
-    expected = len(scenario.prompt[0].messages) + 1
-    if shots and ([shot.index for shot in shots] != list(range(expected)) or not shots[-1].generated):
-        raise StrataError(f"{index}: its snapshots are not those of {expected - 1} messages and a reply: {REMEDY}")
+    n_messages, indices = generation.after, [shot.index for shot in shots]
+    if (
+        sorted(set(indices)) != indices
+        or len({shot.position for shot in shots}) > 1
+        or any(shot.generated != (shot.index == n_messages) or not 0 <= shot.index <= n_messages for shot in shots)
+    ):
+        raise StrataError(f"{index}: its snapshots are not those of {n_messages} messages and a reply: {REMEDY}")
     files = [lab_tensors(index.parent, shot.tensors_file) for shot in shots]
     return _LabRun(folder, file, scenario, generation, shots, last_rows(files), token_rows(tensors[0]))
 
@@ -176,15 +190,17 @@ def _conversation(name: str, runs: list[_LabRun]) -> Conversation:
     spoken += [SpokenMessage("assistant", run.generation.text, generated=True) for run in runs]
     n_tokens, n_messages = len(longest.file.prompt_token_ids), len(messages)
     snapshots, rows = [], []
-    if all(run.shots for run in runs):
-        chosen = [*longest.shots[:n_messages], *(run.shots[-1] for run in runs)]
-        snapshots = [Snapshot(index, _POSITION, _last_token(shot)) for index, shot in enumerate(chosen)]
-        rows = [longest.snapshot_rows.take(range(n_messages))]
-        rows += [run.snapshot_rows.take([len(run.shots) - 1]) for run in runs]
-    prefixes = [shot.input_token_ids for shot in longest.shots]
-    ends = guessed_message_ends(prefixes, n_messages, longest.file.tokenizer.get("bos_token_id"))
+    for place, run in enumerate(runs):
+        # of the messages the longest run has all; of the others the reply is new
+        chosen = [row for row, shot in enumerate(run.shots) if shot.generated or run is longest]
+        for row in chosen:
+            shot = run.shots[row]
+            snapshots.append(Snapshot(n_messages + place if shot.generated else shot.index, shot.position, shot.token))
+        rows += [run.snapshot_rows.take(chosen)] if chosen else []
+    order = sorted(range(len(snapshots)), key=lambda row: snapshots[row].message)
+    ends = _message_ends(longest, n_messages)
     every_token = len(longest.prefill_rows) == n_tokens
-    notes = {
+    notes: dict[str, object] = {
         "imported from Activation Lab": ", ".join(f"{run.folder.name} ({_origin(run.file)})" for run in runs),
         "message ends": "guessed from the token ids",
     }
@@ -193,9 +209,9 @@ def _conversation(name: str, runs: list[_LabRun]) -> Conversation:
         messages=spoken,
         token_ids=longest.file.prompt_token_ids,
         tokens=longest.file.prompt_tokens,
-        message_ends=[min(end, n_tokens - 1) for end in ends] or [n_tokens - 1] * n_messages,
-        snapshots=snapshots,
-        snapshot_rows=_put_together(rows),
+        message_ends=[min(end, n_tokens - 1) for end in ends],
+        snapshots=[snapshots[row] for row in order],
+        snapshot_rows=_put_together(rows).take(order),
         generations=[run.generation for run in runs],
         token_rows=longest.prefill_rows if every_token else None,
         notes=notes,
@@ -207,8 +223,19 @@ def _origin(file: LabRunFile) -> str:
     return ", ".join([str(file.created_at), *(f"{name} {value}" for name, value in known.items() if value is not None)])
 
 
-def _last_token(shot: LabSnapshot) -> int:
-    return max(0, (len(shot.input_token_ids) if shot.seq_len is None else shot.seq_len) - 1)
+def _message_ends(run: _LabRun, n_messages: int) -> list[int]:
+    """As the snapshots tell them; of a message that has none, the end of the one before."""
+    told = [shot for shot in run.shots if not shot.generated]
+    if any(shot.position == "answer" for shot in told):
+        prefixes = [shot.input_token_ids for shot in run.shots]
+        found = guessed_message_ends(prefixes, len(told), run.file.tokenizer.get("bos_token_id"))
+    else:
+        found = [shot.token for shot in told]
+    known = dict(zip((shot.index for shot in told), found, strict=True))
+    ends: list[int] = []
+    for message in range(n_messages):
+        ends.append(known.get(message, ends[-1] if ends else 0))
+    return ends
 
 
 def _put_together(parts: list[Rows]) -> Rows:
@@ -230,55 +257,14 @@ def _widened(array: Tensor, width: int) -> Tensor:
 def _read_references(folder: Path, scenario: Scenario) -> References | None:
     if not (folder / "index.json").is_file():
         return None
-    labels = read_lab_json(folder / "index.json", LabReferences).labels
+    index = read_lab_json(folder / "index.json", LabReferences)
+    labels = index.labels
     files = [lab_tensors(folder, f"ref_{label}.npz") for label in labels]
     previews = {state.label: state.conversations[0][-1].content[:80] for state in scenario.reference_states}
+    if index.texts is not None and len(index.texts) == len(labels):
+        return References(index.texts, {index.position: last_rows(files)}) if files else None
     texts = []
     for label, file in zip(labels, files, strict=True):
         lengths = [shape[1] for shape in file.shapes.values() if len(shape) == 3]
         texts.append(ReferenceText(label, 0, False, previews.get(label, ""), lengths[0] if lengths else 0))
-    return References(texts, {_POSITION: last_rows(files)}) if files else None
-
-
-def _scenario(path: Path, values: Mapping[str, Any]) -> Scenario:
-    """The scenario that run.json holds, as ours: what Activation Lab let pass and never heeded is mended."""
-    values = {key: value for key, value in values.items() if key != "output"}
-    generation, capture = values.get("generation"), values.get("capture")
-    if isinstance(generation, dict) and not generation.get("do_sample"):
-        values["generation"] = {key: generation[key] for key in ("max_new_tokens", "seed") if key in generation}
-    if isinstance(capture, dict):
-        values["capture"] = {key: value for key, value in capture.items() if key != "layers"}
-        values["capture"] |= {"positions": [_POSITION]}
-    if isinstance(states := values.get("reference_states"), list):  # of the same label the last one was kept
-        values["reference_states"] = list({str(state.get("label")): state for state in states}.values())
-    try:
-        return parse_config(Scenario, values)
-    except (StrataError, AttributeError) as error:
-        raise StrataError(f"{path} holds no scenario ({str(error).splitlines()[0]}): {REMEDY}") from None
-
-
-def _model(run: _LabRun) -> dict[str, Any]:
-    arch, rows = run.file.model.get("arch") or {}, run.generation.rows
-    n_heads = arch.get("num_attention_heads")
-    width = rows.arrays["q"].shape[-1] if "q" in rows else None
-    return {
-        "name": str(run.file.model.get("id", "unknown")),
-        "path": None,
-        "revision": None,
-        "dtype": run.scenario.model.dtype,
-        "weights": None,
-        "blocks": arch.get("layer_module_path"),
-        "n_layers": arch.get("num_layers"),
-        "d_model": arch.get("hidden_size"),
-        "n_heads": n_heads,
-        "n_kv_heads": arch.get("num_key_value_heads"),
-        "d_head": width // n_heads if width and isinstance(n_heads, int) and n_heads > 0 else None,
-        "d_vocab": arch.get("vocab_size"),
-        "embedding_path": arch.get("embed_module_path"),
-        "head_path": arch.get("lm_head_module_path"),
-    }
-
-
-def _tokenizer(told: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("bos_token_id", "eos_token_id", "pad_token_id", "chat_template")
-    return {"d_vocab": told.get("vocab_size")} | {key: told.get(key) for key in keys}
+    return References(texts, {index.position: last_rows(files)}) if files else None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from src.artifacts import write_json
 from src.errors import StrataError
-from src.scenarios.states import ATTENTION, LOGITS, Conversation, References, Rows, Run, Step
+from src.scenarios.states import ATTENTION, LOGITS, Conversation, References, Rows, Run, SpokenMessage, Step
 from src.scenarios.storage.activation_lab.npz import LAYER_KEYS, LOGITS_KEY, layer_key, save_npz
 from src.scenarios.storage.run_folder import CapturedScenario, read_run
 
@@ -36,12 +36,15 @@ def write_lab_scenario(captured: CapturedScenario, target: Path) -> list[Path]:
     whole = all(conversation.token_rows is not None for conversation in captured.conversations)
     top = target / f"{captured.scenario.name}_{stamp}"
     places: dict[Path, Run] = {}
-    for number, conversation in enumerate(captured.conversations):
+    # conversations in other orders have no replies
+    for number, conversation in enumerate(made for made in captured.conversations if made.generations):
         n_messages = len(conversation.messages) - len(conversation.generations)
         for run in conversation.runs():
             after = f"_msg{run.generation.after}of{n_messages}" if len(conversation.generations) > 1 else ""
             old = target / f"{captured.scenario.name}_{run.name}_{stamp}"
             places[top / f"prompt_{number}{after}" if whole else old] = run
+    if not places:
+        raise StrataError(f"{captured.artifact.path} has no generated text, and Activation Lab has no runs without it")
     tops = [top] if whole else list(places)
     if there := next((path for path in tops if path.exists()), None):
         raise StrataError(f"{there} is there already: export into another folder, or remove it")
@@ -51,7 +54,8 @@ def write_lab_scenario(captured: CapturedScenario, target: Path) -> list[Path]:
         if captured.references is not None:
             _write_references(captured.references, folder / "references", whole)
     if whole:
-        write_json(top / "scenario.json", _scenario(captured, captured.conversations))
+        told = [conversation for conversation in captured.conversations if conversation.generations]
+        write_json(top / "scenario.json", _scenario(captured, told))
     return tops
 
 
@@ -90,10 +94,14 @@ def _write_run(captured: CapturedScenario, run: Run, place: Path, whole: bool) -
 def _write_snapshots(run: Run, place: Path, words: Mapping[int, str], whole: bool) -> None:
     conversation = run.conversation
     rows = {(shot.message, shot.position): (row, shot) for row, shot in enumerate(conversation.snapshots)}
-    position = next((kind for kind in _POSITIONS if any(key[1] == kind for key in rows)), "")
-    header = conversation.token_ids[conversation.message_ends[-1] + 1 :]
+    counts = {kind: sum((number, kind) in rows for number in run.all_indices) for kind in _POSITIONS}
+    position = max(_POSITIONS, key=counts.__getitem__)  # of as many the first
+    # of a message that the whole conversation writes otherwise than its beginning, the ids are not known
+    last = conversation.message_ends[-1]
+    header = conversation.token_ids[last + 1 :] if last >= 0 else []
     shots = []
-    for index, (number, message) in enumerate(zip(run.message_indices, run.messages, strict=True)):
+    for index, number in enumerate(run.all_indices):
+        message = conversation.messages[number]
         if (number, position) not in rows:
             continue
         row, shot = rows[number, position]
@@ -130,7 +138,9 @@ def _write_references(references: References, place: Path, whole: bool) -> None:
     for row, label in enumerate(labels):
         tensors = _members(references.rows[position], row, None, _batched if whole else None)
         save_npz(place / f"ref_{label}.npz", tensors)
-    write_json(place / "index.json", {"labels": labels})
+    write_json(
+        place / "index.json", {"labels": labels, "position": position, "texts": list(map(asdict, references.texts))}
+    )
 
 
 def _labels(references: References) -> list[str]:
@@ -209,14 +219,18 @@ def _arch(model: Mapping[str, Any]) -> dict[str, Any]:
     return {theirs: model.get(ours) for theirs, ours in names.items()}
 
 
+def _prompt_of(told: Conversation | Run) -> list[SpokenMessage]:
+    if isinstance(told, Run):
+        return told.conversation.messages[: told.generation.after]
+    return [message for message in told.messages if not message.generated]
+
+
 def _scenario(captured: CapturedScenario, told: Sequence[Conversation | Run]) -> dict[str, Any]:
     """The scenario as Activation Lab writes it, with the messages that were read in the prompts."""
     values = captured.scenario.model_dump(mode="json")
     values["prompt"] = [
         {
-            "messages": [
-                {"role": spoken.role, "content": spoken.content} for spoken in one.messages if not spoken.generated
-            ],
+            "messages": [{"role": said.role, "content": said.content} for said in _prompt_of(one)],
             "run_at_each_message": isinstance(one, Conversation) and len(one.generations) > 1,
         }
         for one in told
