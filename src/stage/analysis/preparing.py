@@ -7,10 +7,10 @@ from typing import Any
 from src.artifacts import Artifact, Parent, choose_artifact, label, list_artifacts, refuse_damaged
 from src.config.analyse_run import ANALYSES, AnalyseRunConfig, Analysis
 from src.errors import StrataError
-from src.scenarios.source_names import canonical_source
 from src.scenarios.lenses.decomposition import refuse_gaps
 from src.scenarios.lenses.items import Items, captured_position, message_items, step_items
 from src.scenarios.lenses.similarity import FEWEST
+from src.scenarios.source_names import canonical_source
 from src.scenarios.states import ATTENTION, LOGITS, Rows, Run
 from src.scenarios.storage.run_folder import CapturedScenario, read_captured
 from src.stage.analysis.captured_model import captured_config, refuse_unreachable
