@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.errors import StrataError
-from src.scenarios.lenses.attention_rows import places_of_keys
+from src.scenarios.attended_places import places_of_keys
 from src.scenarios.lenses.items import captured_position, message_items, step_items
 from tests.fixtures.scenario_runs import random_conversation
 
