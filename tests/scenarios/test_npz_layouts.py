@@ -12,7 +12,7 @@ import torch
 from src.artifacts import Plan, Provenance, create_artifact, open_artifact
 from src.errors import StrataError
 from src.scenarios.scenario import Scenario
-from src.scenarios.states import Conversation, Rows
+from src.scenarios.states import Conversation, References, Rows
 from src.scenarios.storage.activation_lab.boundaries import guessed_message_ends
 from src.scenarios.storage.activation_lab.npz import LabTensors
 from src.scenarios.storage.activation_lab.reading import read_lab_scenario
@@ -363,6 +363,25 @@ def test_what_was_imported_is_exported_to_the_same_members(head, tmp_path):
         assert ours.snapshots == theirs.snapshots
         assert equal(ours.snapshot_rows, theirs.snapshot_rows)
         assert [made.text for made in ours.generations] == [made.text for made in theirs.generations]
+
+
+def test_no_reference_is_written_over_another(head, tmp_path):
+    lab = read_lab_scenario(head)
+    assert lab.references is not None
+    texts = [("joy", 0), ("joy", 1), ("joy", 2), ("joy_2", 0)]
+    references = References(
+        [replace(lab.references.texts[0], label=label, example=example) for label, example in texts],
+        {position: rows.take([0] * 4) for position, rows in lab.references.rows.items()},
+    )
+    captured = artifact_of(
+        tmp_path / "artifacts", (lab.scenario, lab.conversations, references, lab.model, lab.tokenizer)
+    )
+    (folder,) = write_lab_scenario(captured, tmp_path / "export")
+    written = sorted(path.name for path in (folder / "references").glob("*.npz"))
+    assert written == ["ref_joy.npz", "ref_joy_2.npz", "ref_joy_3.npz", "ref_joy_4.npz"]
+    again = read_lab_scenario(folder).references
+    assert again is not None
+    assert again.labels[-1] == "joy_2"
 
 
 def test_last_tokens_are_exported_as_the_old_layout(tmp_path):

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,12 @@ def _write_references(references: References, place: Path, whole: bool) -> None:
 
 def _labels(references: References) -> list[str]:
     """One for each text: Activation Lab knows one text for each label, so the others get a number."""
-    return [text.label if text.example == 0 else f"{text.label}_{text.example + 1}" for text in references.texts]
+    taken, found = {text.label for text in references.texts}, []
+    for text in references.texts:
+        numbered = (f"{text.label}_{number}" for number in count(text.example + 1))
+        found.append(text.label if text.example == 0 else next(name for name in numbered if name not in taken))
+        taken.add(found[-1])
+    return found
 
 
 def _batched(array: Tensor) -> Tensor:
