@@ -24,6 +24,9 @@ from src.models.prefix import KeysAndValues
 _REFUSALS = (StrataError, RuntimeError, AttributeError, TypeError, ValueError, KeyError, IndexError, AssertionError)
 
 
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
+
 class GrowingCache(Cache):
     """Keys and values of one sequence; a model appends to it when it is given as past_key_values."""
 
@@ -159,6 +162,8 @@ class Continuation:
     cached: a pass goes on from a GrowingCache, from its end or from any earlier position.
     stacked: several such branches run as rows of one pass.
     packed: and as parts of one row, which do not see each other; nothing is copied for each of them then.
+    window: keys that each token sees, where the config tells of a limit: beyond it, branches are not read together (a
+        hole in the keys shifts it, and packed_mask has none).
     padded: texts of different lengths run as rows of one pass, padded on the right.
     checked, checked_padding: length of the longest text in which this was looked at again (windows of attention and
         scaled positions may begin beyond the probe).
@@ -175,6 +180,9 @@ class Continuation:
         self.stacked = self.cached and "position_ids" in model.forward_arguments and tell(_stacks)
         self.packed = self.cached and "position_ids" in model.forward_arguments and tell(_packs)
         self.padded = tell(_pads)
+        config = model.module.config.get_text_config()
+        windows = [getattr(config, name, None) for name in _WINDOWS]
+        self.window = min((window for window in windows if isinstance(window, int) and window > 0), default=None)
 
 
 def continuation_of(model: LanguageModel) -> Continuation:

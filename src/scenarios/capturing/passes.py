@@ -92,7 +92,9 @@ class Reader:
         self, cache: GrowingCache | None, branches: Sequence[Branch], wanted: Sequence[Sequence[int]]
     ) -> Arrays:
         """Rows wanted[i] of each branch of what the cache holds, in turn; the cache stays as it is."""
-        if cache is not None and self.known.packed and any(branch.start for branch in branches):
+        known, longest = self.known, max(branch.start for branch in branches) + max(len(one.ids) for one in branches)
+        together = cache is not None and len(branches) > 1 and (known.window is None or longest <= known.window)
+        if together and known.packed and any(branch.start for branch in branches):
             return joined(
                 [
                     self._packed(cache, [branches[i] for i in group], [wanted[i] for i in group])
@@ -101,7 +103,7 @@ class Reader:
                     for group in _groups([len(branch.ids) for branch in branches])
                 ]
             )
-        if cache is None or not self.known.stacked or len(branches) == 1:
+        if not (together and known.stacked):
             return joined([self._branch(cache, branch, rows) for branch, rows in zip(branches, wanted, strict=True)])
         room = max(1, _STACKED_KEYS // max(branch.start + len(branch.ids) for branch in branches))
         groups = [range(first, min(first + room, len(branches))) for first in range(0, len(branches), room)]
