@@ -109,7 +109,7 @@ def attention_rows(
     if mask is not None:
         seen = rows.of(mask)
         lowest = torch.finfo(wide).min
-        scores = scores.masked_fill(~seen, lowest) if seen.dtype == torch.bool else scores + seen
+        scores = scores.masked_fill_(~seen, lowest) if seen.dtype == torch.bool else scores + seen
     weights = rows.flat(scores.softmax(-1))
     return weights if query.dtype == wide else weights.to(query.dtype)
 
