@@ -92,24 +92,25 @@ class Reader:
         self, cache: GrowingCache | None, branches: Sequence[Branch], wanted: Sequence[Sequence[int]]
     ) -> Arrays:
         """Rows wanted[i] of each branch of what the cache holds, in turn; the cache stays as it is."""
-        known, longest = self.known, max(branch.start for branch in branches) + max(len(one.ids) for one in branches)
-        together = cache is not None and len(branches) > 1 and (known.window is None or longest <= known.window)
-        if together and known.packed and any(branch.start for branch in branches):
-            return joined(
-                [
-                    self._packed(cache, [branches[i] for i in group], [wanted[i] for i in group])
-                    if len(group) > 1
-                    else self._branch(cache, branches[group[0]], wanted[group[0]])
-                    for group in _groups([len(branch.ids) for branch in branches])
-                ]
-            )
-        if not (together and known.stacked):
+        apart = cache is None or len(branches) == 1 or self._beyond_window(branches)
+        if cache is not None and not apart and self.known.packed and any(branch.start for branch in branches):
+            groups = _groups([len(branch.ids) for branch in branches])
+            read = self._packed
+        elif cache is not None and not apart and self.known.stacked:
+            room = max(1, _STACKED_KEYS // max(branch.start + len(branch.ids) for branch in branches))
+            groups = [range(first, min(first + room, len(branches))) for first in range(0, len(branches), room)]
+            read = self._stacked
+        else:
             return joined([self._branch(cache, branch, rows) for branch, rows in zip(branches, wanted, strict=True)])
-        room = max(1, _STACKED_KEYS // max(branch.start + len(branch.ids) for branch in branches))
-        groups = [range(first, min(first + room, len(branches))) for first in range(0, len(branches), room)]
-        return joined(
-            [self._stacked(cache, [branches[i] for i in group], [wanted[i] for i in group]) for group in groups]
-        )
+        parts = []
+        for group in groups:
+            some, rows = [branches[i] for i in group], [wanted[i] for i in group]
+            parts.append(read(cache, some, rows) if len(group) > 1 else self._branch(cache, some[0], rows[0]))
+        return joined(parts)
+
+    def _beyond_window(self, branches: Sequence[Branch]) -> bool:
+        longest = max(branch.start for branch in branches) + max(len(branch.ids) for branch in branches)
+        return self.known.window is not None and longest > self.known.window
 
     def padded(self, texts: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> Arrays:
         """Rows wanted[i] of each text, in turn, in one pass."""

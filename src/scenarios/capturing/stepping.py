@@ -43,7 +43,7 @@ class Stepper:
     def take(self) -> Arrays:
         """The states and logits of all steps since the last call."""
         stepped = len(self._logits) - len(self._whole)
-        states = [{name: array for name, array in one.items() if name != LOGITS} for one in self._whole]
+        states: list[Arrays] = [{name: array for name, array in one.items() if name != LOGITS} for one in self._whole]
         if stepped:
             states.append(self._reader.take_steps())
         logits = torch.stack(self._logits, 1)
