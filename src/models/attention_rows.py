@@ -27,7 +27,6 @@ _WIDE = (torch.float32, torch.float64)
 
 AttentionInput = Mapping[str, Any]
 Weights = Float[Tensor, "batch head query key"]
-Receive = Callable[[int, Float[Tensor, "row head key"]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +109,32 @@ def attention_rows(
     if mask is not None:
         seen = rows.of(mask)
         lowest = torch.finfo(wide).min
-        scores = scores.masked_fill(~seen, lowest) if seen.dtype == torch.bool else scores + seen
+        scores = scores.masked_fill_(~seen, lowest) if seen.dtype == torch.bool else scores + seen
     weights = rows.flat(scores.softmax(-1))
     return weights if query.dtype == wide else weights.to(query.dtype)
+
+
+# of all that listen, in whatever order they stop
+_LISTENING: list[Mapping[nn.Module, Callable[[AttentionInput], None]]] = []
+_COVERED = ExitStack()
 
 
 @contextmanager
 def listening_to_sdpa(listeners: Mapping[nn.Module, Callable[[AttentionInput], None]]) -> Iterator[None]:
     """Tell listeners what sdpa is given by their attention modules; what it returns does not change."""
+    if not _LISTENING:
+        _COVERED.enter_context(_covered_sdpa())
+    _LISTENING.append(listeners)
+    try:
+        yield
+    finally:
+        _LISTENING[:] = [others for others in _LISTENING if others is not listeners]
+        if not _LISTENING:
+            _COVERED.close()
+
+
+@contextmanager
+def _covered_sdpa() -> Iterator[None]:
     plain, override = ALL_ATTENTION_FUNCTIONS["sdpa"], True
     try:
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -125,18 +142,19 @@ def listening_to_sdpa(listeners: Mapping[nn.Module, Callable[[AttentionInput], N
         override = False  # what is registered for everybody can't be taken away, only covered
 
     def sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> Any:
-        if (listener := listeners.get(module)) is not None:
-            causal = options.get("is_causal")
-            listener(
-                {
-                    "query": query,
-                    "key": key,
-                    "mask": attention_mask,
-                    "scaling": options.get("scaling"),
-                    "causal": getattr(module, "is_causal", True) if causal is None else causal,
-                    "position_bias": options.get("position_bias"),
-                }
-            )
+        for listeners in _LISTENING:
+            if (listener := listeners.get(module)) is not None:
+                causal = options.get("is_causal")
+                listener(
+                    {
+                        "query": query,
+                        "key": key,
+                        "mask": attention_mask,
+                        "scaling": options.get("scaling"),
+                        "causal": getattr(module, "is_causal", True) if causal is None else causal,
+                        "position_bias": options.get("position_bias"),
+                    }
+                )
         return plain(module, query, key, value, attention_mask, **options)
 
     ALL_ATTENTION_FUNCTIONS["sdpa"] = sdpa
@@ -154,27 +172,22 @@ def reading_rows(
     modules: Sequence[nn.Module],
     places: Sequence[int],
     through_sdpa: bool,
-    rows: Callable[[], QueryRows | None],
-    receive: Receive,
+    hear: Callable[[int, AttentionInput], None],
+    look: Callable[[int, Weights], None],
 ) -> Iterator[None]:
-    """Call `receive(i, weights)` with the wanted rows whenever attention module i has run.
+    """Tell of attention module i whenever it runs.
 
     Args:
         module: the whole model.
         modules: attention modules.
         places: index of the weights in what each of them returns eagerly.
-        through_sdpa: compute rows from what sdpa is given; else the model runs eagerly for as long as this lasts.
-        rows: which rows are wanted of the pass that is on; None = none.
-        receive: what to do with them.
+        through_sdpa: call `hear(i, what sdpa is given)`; else the model runs eagerly for as long as this lasts.
+        hear: see through_sdpa.
+        look: is called as `look(i, all weights)` where the model runs eagerly.
     """
 
-    def hear(index: int, given: AttentionInput) -> None:
-        if (wanted := rows()) is not None:
-            receive(index, attention_rows(wanted, **given))
-
-    def look(index: int, _module: nn.Module, _args: Any, output: Any) -> None:
-        if (wanted := rows()) is not None:
-            receive(index, wanted.flat(wanted.of(output[places[index]])))
+    def returned(index: int, _module: nn.Module, _args: Any, output: Any) -> None:
+        look(index, output[places[index]])
 
     with ExitStack() as stack:
         if through_sdpa:
@@ -183,7 +196,7 @@ def reading_rows(
         else:
             stack.enter_context(eager_attention(module))
             handles = stack.enter_context(Handles())
-            handles.extend(member.register_forward_hook(partial(look, i)) for i, member in enumerate(modules))
+            handles.extend(member.register_forward_hook(partial(returned, i)) for i, member in enumerate(modules))
         yield
 
 
@@ -199,15 +212,21 @@ def rows_follow_sdpa(
     if not found or module.config._attn_implementation != "sdpa":
         return False
     modules, places = zip(*found, strict=True)
-    seen: list[dict[int, Tensor]] = []
+    eager: dict[int, Tensor] = {}
+    beside: dict[int, Tensor] = {}
+
+    def hear(index: int, given: AttentionInput) -> None:
+        beside[index] = attention_rows(QueryRows(), **given)
+
+    def look(index: int, weights: Weights) -> None:
+        eager[index] = QueryRows().flat(weights)
+
     for through_sdpa in (False, True):
-        seen.append({})
-        with reading_rows(module, modules, places, through_sdpa, QueryRows, seen[-1].__setitem__):
+        with reading_rows(module, modules, places, through_sdpa, hear, look):
             try:
                 probe(module, inner)
             except StrataError:
                 return False
-    eager, beside = seen
     if set(beside) != set(range(len(modules))):
         return False
     limit = max(1e-5, 2 * torch.finfo(module.dtype).eps)  # a mean: single scores of half precision are far off

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -22,6 +22,9 @@ from src.models.prefix import KeysAndValues
 
 # what a model that was not written for a cache like this may raise
 _REFUSALS = (StrataError, RuntimeError, AttributeError, TypeError, ValueError, KeyError, IndexError, AssertionError)
+
+
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
 class GrowingCache(Cache):
@@ -119,12 +122,48 @@ def hole_mask(
     return torch.cat([seen, own < length], 1).long(), start + own.clamp(max=length - 1)
 
 
+def packed_mask(
+    starts: Sequence[int], lengths: Sequence[int], n_before: int, device: torch.device
+) -> tuple[Bool[Tensor, "token key"], Int[Tensor, "1 token"]]:
+    """Keys that are seen, and positions, where the rows of `hole_mask` lie one after the other in one sequence."""
+    row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    own = torch.cat([torch.arange(length) for length in lengths])
+    start = torch.tensor(starts)[row]
+    before = torch.arange(n_before) < start[:, None]
+    behind = (row[:, None] == row) & (own[:, None] >= own)
+    return torch.cat([before, behind], 1).to(device), (start + own)[None].to(device)
+
+
+def packed_logits(
+    model: LanguageModel,
+    input_ids: Int[Tensor, "1 token"],
+    positions: Int[Tensor, "kept"],
+    cache: Cache,
+    seen: Bool[Tensor, "token key"],
+    position_ids: Int[Tensor, "1 token"],
+) -> Float[Tensor, "1 kept d_vocab"]:
+    """Logits after some tokens of branches that lie one after the other (see packed_mask)."""
+    mask = torch.zeros(seen.shape, dtype=model.dtype, device=seen.device)
+    mask.masked_fill_(~seen, torch.finfo(model.dtype).min)
+    return next_logits(
+        model,
+        input_ids,
+        positions,
+        past_key_values=cache,
+        attention_mask=mask[None, None],
+        position_ids=position_ids,
+    )
+
+
 class Continuation:
     """Which short cuts leave a model's numbers as they are; asked once with a few tokens, and doubted in longer texts.
 
     causal: what follows a token does not change its state, so one pass holds the states of all beginnings of its text.
     cached: a pass goes on from a GrowingCache, from its end or from any earlier position.
     stacked: several such branches run as rows of one pass.
+    packed: and as parts of one row, which do not see each other; nothing is copied for each of them then.
+    window: keys that each token sees, where the config tells of a limit: beyond it, branches are not read together (a
+        hole in the keys shifts it, and packed_mask has none).
     padded: texts of different lengths run as rows of one pass, padded on the right.
     checked, checked_padding: length of the longest text in which this was looked at again (windows of attention and
         scaled positions may begin beyond the probe).
@@ -139,7 +178,11 @@ class Continuation:
         takes_cache = self.causal and model.inner.accepts("past_key_values") and not model.inner.through_decoder
         self.cached = takes_cache and tell(_goes_on)
         self.stacked = self.cached and "position_ids" in model.forward_arguments and tell(_stacks)
+        self.packed = self.cached and "position_ids" in model.forward_arguments and tell(_packs)
         self.padded = tell(_pads)
+        config = model.module.config.get_text_config()
+        windows = [getattr(config, name, None) for name in _WINDOWS]
+        self.window = min((window for window in windows if isinstance(window, int) and window > 0), default=None)
 
 
 def continuation_of(model: LanguageModel) -> Continuation:
@@ -210,6 +253,17 @@ def _stacks(model: LanguageModel, ids: Int[Tensor, "pos"]) -> list[tuple[Tensor,
         (found[0, 2:], _alone(model, torch.cat([ids[:2], ids[-3:]]))),
         (found[1, :1], _alone(model, torch.cat([ids[:_CUT], ids[1:2]]))),
     ]
+
+
+def _packs(model: LanguageModel, ids: Int[Tensor, "pos"]) -> list[tuple[Tensor, Tensor]]:
+    cache = GrowingCache(model.n_layers, len(ids))
+    next_logits(model, ids[None], past_key_values=cache)
+    seen, positions = packed_mask([2, _CUT], [3, 2], _CUT, ids.device)
+    row = torch.cat([ids[-3:], ids[[1, 0]]])
+    kept = torch.tensor([1, 2, 3, 4], device=ids.device)
+    found = packed_logits(model, row[None], kept, cache.behind(_CUT), seen, positions)[0]
+    texts = [[ids[:2], row[:2]], [ids[:2], row[:3]], [ids[:_CUT], row[3:4]], [ids[:_CUT], row[3:]]]
+    return [(found[place : place + 1], _alone(model, torch.cat(text))) for place, text in enumerate(texts)]
 
 
 def _pads(model: LanguageModel, ids: Int[Tensor, "pos"]) -> list[tuple[Tensor, Tensor]]:

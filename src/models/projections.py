@@ -48,18 +48,32 @@ class AttentionSites:
     sites: Roles
 
 
+# configs of models that run eagerly for now, what they said before, and how many asked for it
+_EAGER: dict[int, tuple[Any, str | None, int]] = {}
+
+
 @contextmanager
 def eager_attention(module: PreTrainedModel) -> Iterator[None]:
-    """Let a model compute its attention eagerly, so that attention modules return their weights."""
+    """Let a model compute its attention eagerly, so that attention modules return their weights.
+
+    It does so until all that asked for it have ended, in whatever order.
+    """
     configs = {id(part.config): part.config for part in module.modules() if isinstance(part, PreTrainedModel)}
-    before = [(config, config._attn_implementation) for config in configs.values()]
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    for key, config in configs.items():
+        _, implementation, count = _EAGER.get(key, (config, before[key], 0))
+        _EAGER[key] = config, implementation, count + 1
     try:
-        for config, _ in before:
+        for config in configs.values():
             config._attn_implementation = "eager"
         yield
     finally:
-        for config, implementation in before:  # a config sets those inside of it too, so from the outermost inwards
-            config._attn_implementation = implementation
+        for key in configs:  # a config sets those inside of it too, so from the outermost inwards
+            config, implementation, count = _EAGER.pop(key)
+            if count > 1:
+                _EAGER[key] = config, implementation, count - 1
+            else:
+                config._attn_implementation = implementation
 
 
 def find_attention(module: PreTrainedModel, inner: InnerModel, blocks: Blocks) -> list[AttentionSites | str]:

@@ -1,6 +1,6 @@
 """Read chosen tokens of many places of a model in forward passes that run as they always do."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -12,7 +12,8 @@ from transformers.cache_utils import Cache
 
 from src.errors import StrataError
 from src.hook_points import ATTENTION, SOURCES
-from src.models.attention_rows import QueryRows, reading_rows
+from src.models.attention_rows import AttentionInput, QueryRows, attention_rows, reading_rows
+from src.models.attention_steps import LayerRows, put_together
 from src.models.inner import hidden_state, residual_input
 from src.models.language_model import LanguageModel
 from src.models.sites import Columns, Handles, Place
@@ -46,9 +47,10 @@ class ActivationRecorder:
         self._rows: tuple[Tensor, Tensor] | None = None
         self._query_rows: QueryRows | None = None
         self._wanted = False
-        self._kept: dict[Place, Tensor] = {}
-        self._attention: dict[int, Tensor] = {}
-        self._shape = (0, 0)
+        self._following = False
+        self._kept: dict[Place, list[Tensor]] = {}
+        self._attention: list[LayerRows] = []
+        self._shape: tuple[int, ...] = (0, 0)
         self._n_keys = 0
         self._whole = False
 
@@ -77,48 +79,63 @@ class ActivationRecorder:
         self._rows = None
         if batch is not None and position is not None:
             self._rows = batch.to(self._device), position.to(self._device)
-        self._wanted = True
+        self._wanted, self._following = True, False
         self._query_rows = None
-        self._kept.clear()
-        self._attention.clear()
+        self._clear()
+
+    def follow(self) -> None:
+        """From now on passes are of one token each, of one sequence; `take` gives a row for each since the last one.
+
+        Attention to tokens that came after a row's own is 0.
+        """
+        self._rows, self._wanted, self._following, self._whole = None, True, True, True
+        self._clear()
 
     def take(self) -> dict[str, Float[Tensor, "layer row ..."]]:
-        """What the last pass has left, by source; once. StrataError if there was no pass, or not through all layers."""
-        try:
-            taken = {source: self._gather(source) for source in self._sites}
-            if ATTENTION in self._sources:
-                taken[ATTENTION] = self._stacked_attention()
-        except KeyError:
+        """What the last pass has left (all passes, after `follow`), by source; once.
+
+        Raises StrataError if there was no pass, or not through all layers.
+        """
+        counts = {len(kept) for kept in self._kept.values()} | {rows.n_passes for rows in self._attention}
+        if len(counts) != 1 or 0 in counts:
             raise StrataError(
                 f"{type(self._model.module).__name__} did not run all that is recorded: call want() before a forward "
                 "pass, and take() once after it"
-            ) from None
-        self._kept.clear()
-        self._attention.clear()
+            )
+        taken = {source: self._gather(source) for source in self._sites}
+        if ATTENTION in self._sources:
+            taken[ATTENTION] = put_together(self._attention, self._n_keys)
+        self._clear()
         return {source: taken[source] for source in self._sources}
+
+    def _clear(self) -> None:
+        for kept in (*self._kept.values(), *self._attention):
+            kept.clear()
 
     def _begin(self, _block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """At the first block: the shape of the pass, and how many keys its last token sees."""
-        state = residual_input(args, kwargs)
-        self._shape = state.shape[:2]
-        caches = [value for value in (*args, *kwargs.values()) if isinstance(value, Cache)]
-        self._n_keys = self._shape[1] + (caches[0].get_seq_length() if caches else 0)
+        self._shape = tuple(residual_input(args, kwargs).shape[:2])
+        if self._attention:
+            self._n_keys = self._shape[1] + _n_cached(args, kwargs)
+        if self._following:
+            if self._shape != (1, 1):
+                raise ValueError(f"a pass of {self._shape} tokens where one of one token was to come: see follow()")
+            return
         # one token is all there is in a step of a generation
         one = self._rows is not None and len(self._rows[0]) == self._shape[0] * self._shape[1] == 1
         self._whole = self._wanted and (self._rows is None or one)
-        self._kept.clear()
-        self._attention.clear()
+        self._clear()
 
     def _listen(self, place: Place) -> RemovableHandle:
         layer, path, side = place
-        module, kept = self._model.blocks[layer].get_submodule(path), self._kept
-        copied = place in self._model.overwritten
+        module, copied = self._model.blocks[layer].get_submodule(path), place in self._model.overwritten
+        kept = self._kept[place] = []
 
         def keep(state: Tensor) -> None:
             if not self._whole:
-                self._keep_rows(place, state)
+                self._keep_rows(kept, state)
             else:
-                kept[place] = state.clone() if copied else state  # `take` copies it, before the next pass
+                kept.append(state.clone() if copied else state)  # `take` copies it
 
         def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             keep(args[0] if args else residual_input(args, kwargs))
@@ -130,17 +147,21 @@ class ActivationRecorder:
             return module.register_forward_pre_hook(before, with_kwargs=True)
         return module.register_forward_hook(after)
 
-    def _keep_rows(self, place: Place, state: Tensor) -> None:
+    def _keep_rows(self, kept: list[Tensor], state: Tensor) -> None:
         if self._rows is not None:
             # opt's MLP gives [token, width]
-            self._kept[place] = (state if state.ndim == 3 else state.view(*self._shape, -1))[self._rows]
+            kept.append((state if state.ndim == 3 else state.view(*self._shape, -1))[self._rows])
 
     def _gather(self, source: str) -> Float[Tensor, "layer row width"]:
-        kept = self._kept
-        states = [kept[at] if columns is None else kept[at][..., columns] for at, columns in self._sites[source]]
-        if self._whole and self._shape[0] == 1 and states[0].ndim == 3:
-            return torch.cat(states)  # layers take the place of the one sequence
-        return torch.stack(states).flatten(1, -2)
+        sites = self._sites[source]
+        if all(columns is None for _, columns in sites):
+            states = torch.cat([state for place, _ in sites for state in self._kept[place]])
+            return states.view(len(sites), -1, states.shape[-1])
+        layers = [torch.cat(self._kept[place]) for place, _ in sites]
+        chosen = [
+            state if columns is None else state[..., columns] for state, (_, columns) in zip(layers, sites, strict=True)
+        ]
+        return torch.stack(chosen).flatten(1, -2)
 
     def _places(self, source: str) -> list[tuple[Place, Columns | None]]:
         sites = [(layer, site_of(self._model, source, layer)) for layer in self._layers]
@@ -158,9 +179,18 @@ class ActivationRecorder:
         modules = [model.blocks[i].get_submodule(sites.path) for i, sites in zip(self._layers, found, strict=True)]
         through_sdpa = model.module.config._attn_implementation == "sdpa" and model.internals.rows_follow_sdpa
         places = [sites.weights for sites in found]
-        stack.enter_context(
-            reading_rows(model.module, modules, places, through_sdpa, self._current_rows, self._attention_of)
-        )
+        self._attention = [LayerRows() for _ in self._layers]
+        stack.enter_context(reading_rows(model.module, modules, places, through_sdpa, self._hear, self._look))
+
+    def _hear(self, index: int, given: AttentionInput) -> None:
+        if self._following:
+            self._attention[index].follow(given, self._n_keys)
+        elif (wanted := self._current_rows()) is not None:
+            self._attention[index].add(attention_rows(wanted, **given), self._n_keys)
+
+    def _look(self, index: int, weights: Float[Tensor, "batch head query key"]) -> None:
+        if (wanted := self._current_rows()) is not None:
+            self._attention[index].add(wanted.flat(wanted.of(weights)), self._n_keys)
 
     def _current_rows(self) -> QueryRows | None:
         if not self._wanted:
@@ -172,19 +202,10 @@ class ActivationRecorder:
             self._query_rows = QueryRows.at(*self._rows)
         return self._query_rows
 
-    def _attention_of(self, index: int, weights: Float[Tensor, "row head key"]) -> None:
-        self._attention[index] = weights
 
-    def _stacked_attention(self) -> Float[Tensor, "layer row head key"]:
-        layers = [self._attention[index] for index in range(len(self._layers))]
-        if all(weights.shape[-1] == self._n_keys for weights in layers):
-            return torch.stack(layers)
-        # the cache of a sliding window keeps the last keys only; a static one has room for keys to come
-        stacked = layers[0].new_zeros(len(layers), *layers[0].shape[:2], self._n_keys)
-        for index, weights in enumerate(layers):
-            n = weights.shape[-1]
-            if n > self._n_keys:
-                stacked[index] = weights[..., : self._n_keys]
-            else:
-                stacked[index, ..., self._n_keys - n :] = weights
-        return stacked
+def _n_cached(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Tokens in the key-value cache that a block is given."""
+    cache = kwargs.get("past_key_values")
+    if not isinstance(cache, Cache):
+        cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
+    return 0 if cache is None else cache.get_seq_length()

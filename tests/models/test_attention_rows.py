@@ -178,6 +178,24 @@ def test_two_recorders_on_one_model() -> None:
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is plain
 
 
+@pytest.mark.parametrize("family", ["llama", "falcon"])
+def test_recorders_may_end_in_any_order(family: str) -> None:
+    model = _model(family)
+    before, plain = model.module.config._attn_implementation, ALL_ATTENTION_FUNCTIONS["sdpa"]
+    ids, mask = ragged_batch([5])
+    one, two = (ActivationRecorder(model, ["attention"], [0]) for _ in range(2))
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    two.want()
+    with torch.inference_mode():
+        model.inner(ids, mask)
+    assert two.take()["attention"].shape == (1, 5, 4, 5)
+    two.__exit__(None, None, None)
+    assert model.module.config._attn_implementation == before
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is plain
+
+
 @pytest.mark.parametrize("kind", ["none", "causal", "bool", "float", "per_head", "bias"])
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
 def test_rows_are_the_weights_of_torchs_attention(kind: str, n_kv_heads: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.models import wrap_model
-from src.models.continuing import GrowingCache, continuation_of, hole_mask, next_logits
+from src.models.continuing import GrowingCache, continuation_of, hole_mask, next_logits, packed_mask
 from tests.fixtures.tiny_models import model_config, tiny_model
 
 IDS = torch.randint(3, 97, (1, 24), generator=torch.Generator().manual_seed(0))
@@ -58,21 +58,27 @@ def test_rows_that_go_on_from_different_places():
     assert positions.tolist() == [[1, 2], [3, 3]]
 
 
+def test_branches_one_after_the_other_do_not_see_each_other():
+    seen, positions = packed_mask([1, 3], [2, 1], 3, torch.device("cpu"))
+    assert seen.int().tolist() == [[1, 0, 0, 1, 0, 0], [1, 0, 0, 1, 1, 0], [1, 1, 1, 0, 0, 1]]
+    assert positions.tolist() == [[1, 2, 3]]
+
+
 def test_models_are_asked_once(model):
     assert continuation_of(model) is continuation_of(model)
 
 
 @pytest.mark.parametrize(
-    ("family", "keys", "causal", "cached", "stacked"),
+    ("family", "keys", "causal", "cached", "stacked", "packed"),
     [
-        ("llama", {}, True, True, True),
-        ("opt", {}, True, True, True),
-        ("falcon", {"alibi": True}, True, True, True),
-        ("gemma2", {}, True, True, False),  # its windows are shorter than the probe
-        ("bert", {}, False, False, False),
+        ("llama", {}, True, True, True, True),
+        ("opt", {}, True, True, True, True),
+        ("falcon", {"alibi": True}, True, True, True, False),
+        ("gemma2", {}, True, True, False, False),  # its windows are shorter than the probe
+        ("bert", {}, False, False, False, False),
     ],
 )
-def test_what_models_are_trusted_with(family, keys, causal, cached, stacked):
+def test_what_models_are_trusted_with(family, keys, causal, cached, stacked, packed):
     if family == "bert":
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -81,7 +87,7 @@ def test_what_models_are_trusted_with(family, keys, causal, cached, stacked):
     else:
         module = tiny_model(family, **keys)
     known = continuation_of(wrap_model(module, model_config()))
-    assert (known.causal, known.cached, known.stacked) == (causal, cached, stacked)
+    assert (known.causal, known.cached, known.stacked, known.packed) == (causal, cached, stacked, packed)
     assert known.padded
 
 

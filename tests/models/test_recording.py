@@ -5,11 +5,12 @@ import functools
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from src.errors import StrataError
 from src.hook_points import HOOKS, RESIDUAL_SOURCES, SOURCES, HookPoint
 from src.models import LanguageModel, capture, wrap_model
+from src.models.continuing import GrowingCache
 from src.models.recording import ActivationRecorder
 from src.models.sources import available_sources
 from tests.fixtures.tiny_models import FAMILIES, MORE_FAMILIES, N_LAYERS, model_config, ragged_batch, tiny_model
@@ -82,6 +83,56 @@ def test_one_wish_serves_many_passes_and_each_take_is_its_own(family: str) -> No
     assert all(torch.equal(one[source], kept[source]) for source in kept)
     assert not any(torch.equal(one[source], other[source]) for source in kept)
     assert all(states.is_contiguous() for states in one.values())
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_steps_that_are_followed_come_together(family: str) -> None:
+    """Under a cache that keeps keys in place, and one that copies them at every step."""
+    model = _model(family)
+    sources = _sources(model)
+    ids, _ = ragged_batch([12])
+    for cache in (GrowingCache(model.n_layers, 10), DynamicCache(config=model.module.config)):
+        with ActivationRecorder(model, sources, range(N_LAYERS)) as recorder, torch.inference_mode():
+            recorder.want()
+            model.inner(ids, torch.ones_like(ids))
+            whole = recorder.take()
+            recorder.want()
+            model.inner(ids[:, :6], torch.ones(1, 6), past_key_values=cache, use_cache=True)
+            recorder.follow()
+            first = 6
+            for taken in (10, 12):
+                for last in range(first + 1, taken + 1):
+                    mask = torch.ones(1, last, dtype=torch.long)
+                    model.inner(ids[:, last - 1 : last], mask, past_key_values=cache, use_cache=True)
+                steps = recorder.take()
+                assert list(steps) == sources
+                for source in sources:
+                    expected = whole[source][:, first:taken]
+                    expected = expected[..., :taken] if source == "attention" else expected
+                    torch.testing.assert_close(steps[source], expected, atol=2e-5, rtol=1e-4)
+                first = taken
+
+
+def test_what_is_followed_has_one_token() -> None:
+    model = _model("llama")
+    ids, mask = ragged_batch([4])
+    with ActivationRecorder(model, ["q"], [0]) as recorder, torch.inference_mode():
+        recorder.follow()
+        with pytest.raises(ValueError, match="one token"):
+            model.inner(ids, mask)
+
+
+def test_a_model_with_a_state_instead_of_keys_goes_on_from_its_own_cache() -> None:
+    config = AutoConfig.for_model("mamba", vocab_size=97, hidden_size=16, num_hidden_layers=2, state_size=4)
+    model = wrap_model(AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval(), model_config())
+    ids, _ = ragged_batch([5])
+    with ActivationRecorder(model, ["resid_post"], [0, 1]) as recorder, torch.inference_mode():
+        recorder.want()
+        cache = model.module(ids, use_cache=True)
+        assert recorder.take()["resid_post"].shape == (2, 5, 16)
+        given = {name: cache[name] for name in ("cache_params", "past_key_values") if cache.get(name) is not None}
+        model.module(ids[:, :1], use_cache=True, **given)
+        assert recorder.take()["resid_post"].shape == (2, 1, 16)
 
 
 def test_layers_are_those_asked_for() -> None:

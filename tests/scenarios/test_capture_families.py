@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from src.models import LanguageModel, wrap_model
 from src.models.continuing import continuation_of
+from src.scenarios.capturing import passes
 from src.scenarios.capturing.capture import capture_conversation, capture_references
 from src.scenarios.scenario import CaptureSettings, Example, GenerationSettings, Prompt, ReferenceState
 from tests.fixtures import tiny_models
@@ -79,14 +80,42 @@ def test_windows_shorter_than_the_conversation():
     model = ended_by_nothing(tiny_model("mistral", sliding_window=4))
     assert continuation_of(model).cached
     assert not continuation_of(model).stacked  # a hole in the keys shifts the window
+    assert not continuation_of(model).packed  # a mask of one's own has no windows
     check(model)
 
 
 def test_windows_beyond_the_probe_are_noticed():
     model = ended_by_nothing(tiny_model("mistral", sliding_window=16))
-    assert continuation_of(model).stacked
+    known = continuation_of(model)
+    assert (known.stacked, known.packed) == (True, True)
     check(model)
-    assert not continuation_of(model).stacked
+    assert (known.stacked, known.packed) == (False, False)
+
+
+@pytest.mark.parametrize("ways", [{"packed": False}, {"packed": False, "stacked": False}])
+def test_models_that_do_not_take_branches_together(ways):
+    model = ended_by_nothing(tiny_model("llama"))
+    for way, taken in ways.items():
+        setattr(continuation_of(model), way, taken)
+    check(model)
+
+
+def test_many_branches_take_several_passes(monkeypatch):
+    monkeypatch.setattr(passes, "_PACKED_TOKENS", 5)
+    check(ended_by_nothing(tiny_model("llama")))
+
+
+def test_windows_that_only_the_reply_goes_beyond(monkeypatch):
+    """They are not noticed in the conversation."""
+    together = []
+    for way in ("_packed", "_stacked"):
+        plain = getattr(passes.Reader, way)
+        noted = lambda *given, plain=plain: together.append(given) or plain(*given)  # noqa: E731
+        monkeypatch.setattr(passes.Reader, way, noted)
+    model = ended_by_nothing(tiny_model("mistral", sliding_window=24))
+    conversation = check(model, n_tokens=8)
+    assert len(conversation.token_ids) < 24 < conversation.generations[0].steps[-1].seq_len + 3
+    assert (continuation_of(model).packed, len(together)) == (True, 2)  # both are tried on the conversation
 
 
 def test_positions_that_scale_with_the_length_are_noticed():

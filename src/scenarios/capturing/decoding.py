@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -10,10 +11,11 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.models.continuing import GrowingCache
-from src.scenarios.capturing.arrays import Arrays, joined
+from src.scenarios.capturing.arrays import Arrays
 from src.scenarios.capturing.keeping import Keeper
 from src.scenarios.capturing.passes import Reader
 from src.scenarios.capturing.sampling import NextToken, end_tokens
+from src.scenarios.capturing.stepping import Stepper
 from src.scenarios.scenario import CaptureSettings, GenerationSettings
 from src.scenarios.states import LOGITS, Generation, Step, TopToken
 from src.text.token_strings import token_strings
@@ -24,19 +26,25 @@ OnSteps = Callable[[list[Step]], None]
 
 
 class TokenNames:
-    """What each token reads like; each is decoded once."""
+    """What each token reads like; each is decoded once for a tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[int, str] = {
-            token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special
-        }
+        special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+        known = _NAMES.get(tokenizer)
+        if known is None or known[0] != (len(tokenizer), special):  # tokens were added to it
+            known = _NAMES[tokenizer] = (len(tokenizer), special), dict(special)
+        self._known = known[1]
 
     def of(self, ids: Sequence[int]) -> list[str]:
         """Their texts, with the space before them; a piece of a character is the replacement character."""
         if missing := set(ids) - self._known.keys():
             self._known |= token_strings(self._tokenizer, missing)
         return [self._known[token] for token in ids]
+
+
+_NAMES: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, dict[int, str]], dict[int, str]]]"
+_NAMES = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,38 +86,34 @@ class Decoder:
         notes |= choose.notes
         keeper = Keeper(reader.layers, getattr(torch, self.capture.store_dtype))
         read = torch.tensor([prompt_ids], device=device)
-        first_row = torch.zeros(1, dtype=torch.long, device=device)
         made: list[int] = []
         steps: list[Step] = []
-        waiting, done = [start], False
-        while not done:
-            token = choose(read, waiting[-1][LOGITS][:, 0])
+        stepper = Stepper(reader, start, cache, prompt_ids)
+        while True:
+            token = choose(read, stepper.logits)
             made.append(int(token))
             done = made[-1] in ends or len(made) == self.settings.max_new_tokens
-            if done or len(waiting) == _CHUNK:
-                steps += self._leave(waiting, prompt_ids, made, keeper)
+            if done or len(stepper) == _CHUNK:
+                chunk = self._leave(stepper, prompt_ids, made, keeper)
+                steps += chunk
                 if on_steps is not None:
-                    on_steps(steps[-len(waiting) :])
-                waiting = []
+                    on_steps(chunk)
             if done:
                 break
-            if choose.looks_back or cache is None:
+            if choose.looks_back:
                 read = torch.cat([read, token], 1)
-            if cache is None:
-                waiting.append(reader.step(read, first_row, first_row + (read.shape[1] - 1)))
-            else:
-                waiting.append(reader.step(token, first_row, first_row, cache))
+            stepper.read(token, made[-1])
         keeper.note(notes, f"generation after message {after}")
         text = str(self.tokenizer.decode(made, skip_special_tokens=True))
         generation = Generation(after, made, text, made[-1] in ends, steps, keeper.rows())
         return Continued(generation, [*prompt_ids, *made[:-1]], cache)
 
-    def _leave(self, waiting: Sequence[Arrays], prompt_ids: list[int], made: list[int], keeper: Keeper) -> list[Step]:
+    def _leave(self, stepper: Stepper, prompt_ids: list[int], made: list[int], keeper: Keeper) -> list[Step]:
         """Bring the states of steps to the host; the last tokens of `made` were chosen from them."""
-        chunk = joined(waiting)
+        chunk = stepper.take()
         kept = {name: array for name, array in chunk.items() if name != LOGITS or self.capture.logits}
         keeper.add(kept)
-        first = len(made) - len(waiting)
+        first = len(made) - chunk[LOGITS].shape[1]
         return _steps(chunk[LOGITS][0], prompt_ids, made, first, self.capture.top_k_probs, self.names)
 
 

@@ -75,6 +75,11 @@ class Recording:
         for recorder in self._recorders:
             recorder.want(batch, position)
 
+    def follow(self) -> None:
+        """The one token of each pass from here on; `take` gives all since the last one."""
+        for recorder in self._recorders:
+            recorder.follow()
+
     def take(self) -> Mapping[str, Float[Tensor, "layer row ..."]]:
         """What the pass has left, by source; resid_pre only of layers whose predecessor is not captured."""
         return {source: array for recorder in self._recorders for source, array in recorder.take().items()}

@@ -10,7 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.models import LanguageModel, forward_pass
-from src.models.continuing import GrowingCache, continuation_of, hole_mask, logits_agree, next_logits
+from src.models.continuing import (
+    GrowingCache,
+    continuation_of,
+    hole_mask,
+    logits_agree,
+    next_logits,
+    packed_logits,
+    packed_mask,
+)
 from src.scenarios.capturing.arrays import Arrays, joined
 from src.scenarios.capturing.offered import Recording
 from src.scenarios.capturing.places import Branch
@@ -19,6 +27,8 @@ from src.scenarios.states import ATTENTION, LOGITS
 
 # tokens that rows of one pass may look at together: bounds the keys and values that are put side by side
 _STACKED_KEYS = 2**15
+# tokens of short branches that are put one after the other
+_PACKED_TOKENS = 2**8
 
 
 class Reader:
@@ -64,31 +74,43 @@ class Reader:
             logits = next_logits(self.model, tokens, kept, **extra)
             return {**self._recording.take(), LOGITS: logits}
 
-    def step(
-        self,
-        tokens: Int[Tensor, "1 pos"],
-        zero: Int[Tensor, "1"],
-        row: Int[Tensor, "1"],
-        cache: GrowingCache | None = None,
-    ) -> Arrays:
-        """As `read`, of tensors that are on the device already, and of the last token; `row` is its index."""
-        extra = {} if cache is None else {"past_key_values": cache}
-        with self._pass(tokens.shape):
-            self._recording.want(zero, row)
-            logits = next_logits(self.model, tokens, None, **extra)
-            return {**self._recording.take(), LOGITS: logits}
+    def follow(self) -> None:
+        """Steps come next: passes of one token each."""
+        self._recording.follow()
+
+    def step(self, token: Int[Tensor, "1 1"], cache: GrowingCache) -> Float[Tensor, "1 d_vocab"]:
+        """Logits after a token that is on the device already; its states wait until they are taken."""
+        with self._pass(token.shape):
+            return next_logits(self.model, token, None, past_key_values=cache)[:, 0]
+
+    def take_steps(self) -> Arrays:
+        """A row for each step since `follow`, or since the last call; without logits."""
+        with torch.inference_mode():
+            return self._recording.take()
 
     def branches(
         self, cache: GrowingCache | None, branches: Sequence[Branch], wanted: Sequence[Sequence[int]]
     ) -> Arrays:
         """Rows wanted[i] of each branch of what the cache holds, in turn; the cache stays as it is."""
-        if cache is None or not self.known.stacked or len(branches) == 1:
+        apart = cache is None or len(branches) == 1 or self._beyond_window(branches)
+        if cache is not None and not apart and self.known.packed and any(branch.start for branch in branches):
+            groups = _groups([len(branch.ids) for branch in branches])
+            read = self._packed
+        elif cache is not None and not apart and self.known.stacked:
+            room = max(1, _STACKED_KEYS // max(branch.start + len(branch.ids) for branch in branches))
+            groups = [range(first, min(first + room, len(branches))) for first in range(0, len(branches), room)]
+            read = self._stacked
+        else:
             return joined([self._branch(cache, branch, rows) for branch, rows in zip(branches, wanted, strict=True)])
-        room = max(1, _STACKED_KEYS // max(branch.start + len(branch.ids) for branch in branches))
-        groups = [range(first, min(first + room, len(branches))) for first in range(0, len(branches), room)]
-        return joined(
-            [self._stacked(cache, [branches[i] for i in group], [wanted[i] for i in group]) for group in groups]
-        )
+        parts = []
+        for group in groups:
+            some, rows = [branches[i] for i in group], [wanted[i] for i in group]
+            parts.append(read(cache, some, rows) if len(group) > 1 else self._branch(cache, some[0], rows[0]))
+        return joined(parts)
+
+    def _beyond_window(self, branches: Sequence[Branch]) -> bool:
+        longest = max(branch.start for branch in branches) + max(len(branch.ids) for branch in branches)
+        return self.known.window is not None and longest > self.known.window
 
     def padded(self, texts: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> Arrays:
         """Rows wanted[i] of each text, in turn, in one pass."""
@@ -140,6 +162,22 @@ class Reader:
             taken[ATTENTION] = _closed(taken[ATTENTION], mask[batch].bool())
         return taken
 
+    def _packed(self, cache: GrowingCache, branches: Sequence[Branch], wanted: Sequence[Sequence[int]]) -> Arrays:
+        starts, lengths = [branch.start for branch in branches], [len(branch.ids) for branch in branches]
+        before, device = max(starts), self.model.device
+        tokens = torch.tensor([[token for branch in branches for token in branch.ids]], device=device)
+        firsts = [sum(lengths[:number]) for number in range(len(lengths))]
+        rows = torch.tensor([first + token for first, some in zip(firsts, wanted, strict=True) for token in some])
+        rows = rows.to(device)
+        seen, positions = packed_mask(starts, lengths, before, device)
+        with self._pass(tokens.shape):
+            self._recording.want(torch.zeros_like(rows), rows)
+            logits = packed_logits(self.model, tokens, rows, cache.behind(before), seen, positions)
+            taken = {**self._recording.take(), LOGITS: logits}
+        if ATTENTION in taken:
+            taken[ATTENTION] = _closed(taken[ATTENTION], seen[rows])
+        return taken
+
     @contextmanager
     def _pass(self, shape: Sequence[int]) -> Iterator[None]:
         with forward_pass(self.model, tuple(shape)), torch.inference_mode():
@@ -179,17 +217,32 @@ class Reader:
             apart = joined([self._branch(cache, branch, row) for branch, row in zip(branches, rows, strict=True)])
             if not logits_agree(apart[LOGITS][0], expected):
                 self._give_up(causal=True)
-            elif self.known.stacked and not logits_agree(self._stacked(cache, branches, rows)[LOGITS][0], expected):
-                self.known.stacked = False
+                return
+            for way, read in (("packed", self._packed), ("stacked", self._stacked)):
+                if getattr(self.known, way) and not logits_agree(read(cache, branches, rows)[LOGITS][0], expected):
+                    setattr(self.known, way, False)
 
     def _give_up(self, causal: bool) -> None:
-        self.known.causal, self.known.cached, self.known.stacked = causal, False, False
+        self.known.causal, self.known.cached, self.known.stacked, self.known.packed = causal, False, False, False
         warnings.warn(
             f"{type(self.model.module).__name__} gives other numbers for a text of {self.known.checked} tokens where "
             "it goes on from an earlier pass: beginnings of conversations, and steps, are read by passes of their own, "
             "slower",
             stacklevel=4,
         )
+
+
+def _groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Branches that are read together, since all of their tokens meet all keys: in order, up to so many tokens."""
+    groups: list[list[int]] = []
+    n_tokens = _PACKED_TOKENS
+    for number, length in enumerate(lengths):
+        n_tokens += length
+        if n_tokens > _PACKED_TOKENS:
+            groups.append([])
+            n_tokens = length
+        groups[-1].append(number)
+    return groups
 
 
 def _flat(wanted: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

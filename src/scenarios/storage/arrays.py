@@ -4,6 +4,7 @@ A tensor of the file is a view of the mapped file: bytes that nobody looks at ar
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from src.scenarios.states import ATTENTION, LOGITS, SOURCES, Rows, kept_resid_pr
 
 # keys of each row of packed attention
 _LENGTHS = "attention_keys"
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _KNOWN = (*SOURCES, LOGITS, _LENGTHS)
 REMEDY = "capture the scenario again"
 
@@ -45,11 +47,13 @@ def pack_attention(
 
     Nothing is lost: the longest row counts as long as the array is wide.
     """
-    width = attention.shape[-1]
-    seen = (attention != 0).any(2).any(0)
-    lengths = (seen * torch.arange(1, width + 1, device=seen.device)).amax(1).cpu()
+    attention, width = attention.cpu(), attention.shape[-1]
+    bits = attention.view(_INTEGERS[attention.element_size()])  # or-ed, many at once
+    seen = reduce(torch.bitwise_or, [head for layer in bits for head in layer.unbind(1)]) != 0
+    lengths = (seen * torch.arange(1, width + 1)).amax(1)
     lengths[lengths.argmax()] = width
-    return attention.transpose(1, 2)[:, :, _seen(lengths).to(attention.device)], lengths
+    rows = [row[..., :length] for row, length in zip(attention.unbind(1), lengths.tolist(), strict=True)]
+    return torch.cat(rows, -1), lengths
 
 
 def unpack_attention(

@@ -117,21 +117,23 @@ def write_conversation(folder: Path, conversation: Conversation) -> None:
     for place, generation in enumerate(generations):
         groups[f"generation_{place}"] = generation.rows
         write_steps(folder, place, generation.steps)
-    file = _ConversationFile(
-        name=conversation.name,
-        layers=list(_common_layers(groups)),
-        messages=conversation.messages,
-        token_ids=conversation.token_ids,
-        tokens=conversation.tokens,
-        message_ends=conversation.message_ends,
-        snapshots=conversation.snapshots,
-        generations=[_GenerationFile(made.after, made.token_ids, made.text, made.ended) for made in generations],
-        control=conversation.control,
-        order=conversation.order,
-        notes=conversation.notes,
-    )
+    made = [_GenerationFile(made.after, made.token_ids, made.text, made.ended) for made in generations]
+    # not dataclasses.asdict, which copies all of it deeply
+    file = {
+        "name": conversation.name,
+        "layers": list(_common_layers(groups)),
+        "messages": [vars(message) for message in conversation.messages],
+        "token_ids": conversation.token_ids,
+        "tokens": conversation.tokens,
+        "message_ends": conversation.message_ends,
+        "snapshots": [vars(snapshot) for snapshot in conversation.snapshots],
+        "generations": [vars(generation) for generation in made],
+        "control": conversation.control,
+        "order": conversation.order,
+        "notes": conversation.notes,
+    }
     save_rows(folder / STATES, groups)
-    write_json(folder / CONVERSATION, asdict(file))
+    write_json(folder / CONVERSATION, file)
 
 
 def read_conversation(folder: Path) -> Conversation:
