@@ -83,6 +83,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             reason = f"the disk that holds {path} is full: free space there or set artifacts_dir=..."
+        elif error.errno == errno.EFBIG:
+            reason = f"{path} takes no file so large (ulimit -f, or its file system): set artifacts_dir=... elsewhere"
         elif error.errno in _NOT_OURS:
             reason = f"{path} can't be written ({error.strerror}): set artifacts_dir=... to a folder of yours"
         elif error.errno in _NO_FOLDER:

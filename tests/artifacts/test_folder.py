@@ -235,7 +235,10 @@ def test_an_artifacts_folder_that_can_t_be_is_one_message(tmp_path):
             make(plan_in(root))
 
 
-@pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "is full"), (errno.EACCES, "can't be written")])
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.ENOSPC, "is full"), (errno.EFBIG, "no file so large"), (errno.EACCES, "can't be written")],
+)
 def test_disk_errors_name_the_place_and_the_remedy(tmp_path, code, words):
     plan = plan_in(tmp_path)
     with (

@@ -120,13 +120,19 @@ def test_an_end_token_at_the_first_step(as_list):
     assert [shot.position for shot in conversation.snapshots if shot.message == 2] == ["end", "answer", "mean"]
 
 
-def test_the_tokenizers_end_token_ends_too():
-    tokenizer, model, settings = word_tokenizer(), make(suppress_tokens=list(range(89, 300))), GenerationSettings()
+def test_the_tokenizers_end_token_counts_only_where_the_model_names_none():
+    tokenizer, settings = word_tokenizer(), GenerationSettings()
+    model = make(suppress_tokens=list(range(89, 300)))
     made = run(model, settings)[1].token_ids
     end = next(token for token in made if token != made[0])
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     conversation = capture_conversation(model, tokenizer, "talk", PROMPT, settings, STEPS)
     assert conversation.generations[0].token_ids == made[: made.index(end) + 1]
+    assert "generation_config.eos_token_id" in conversation.notes
+    model = make(suppress_tokens=list(range(89, 300)), eos_token_id=299)
+    conversation = capture_conversation(model, tokenizer, "talk", PROMPT, settings, STEPS)
+    assert conversation.generations[0].token_ids == made == generated(model, conversation.token_ids, len(made))
+    assert "generation_config.eos_token_id" not in conversation.notes
 
 
 def test_replies_are_decoded_whole():

@@ -486,6 +486,8 @@ def header(shape: str, dtype: str = "<f2") -> bytes:
         (edit_json("steps.json", lambda v: v["steps"].pop(0)), "steps are missing"),
         (edit_json("steps.json", lambda v: v.update(steps="none")), "steps.json is none of"),
         (edit_json("run.json", lambda v: v["prompt_tokens"].pop()), "differ in number"),
+        (edit_json("run.json", lambda v: v["model"]["arch"].update(num_layers=10**9)), "num_layers=1000000000, and"),
+        (edit_json("run.json", lambda v: v["model"]["arch"].update(hidden_size=-1)), "hidden_size=-1, and the states"),
         (edit_json("run.json", lambda v: v["scenario"].pop("prompt")), "holds no scenario .*prompt"),
         (edit_json("run.json", lambda v: v["scenario"].update(name="../up")), "holds no scenario .*name"),
         (edit_json("conversation_snapshots/index.json", lambda v: v["snapshots"].reverse()), "not those of 2 messages"),

@@ -41,6 +41,12 @@ def test_closed_forms():
     assert pair_metrics((2, 5), first, first).overlap.tolist() == [1, 1]
 
 
+def test_of_equal_sizes_the_last_counts_as_in_numpy():
+    first, second = torch.tensor([[2.0, -2.0, 1.0, 2.0]]), torch.tensor([[0.0, 0.0, 1.0, 5.0]])
+    assert np.argsort(np.abs(first[0].numpy()), kind="stable")[-1] == 3
+    assert pair_metrics((0,), first, second).overlap.tolist() == [1]
+
+
 def test_the_small_number_of_the_cosine_is_activation_labs():
     tiny = torch.full((1, 1), 1e-4)
     assert pair_metrics((0,), tiny, tiny).cosine.item() == pytest.approx(1e-8 / (1e-8 + 1e-8))

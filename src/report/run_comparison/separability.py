@@ -48,9 +48,8 @@ def separability_table(found: ComparedRuns) -> Table | None:
     columns = ["position", "source", "best layer", "own label found", "chance", "p", f"layers with p ≤ {_LEVEL}"]
     caption = (
         "Share of reference texts whose nearest label is their own, held out: each text, or example i of all labels at "
-        "once where labels have equally many. p corrected for all layers and sources of a position; the layer was "
-        "chosen "
-        "by it, so its interval is too hopeful."
+        "once where labels have equally many. p corrected for all layers and sources of a position. Intervals are too "
+        "hopeful: the layer was chosen by its p, and texts of one wording count as independent."
     )
     return Table(
         "What the references tell apart", ["scenario", *columns] if len(found.scenarios) > 1 else columns, rows, caption

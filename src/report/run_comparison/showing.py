@@ -50,8 +50,9 @@ def nearest_table(found: ComparedRuns) -> Table | None:
     ]
     caption = (
         "Nearest reference label by centred cosine of the source by which the references are told apart best, mean "
-        "over the "
-        "layers where they can be (all if none); margin: to the second nearest."
+        "over the layers where they can be (all if none); margin: to the second nearest. Labelled messages: of users "
+        "and assistants alike, which are no independent cases; chance would be right in one of as many as there are "
+        "labels."
     )
     return Table("Nearest references", columns, rows, caption)
 

@@ -68,6 +68,8 @@ class NextToken:
             **{f"generation_config.{key}": value for key, value in _unlike(config, _SHAPING).items()},
             **{f"generation_config.{key} (passed over)": value for key, value in _unlike(config, _PASSED_OVER).items()},
         }
+        if config.eos_token_id is None and ends:
+            self.notes["generation_config.eos_token_id"] = "none: the tokenizer's end token ends a reply"
         self._processors = _shaping(config, n_prompt, ends, module.device)
         self._draws: torch.Generator | None = None
         if settings.do_sample:
@@ -104,12 +106,12 @@ _WARPERS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper)
 
 
 def end_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end a generation: those of generation_config, and the tokenizer's own."""
+    """The tokens that end a generation: those of generation_config, as in `generate`, or else the tokenizer's."""
     config = module.generation_config
     assert isinstance(config, GenerationConfig)
     ends = config.eos_token_id
     found = set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
-    if isinstance(tokenizer.eos_token_id, int):
+    if not found and isinstance(tokenizer.eos_token_id, int):
         found.add(tokenizer.eos_token_id)
     return frozenset(found)
 

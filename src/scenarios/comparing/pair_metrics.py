@@ -113,8 +113,9 @@ def precise(array: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def _largest(states: Float[Tensor, "layer row width"], top: int) -> Float[Tensor, "layer row width"]:
-    """1 at the dimensions of the largest size."""
-    return torch.zeros_like(states).scatter_(-1, states.abs().topk(top, dim=-1).indices, 1)
+    """1 at the dimensions of the largest size; of equal ones the last count, as in NumPy's stable argsort."""
+    order = states.abs().sort(dim=-1, stable=True).indices
+    return torch.zeros_like(states).scatter_(-1, order[..., -top:], 1)
 
 
 def _finite(states: Float[Tensor, "layer row width"]) -> Bool[Tensor, "layer row"]:

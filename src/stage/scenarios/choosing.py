@@ -19,15 +19,16 @@ _BASE = "_base"
 def chosen_model(scenario: ScenarioModel, choice: ModelChoice) -> ModelConfig:
     """The model that reads a scenario.
 
-    A name or a path of the user's is a model of its own: nothing of the scenario's block is kept. Otherwise it is the
-    scenario's, and the keys that the user has set adjust it. Its id is, in this order, a name of configs/model, a local
-    folder, a hub id; what the block says of dtype, revision and trust_remote_code goes before the config's.
+    A name or a path of the user's is a model of its own: of the scenario's block only a dtype that it names is kept,
+    unless the user names one (a config of configs/model does). Otherwise it is the scenario's, and the keys that the
+    user has set adjust it. Its id is, in this order, a name of configs/model, a local folder, a hub id; what the block
+    says of dtype, revision and trust_remote_code goes before the config's.
 
     Raises:
         StrataError: GGUF files, or a config without a name.
     """
     if choice.name is not None or choice.path is not None:
-        own = {"name": choice.path}  # the label of a folder, unless it is given
+        own = {"name": choice.path} | scenario.model_dump(include=scenario.model_fields_set & {"dtype"})
         return parse_config(ModelConfig, _config_values(_BASE) | own | choice.changes())
     if scenario.gguf_file is not None:
         raise StrataError(

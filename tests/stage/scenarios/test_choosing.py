@@ -39,10 +39,17 @@ def test_the_scenario_names_a_config_a_folder_or_a_hub_id(tmp_path, monkeypatch)
     assert model_for(hub) == DEFAULTS | expected
 
 
-def test_a_model_of_the_users_own_takes_nothing_from_the_scenario():
+def test_a_folder_of_the_users_own_is_read_in_the_scenarios_dtype():
+    own = {"id": "org/name", "dtype": "float32", "revision": "v2"}
+    assert model_for(own, "model.path=mine") == DEFAULTS | {"name": "mine", "path": "mine", "dtype": "float32"}
+    assert model_for({"id": "org/name"}, "model.path=mine")["dtype"] == "auto"
+    assert model_for(own, "model.path=mine", "model.dtype=bfloat16")["dtype"] == "bfloat16"
+
+
+def test_a_model_of_the_users_own_takes_nothing_else_from_the_scenario():
     own = {"id": "org/name", "dtype": "float16", "revision": "v2", "trust_remote_code": True}
     assert model_for(own, "model=gpt2") == DEFAULTS | {"name": "openai-community/gpt2", "dtype": "auto"}
-    assert model_for(own, "model.name=org/other") == DEFAULTS | {"name": "org/other", "dtype": "auto"}
+    assert model_for(own, "model.name=org/other") == DEFAULTS | {"name": "org/other", "dtype": "float16"}
     assert model_for(own, "model=gpt2", "model.dtype=float32")["dtype"] == "float32"
     adjusted = model_for(own, "model.dtype=bfloat16", "model.attention=eager", "model.trust_remote_code=false")
     assert adjusted == DEFAULTS | {"name": "org/name", "dtype": "bfloat16", "revision": "v2", "attention": "eager"}

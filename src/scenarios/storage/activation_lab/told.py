@@ -11,6 +11,9 @@ from src.scenarios.states import ReferenceText, Rows
 from src.scenarios.storage.activation_lab.files import LabRunFile
 from src.scenarios.storage.activation_lab.npz import REMEDY
 
+# a file that claims more is no model's
+_MOST_LAYERS = 10_000
+
 
 def lab_scenario(path: Path, values: Mapping[str, Any]) -> Scenario:
     """The scenario that run.json holds, as ours: what Activation Lab let pass and never heeded is mended."""
@@ -41,8 +44,12 @@ def grouped_examples(scenario: Scenario, texts: Sequence[ReferenceText]) -> Scen
 
 
 def lab_model(run: LabRunFile, scenario: Scenario, rows: Rows) -> dict[str, Any]:
-    """The model as description.py describes one, as far as run.json and the states of a run tell."""
+    """The model as description.py describes one, as far as run.json and the states of a run tell.
+
+    Raises StrataError where they contradict each other.
+    """
     arch = run.model.get("arch") or {}
+    _refuse_other_shape(arch, rows)
     n_heads = arch.get("num_attention_heads")
     width = rows.arrays["q"].shape[-1] if "q" in rows else None
     return {
@@ -61,6 +68,19 @@ def lab_model(run: LabRunFile, scenario: Scenario, rows: Rows) -> dict[str, Any]
         "embedding_path": arch.get("embed_module_path"),
         "head_path": arch.get("lm_head_module_path"),
     }
+
+
+def _refuse_other_shape(arch: Mapping[str, Any], rows: Rows) -> None:
+    found = {"num_layers": 1 + max(rows.layers, default=0)}
+    if "resid_post" in rows:
+        found["hidden_size"] = rows.arrays["resid_post"].shape[-1]
+    for key, number in found.items():
+        told = arch.get(key)
+        fits = isinstance(told, int) and (told == number if key == "hidden_size" else number <= told <= _MOST_LAYERS)
+        if told is not None and not fits:
+            raise StrataError(
+                f"run.json says {key}={told!r}, and the states are of {number}: these files do not belong together"
+            )
 
 
 def lab_tokenizer(told: Mapping[str, Any]) -> dict[str, Any]:
