@@ -190,7 +190,9 @@ def load_scenario(path: Path) -> Scenario:
     except OSError as error:
         raise StrataError(f"{path} can't be read ({error.strerror}): give a scenario file (YAML)") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StrataError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        hint = "; a text that holds ? : # , [ ] { } or begins with another sign needs quotes"
+        hint = hint if isinstance(error, yaml.YAMLError) else ": save it as UTF-8"
+        raise StrataError(f"{path} is no YAML: {' '.join(str(error).split())}{hint}") from None
     if not isinstance(values, dict):
         raise StrataError(f"{path} holds no scenario: it needs the keys name, model, prompt")
     try:

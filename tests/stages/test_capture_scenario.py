@@ -154,7 +154,7 @@ def test_one_failing_file_of_a_folder_stops_none_of_the_others(project, capsys, 
     with pytest.raises(StrataError, match=r"2 of 4 scenarios failed \(b.yaml, c.yml\): their messages stand above"):
         run("scenario=all/")
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("all/")]
-    assert errors[0].startswith("all/b.yaml is no YAML: ")
+    assert errors[0].startswith("all/b.yaml is no YAML: ") and "needs quotes" in errors[0]
     assert errors[1].startswith("all/c.yml: generation.speed: unknown key; did you mean")
     made = sorted(
         artifact.path.name.split("-")[0] for artifact in list_artifacts(project / "artifacts", "scenario_run")
