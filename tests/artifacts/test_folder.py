@@ -359,5 +359,7 @@ def test_long_values_that_differ_are_told_from_where_they_differ():
     before, after = {"text": 300 * "a" + "b" + 300 * "c"}, {"text": 300 * "a" + "d" + 300 * "c"}
     (line,) = describe_changes(before, after)
     assert len(line) < 300
-    assert "ab" in line.split("wanted")[0] and "ad" in line.split("wanted")[1]
+    there, wanted = line.split("wanted")
+    assert "ab" in there
+    assert "ad" in wanted
     assert describe_changes({"k": 1}, {"k": 2}) == ["k: there 1, wanted 2"]

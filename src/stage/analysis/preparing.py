@@ -109,6 +109,14 @@ def prepare(config: AnalyseRunConfig, stage: Stage) -> Work:
         StrataError: no run, conversation, step, layer or position of that name; an analysis that was named can't be
             done (with analyses=all it is left out, and the user told why).
     """
+    for key, names in (
+        ("source", [config.source]), ("cka_sources", config.cka_sources), ("neuron_source", [config.neuron_source])
+    ):  # fmt: skip
+        for name in names:
+            try:
+                canonical_source(name)
+            except StrataError as error:
+                raise StrataError(f"{key}: {error}") from None
     artifact = _captured_artifact(config, stage)
     refuse_damaged(artifact, "capture the scenario again with overwrite=true")
     captured = read_captured(artifact)
@@ -171,7 +179,7 @@ def _layers(config: AnalyseRunConfig, rows: Rows) -> list[int]:
     if lacking := [layer for layer in config.layers if layer not in rows.layers]:
         raise StrataError(
             f"layers: {', '.join(map(str, lacking))} was not captured (there are {', '.join(map(str, rows.layers))}): "
-            "capture with capture.layers=all"
+            "capture with capture.layers=all, if the model has it"
         )
     return sorted(config.layers)
 
