@@ -28,6 +28,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench_scaling
 	$(BIN)/python -m benchmarks.bench_topology
 	$(BIN)/python -m benchmarks.bench_frozen_v5
+	$(BIN)/python -m benchmarks.bench_scenario
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

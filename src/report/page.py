@@ -81,9 +81,9 @@ def write_page(path: Path, title: str, sections: Sequence[Section], subtitle: st
     """
     page = templates().get_template("page.html.j2")
     placed = list(map(_Placed, _anchors(sections), _distinctions(sections), sections))
-    pictures = [figure.png for section in sections for figure in section.figures]
+    drawn = [figure.png for section in sections for figure in section.figures]
     with ThreadPoolExecutor() as pool:  # Pillow encodes without the interpreter's lock
-        webp = dict(zip(pictures, pool.map(_webp, pictures), strict=True))
+        addresses = dict(zip(drawn, pool.map(_embedded, drawn), strict=True))
     html = page.render(
         title=title,
         subtitle=subtitle,
@@ -92,7 +92,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], subtitle: st
         cell_text=cell_text,
         numeric_columns=numeric_columns,
         paragraphs=paragraphs,
-        picture=lambda png: f"data:image/webp;base64,{base64.b64encode(webp[png]).decode()}",
+        picture=addresses.__getitem__,
         pretty_json=lambda values: json.dumps(values, indent=2, ensure_ascii=False),
         duration=duration,
         **page_assets(),
@@ -100,11 +100,14 @@ def write_page(path: Path, title: str, sections: Sequence[Section], subtitle: st
     write_whole(path, html.encode())
 
 
-def _webp(png: bytes) -> bytes:
-    """The same pixels in a tenth of the bytes."""
-    content = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(content, "WEBP", lossless=True, method=2)
-    return content.getvalue()
+def _embedded(png: bytes) -> str:
+    """A picture inside of the page: the same pixels as WebP, in a tenth of the bytes; one that is damaged as it is."""
+    content, kind = io.BytesIO(), "webp"
+    try:
+        Image.open(io.BytesIO(png)).save(content, "WEBP", lossless=True, method=2)
+    except (OSError, SyntaxError, ValueError):  # Pillow's, of a file that is no picture or too large for WebP
+        content, kind = io.BytesIO(png), "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:

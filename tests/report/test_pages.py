@@ -163,6 +163,13 @@ def test_contents_lead_to_every_section(page):
     assert len(set(ids)) == 3
 
 
+def test_a_damaged_picture_does_not_cost_the_page(tmp_path):
+    broken = b"\x89PNG\r\n\x1a\n" + bytes(24)
+    write_page(tmp_path / "index.html", "Strata", [Section("s", figures=[Figure("f", figure().spec, broken)])])
+    (image,) = Elements((tmp_path / "index.html").read_text(encoding="utf-8")).of("img")
+    assert image["attributes"]["src"] == f"data:image/png;base64,{base64.b64encode(broken).decode()}"
+
+
 def test_chapters_stand_together_and_their_first_sentences_at_the_top(tmp_path):
     sections = [
         Section("Operators", "R² is 0.5 (L0_k1). More is said here.", chapter="Transport"),

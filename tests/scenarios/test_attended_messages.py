@@ -35,3 +35,9 @@ def test_a_run_in_the_middle_of_a_conversation_reads_the_messages_before_it_only
 
 def test_without_attention_there_is_nothing():
     assert attended_messages(next(ScenarioMaker(attention=False).conversation().runs())) is None
+
+
+def test_where_a_template_rewrites_messages_nothing_is_told():
+    conversation = ScenarioMaker(texts=("a", "b", "c")).conversation()
+    conversation.message_ends[0] = -1
+    assert attended_messages(next(conversation.runs())) is None

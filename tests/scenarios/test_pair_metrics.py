@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import jaccard_score
 from sklearn.metrics.pairwise import cosine_similarity, manhattan_distances
-from src.scenarios.comparing.source_names import canonical_source, lab_source
 
 from src.errors import StrataError
 from src.scenarios.comparing.pair_metrics import SUMMARY_COLUMNS, PairMetrics, pair_metrics, pairwise_metrics
 from src.scenarios.comparing.qkv import qkv_metrics
+from src.scenarios.source_names import canonical_source, lab_source
 
 
 def some_states(seed, *shape):

@@ -11,6 +11,7 @@ from src.report.run_comparison.words import POSITIONS, SEPARABILITY
 from src.report.tables import Cell, Table, interval_cell
 from src.scenarios.comparing.separability import Separability, SourceSeparability
 
+_LEVEL = 0.05
 _FIELDS = {
     "value": "accuracy",
     "low": "low",
@@ -39,12 +40,12 @@ def separability_table(found: ComparedRuns) -> Table | None:
                         interval_cell(float(it.accuracy[best]), float(it.low[best]), float(it.high[best])),
                         each.chance,
                         float(it.p_corrected[best]),
-                        int((it.p_corrected <= 0.05).sum()),
+                        int((it.p_corrected <= _LEVEL).sum()),
                     ]
                 )
     if not rows:
         return None
-    columns = ["position", "source", "best layer", "own label found", "chance", "p", "layers with p ≤ 0.05"]
+    columns = ["position", "source", "best layer", "own label found", "chance", "p", f"layers with p ≤ {_LEVEL}"]
     caption = (
         "Share of reference texts whose nearest label is their own, held out: each text, or example i of all labels at "
         "once where labels have equally many. p corrected for all layers and sources of a position; the layer was "
@@ -53,6 +54,26 @@ def separability_table(found: ComparedRuns) -> Table | None:
     )
     return Table(
         "What the references tell apart", ["scenario", *columns] if len(found.scenarios) > 1 else columns, rows, caption
+    )
+
+
+def separability_finding(found: ComparedRuns) -> str:
+    """Where the references are told apart best, in a sentence; empty where none could be tested."""
+    cells = [
+        (float(it.p_corrected[best]), -float(it.accuracy[best]), source, each, best)
+        for scenario in found.scenarios
+        for each in scenario.separability
+        for source, it in each.by_source.items()
+        if not bool(it.accuracy.isnan().all())
+        for best in (_clearest(it),)
+    ]
+    if not cells:
+        return ""
+    p, share, source, each, best = min(cells, key=lambda cell: cell[:2])
+    told = "are told apart best" if p <= _LEVEL else "are not told apart beyond chance; the best is"
+    return (
+        f"The reference texts {told} by {source} of layer {each.layers[best]} at `{each.position}`: "
+        f"{-share:.2f} of them find their own label, chance is {each.chance:.3g} (corrected p = {p:.2g})."
     )
 
 

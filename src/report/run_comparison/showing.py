@@ -8,7 +8,7 @@ from src.report.figures.layer_lines import layer_lines, null_band
 from src.report.run_comparison.compared import ComparedRuns, RunFindings
 from src.report.run_comparison.labelled_block import labelled_table
 from src.report.run_comparison.reference_block import main_source, nearest, preview
-from src.report.run_comparison.separability import separability_table
+from src.report.run_comparison.separability import separability_finding, separability_table
 from src.report.run_comparison.within import layer_cube, overview_table
 from src.report.tables import Cell, Table, finite_or_none
 
@@ -59,7 +59,8 @@ def nearest_table(found: ComparedRuns) -> Table | None:
 def words(found: ComparedRuns) -> str:
     """A few sentences for the terminal and the top of the page."""
     runs = found.runs
-    parts = [f"{_count(len(runs), 'run')} of {_count(len(found.scenarios), 'captured scenario')}."]
+    parts = [separability_finding(found)] if separability_finding(found) else []
+    parts.append(f"{_count(len(runs), 'run')} of {_count(len(found.scenarios), 'captured scenario')}.")
     pairs = len({pair.name for pair in found.between.pairs})
     if pairs:
         parts.append(f"{_count(pairs, 'pair')} compared.")

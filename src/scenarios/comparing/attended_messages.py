@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from src.scenarios.attended_places import attention_to_places, one_hot_places, places_of_keys
 from src.scenarios.states import ATTENTION, Run
 
 FIRST_TOKEN, HEADER, GENERATED = "first token", "header", "generated"
@@ -29,25 +30,26 @@ class AttendedMessages:
 
 
 def attended_messages(run: Run) -> AttendedMessages | None:
-    """Shares of attention at each step of a run; None if attention was not captured."""
+    """Shares of attention at each step of a run.
+
+    None if attention was not captured, or where the template writes a message otherwise in the whole conversation than
+    at its end, so that it can't be told which tokens are whose.
+    """
     if ATTENTION not in run.generation.rows:
         return None
-    weights = run.steps(ATTENTION).mean(2)  # heads
-    after = run.generation.after
+    weights = run.steps(ATTENTION).nan_to_num(0.0).mean(2, keepdim=True)  # heads
+    after, steps = run.generation.after, run.generation.steps
     ends = run.conversation.message_ends[:after]
-    prompt, length = run.generation.steps[0].seq_len, weights.shape[-1]
-    # place of each key: message i holds the tokens up to its end, those after the last message are the header
-    keys = torch.arange(length)
-    place = 1 + torch.bucketize(keys, torch.tensor(ends))
-    place[keys >= prompt] = after + 2
-    place[0] = 0
-    belongs = torch.nn.functional.one_hot(place, after + 3).to(weights.dtype)
-    read = torch.tensor([step.seq_len for step in run.generation.steps])
-    visible = (keys[None, :] < read[:, None]).to(weights.dtype)
+    if min(ends) < 0:
+        return None
+    read = [step.seq_len for step in steps]
+    place = places_of_keys(ends, [after] * len(steps), read, weights.shape[-1])
+    generated = torch.arange(weights.shape[-1]) >= steps[0].seq_len
+    place[generated & (place == after + 1)] = after + 2
     return AttendedMessages(
         run.layers,
         [FIRST_TOKEN, *(str(index) for index in range(after)), HEADER, GENERATED],
         [None, *range(after), None, None],
-        tokens=visible @ belongs,
-        by_step=weights.nan_to_num(0.0) @ belongs,
+        tokens=one_hot_places(place, after + 3).sum(1),
+        by_step=attention_to_places(weights, place, after + 3)[:, :, 0],
     )

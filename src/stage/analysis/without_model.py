@@ -7,14 +7,8 @@ from src.report.lenses.attention import AttentionView, attention_finding
 from src.report.lenses.contributions import decomposition_finding
 from src.report.lenses.finding import Finding
 from src.report.lenses.matrices import cka_finding, cross_layer_finding
-from src.scenarios.lenses.attention_rows import (
-    attention_to_places,
-    normalised_entropy,
-    one_hot_places,
-    places_of_keys,
-    sink_share,
-    visible_keys,
-)
+from src.scenarios.attended_places import attention_to_places, one_hot_places, places_of_keys
+from src.scenarios.lenses.attention_rows import normalised_entropy, sink_share, visible_keys
 from src.scenarios.lenses.cross_layer import convergence, cross_layer_cosine, without_mean
 from src.scenarios.lenses.decomposition import decompose
 from src.scenarios.lenses.items import Items

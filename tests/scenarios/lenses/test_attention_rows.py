@@ -5,12 +5,8 @@ import math
 import pytest
 import torch
 
-from src.scenarios.lenses.attention_rows import (
-    attention_to_places,
-    normalised_entropy,
-    sink_share,
-    visible_keys,
-)
+from src.scenarios.attended_places import attention_to_places
+from src.scenarios.lenses.attention_rows import normalised_entropy, sink_share, visible_keys
 
 
 def rows(*weights):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.errors import StrataError
-from src.scenarios.lenses.attention_rows import places_of_keys
+from src.scenarios.attended_places import places_of_keys
 from src.scenarios.lenses.items import captured_position, message_items, step_items
 from tests.fixtures.scenario_runs import random_conversation
 
@@ -26,8 +26,9 @@ def test_messages_of_a_run_are_its_own_and_its_reply():
     assert (items.numbers, items.words, items.n_keys) == ([0, 1], ["system", "assistant"], [3, 10])
     rows = FIRST.conversation.snapshot_rows.get("attn_out")
     assert torch.equal(items.get("attn_out"), rows[:, [0, 4]])
-    answers = message_items(SECOND, "answer")  # the reply was captured at its end alone
-    assert (answers.numbers, answers.words, answers.messages_read) == ([0, 1], ["system", "user"], [1, 2])
+    answers = message_items(SECOND, "answer")
+    assert (answers.numbers, answers.messages_read, answers.n_keys) == ([0, 1, 2], [1, 2, 2], [5, 9, 15])
+    assert answers.words == ["system", "user", "assistant"]
     assert captured_position(SECOND) == "answer"
     with pytest.raises(StrataError, match=r"position=mean .* \(there are end, answer\).*capture.positions=\[mean\]"):
         message_items(SECOND, "mean")
