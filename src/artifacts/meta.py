@@ -17,6 +17,8 @@ META = "meta.json"
 # what an artifact that is filled in place is to become, from its first moment on
 PLAN = "plan.json"
 _LABEL_WORD = 40
+# of a value that differs, in a message
+_MOST_SHOWN = 100
 
 # One home for the format of each kind: raise the number when a reader of the old format would read it wrongly.
 FORMAT_VERSIONS = {
@@ -163,8 +165,21 @@ def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += describe_changes(before, after, f"{prefix}{key}.")
         elif before != after:
-            lines.append(f"{prefix}{key}: there {json.dumps(before)}, wanted {json.dumps(after)}")
+            lines.append(f"{prefix}{key}: {_apart(json.dumps(before), json.dumps(after))}")
     return lines
+
+
+def _apart(before: str, after: str) -> str:
+    """Two values, from a little before the first character in which they differ where they are long."""
+    same = next((k for k, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), 0)
+    begin = max(0, same - 20) if max(len(before), len(after)) > _MOST_SHOWN else 0
+
+    def shown(value: str) -> str:
+        rest = value[begin:]
+        rest = rest if len(rest) <= _MOST_SHOWN else rest[:_MOST_SHOWN] + " ..."
+        return f"... {rest}" if begin else rest
+
+    return f"there {shown(before)}, wanted {shown(after)}"
 
 
 def meta_json(meta: Meta) -> dict[str, Any]:

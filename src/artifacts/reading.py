@@ -1,6 +1,7 @@
 """Open, list, choose and verify finished artifacts."""
 
 import contextlib
+import difflib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -68,8 +69,13 @@ def _open_chosen(root: Path, kind: str, chosen: str, key: str) -> Artifact:
     for folder in (root / kind / chosen, Path(chosen)):
         if folder.exists():
             return open_artifact(folder, kind)
-    names = ", ".join(artifact.path.name for artifact in list_artifacts(root, kind)) or "none"
-    raise StrataError(f"{key}={chosen}: neither a path nor one of the {kind} in {root / kind} (there: {names})")
+    names = [artifact.path.name for artifact in list_artifacts(root, kind)]
+    # a name begins with its label, which is what one remembers of it
+    begun = difflib.get_close_matches(chosen, {name[: len(chosen)] for name in names}, n=1, cutoff=0.7)
+    near = [name for name in names if name[: len(chosen)] in begun][:3]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    there = ", ".join(names) or "none"
+    raise StrataError(f"{key}={chosen}: neither a path nor one of the {kind} in {root / kind} (there: {there}){hint}")
 
 
 def verify(folder: Path, wanted: Callable[[str], bool] = lambda _: True) -> list[str]:

@@ -13,7 +13,9 @@ _Indices = Annotated[list[_Index], Field(min_length=1)] | Literal["all"]
 class PlotHeatmapConfig(StageConfig):
     """plot_heatmap.py."""
 
-    run: str | None = Field(min_length=1, description="name or path of the captured scenario; null = the only one")
+    run: str | None = Field(
+        min_length=1, description="name or path of the captured scenario; null = the newest of this experiment_name"
+    )
     conversations: Annotated[list[str], Field(min_length=1)] | Literal["all"] = Field(
         description="runs of it, e.g. [prompt_0]; all"
     )

@@ -66,7 +66,11 @@ def _explain(key: str, problem: Mapping[str, Any], known: Mapping[str, "KeyInfo"
     if problem["type"] == "missing":
         return f"{key}: is missing; {_allowed(known.get(key))}"
     if _is_type_problem(problem) or problem["type"] == "too_short":
-        return f"{key}: {_shown(problem['input'])} is not allowed; {_allowed(known.get(key))}"
+        hint = ""
+        inside = any(isinstance(part, int) for part in problem["loc"][len(key.split(".")) :])
+        if problem["type"] == "list_type" and isinstance(problem["input"], str | int | float) and not inside:
+            hint = f": a list is written [{problem['input']}]"
+        return f"{key}: {_shown(problem['input'])} is not allowed{hint}; {_allowed(known.get(key))}"
     reason = problem["msg"].removeprefix("Value error, ")
     # what several keys are wrong about together has no key of its own, or that of their section
     if isinstance(problem["input"], Mapping):

@@ -1,5 +1,7 @@
 """Activation Lab's names of sources, which its CSVs have and which users may type."""
 
+import difflib
+
 from src.errors import StrataError
 from src.scenarios.states import LOGITS, SOURCES
 
@@ -18,7 +20,9 @@ def canonical_source(name: str) -> str:
     """Our name of a source. Raises StrataError if there is no such source."""
     ours = ALIASES.get(name, name)
     if ours not in (*SOURCES, LOGITS):
-        raise StrataError(f"there is no source {name!r}: choose from {', '.join((*SOURCES, LOGITS))}")
+        near = difflib.get_close_matches(name, (*SOURCES, LOGITS, *ALIASES), n=2, cutoff=0.6)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise StrataError(f"there is no source {name!r}: choose from {', '.join((*SOURCES, LOGITS))}{hint}")
     return ours
 
 

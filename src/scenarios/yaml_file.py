@@ -28,7 +28,12 @@ def read_yaml(path: Path) -> Any:
         raise StrataError(f"{path} can't be read ({error.strerror}): give a scenario file (YAML)") from None
     except RecursionError:
         raise StrataError(f"{path} is no YAML that can be read: it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, and tags such as the date 2020-13-45
+    except UnicodeDecodeError as error:
+        raise StrataError(f"{path} is no YAML: {error}: save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        hint = "a text that holds ? : # , [ ] { } or begins with another sign needs quotes"
+        raise StrataError(f"{path} is no YAML: {' '.join(str(error).split())}; {hint}") from None
+    except ValueError as error:  # of aliases and keys, and of tags such as the date 2020-13-45
         raise StrataError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
 
 

@@ -23,7 +23,7 @@ from src.artifacts import (
     verify,
 )
 from src.artifacts.folder import open_shared_folder
-from src.artifacts.meta import meta_json
+from src.artifacts.meta import describe_changes, meta_json
 from src.errors import StrataError
 
 PROVENANCE = Provenance(
@@ -330,6 +330,8 @@ def test_choosing_among_candidates(tmp_path):
         StrataError, match=rf"moments=nope: neither a path.*{tmp_path}/moments \(there: first, second\)"
     ):
         choose("nope", [])
+    with pytest.raises(StrataError, match=r"\(there: first, second\); did you mean second\?$"):
+        choose("secnd", [])
 
 
 def test_a_name_that_leaves_its_folder_is_refused(tmp_path):
@@ -354,3 +356,13 @@ def test_a_shared_folder_is_gone_on_with_but_never_mixed(tmp_path):
         open_shared_folder(plan_in(tmp_path, name="shared", width=4))
     open_shared_folder(plan_in(tmp_path, name="shared", width=4), overwrite=True)
     assert not (plan.path / "part").exists()
+
+
+def test_long_values_that_differ_are_told_from_where_they_differ():
+    before, after = {"text": 300 * "a" + "b" + 300 * "c"}, {"text": 300 * "a" + "d" + 300 * "c"}
+    (line,) = describe_changes(before, after)
+    assert len(line) < 300
+    there, wanted = line.split("wanted")
+    assert "ab" in there
+    assert "ad" in wanted
+    assert describe_changes({"k": 1}, {"k": 2}) == ["k: there 1, wanted 2"]

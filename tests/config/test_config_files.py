@@ -134,6 +134,9 @@ def test_shares_that_do_not_sum_to_one_are_refused():
     ("stage", "override", "message"),
     [
         ("collect_activations", "layers=[]", r"^layers: \[\] is not allowed; expected .*with length >= 1"),
+        ("analyse_run", "steps=3", r"^steps: 3 is not allowed: a list is written \[3\]; expected list of int"),
+        ("analyse_run", "analyses=pca", r"^analyses: 'pca' is not allowed: a list is written \[pca\]; expected list"),
+        ("analyse_run", "analyses=[pcs]", r"^analyses: 'pcs' is not allowed; expected list of logit_lens"),
         ("collect_activations", "layers=[0,-1]", r"^layers: -1 is not allowed: .*greater than or equal to 0$"),
         ("train_transport_operators", "experiment.L=[]", r"^experiment\.L: \[\] is not allowed; expected"),
         ("train_transport_operators", "experiment.k=[]", r"^experiment\.k: \[\] is not allowed; expected"),

@@ -7,6 +7,7 @@ import torch
 
 from src.report.charts import chart_spec, draw_png
 from src.report.figures.run_analysis import cell_map, layer_panels, neuron_lines, part_bars, state_paths
+from src.report.lenses.attention import AttentionView, attention_finding
 from src.report.lenses.finding import MOST_DRAWN
 from src.report.lenses.logit_lens import LOGIT, TRANSPORT, LensView, lens_finding
 from src.report.token_text import visible
@@ -123,3 +124,14 @@ def test_all_other_figures_draw_hostile_names_and_gaps():
     assert values(chart_spec(neuron_lines(neurons, "t")), "value") == [1.0, None, 2.0]
     scale = chart_spec(cell_map(cells, "t", rows="r", columns="c", label="l", diverging=True))
     assert scale["layer"][0]["encoding"]["color"]["scale"]["domain"] == [-0.5, 0.5]
+
+
+def test_the_attention_table_keeps_the_last_messages_and_says_what_it_leaves_out():
+    places = ["first token", *(f"message {k}" for k in range(20))]
+    shares = torch.full((1, 2, 1, 21), 1 / 21)
+    rows = Items("steps", Rows((0,), {}), [0, 1], [0, 1], ["a", "b"], [20, 20])
+    ones = torch.ones(1, 2, 1)
+    view = AttentionView(rows, [0], torch.full((1, 2), 21), ones, ones, places, shares, torch.full((2, 21), 1 / 21))
+    table = attention_finding([view], None).tables[0]
+    assert [row[1] for row in table.rows] == [*places[:2], *places[-10:]]
+    assert "9 in the middle" in table.caption

@@ -46,6 +46,22 @@ def test_all_pairs_of_runs_at_both_states():
         torch.testing.assert_close(getattr(last.by_source["resid_post"], name), getattr(expected, name))
 
 
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"path": None}, True),  # as an imported run's
+        ({"path": None, "name": "other"}, False),
+        ({"path": "moved", "weights": "abc"}, True),
+        ({"weights": "def"}, False),
+    ],
+)
+def test_models_are_told_apart_by_what_both_know(change, same):
+    known = TINY | {"name": "tiny", "weights": "abc" if "weights" in change else None}
+    found = between_runs([ComparedRun("a", a_run(0), known), ComparedRun("b", a_run(1), known | change)])
+    assert bool(found.pairs) == same
+    assert same or "different models" in found.left_out[0].reason
+
+
 def test_runs_that_can_not_be_compared_are_left_out_with_a_reason():
     runs = [
         ComparedRun("a", a_run(0), TINY),

@@ -211,7 +211,7 @@ def test_names_that_are_not_there_are_refused_with_those_that_are():
         (["steps=[9]"], r"steps: prompt_0 has steps 0 to 5, not 9"),
         (["layers=[7]"], r"layers: 7 was not captured \(there are 0, 1, 2\)"),
         (["position=mean"], r"position=mean .* \(there are end, answer\)"),
-        (["analyses=[pca]", "source=resid"], r"there is no source 'resid'"),
+        (["analyses=[pca]", "source=resid"], r"^source: there is no source 'resid': .*mean resid_pre"),
         (["analyses=[cka]", "cka_sources=[attention]"], r"cka_sources=attention is no state of a token"),
         (["run=nothing"], r"run=nothing: neither a path nor one of the scenario_run"),
         (["experiment_name=nobody"], r"experiment_name=nobody .*choose one with run="),

@@ -155,6 +155,7 @@ def test_one_failing_file_of_a_folder_stops_none_of_the_others(project, capsys, 
         run("scenario=all/")
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("all/")]
     assert errors[0].startswith("all/b.yaml is no YAML: ")
+    assert "needs quotes" in errors[0]
     assert errors[1].startswith("all/c.yml: generation.speed: unknown key; did you mean")
     made = sorted(
         artifact.path.name.split("-")[0] for artifact in list_artifacts(project / "artifacts", "scenario_run")
@@ -236,6 +237,14 @@ def test_validate_tells_what_the_template_makes_of_a_scenario(project, monkeypat
     assert "prompt_0: snapshots left out: the template refuses messages 0..0 alone (there is no user)" in warned
     assert "prompt_0: not prefix-stable: the template writes what leads up to message 2 (assistant) otherwise" in warned
     assert not (project / "artifacts" / "scenario_run").exists()
+
+
+def test_sampling_keys_without_sampling_are_told(project, capsys):
+    run("scenario=small.yaml", "mode=validate", "generation.temperature=0.7", "generation.top_p=0.9")
+    warned = " ".join(capsys.readouterr().err.split())
+    assert "generation.temperature, generation.top_p: without effect, since the model answers greedily" in warned
+    run("scenario=small.yaml", "mode=validate", "generation.temperature=0.7", "generation.do_sample=true")
+    assert "without effect" not in capsys.readouterr().err
 
 
 def test_estimate_tells_tokens_and_bytes_without_weights(project, monkeypatch, capsys):

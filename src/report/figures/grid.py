@@ -18,6 +18,7 @@ def grid(
     diverging: bool = False,
     numbers: bool = True,
     reverse: bool = False,
+    unit: bool = False,
     row_label: str | None = None,
     column_label: str | None = None,
     angle: int = 0,
@@ -36,6 +37,7 @@ def grid(
             least to the greatest value.
         numbers: write the values into the cells.
         reverse: dark for small values (distances).
+        unit: the colours go from 0 to 1 whatever is there: for values that may all be 0.
         row_label: title of the rows' axis.
         column_label: title of the columns' axis.
         angle: of the columns' labels, in degrees.
@@ -46,7 +48,9 @@ def grid(
         alt.Chart()
         .transform_joinaggregate(least="min(value)", most="max(value)")
         .transform_calculate(
-            share="datum.most > datum.least ? (datum.value - datum.least) / (datum.most - datum.least) : 0.3",
+            share="datum.value"
+            if unit
+            else "datum.most > datum.least ? (datum.value - datum.least) / (datum.most - datum.least) : 0.3",
             balance="datum.value / max(abs(datum.most), abs(datum.least), 0.000001)",
         )
         .encode(
@@ -77,7 +81,11 @@ def grid(
         alt.Color("balance:Q", scale=alt.Scale(scheme="redblue", domain=[-1, 1]), legend=None)
         if diverging
         else alt.Color(
-            "value:Q", scale=alt.Scale(scheme="blues", zero=False, nice=False, reverse=reverse), legend=legend
+            "value:Q",
+            scale=alt.Scale(
+                scheme="blues", zero=False, nice=False, reverse=reverse, domain=[0, 1] if unit else alt.Undefined
+            ),
+            legend=legend,
         )
     )
     cell = base.mark_rect(stroke="white", strokeWidth=1)

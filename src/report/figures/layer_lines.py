@@ -155,7 +155,8 @@ def null_band(
     ]
     if middle:
         layered.insert(2, base.mark_line(color=GREY, strokeDash=[4, 3]).encode(y=alt.Y("null:Q", title=label)))
-    return themed(alt.layer(*layered, data=data(records)).properties(width=180, height=180), title)
+    # four beside each other on a page: resid_pre, resid_post, attn_out, mlp_out
+    return themed(alt.layer(*layered, data=data(records)).properties(width=160, height=180), title)
 
 
 def room(base: alt.Chart, label: str) -> alt.Chart:

@@ -176,7 +176,7 @@ def _table(views: Sequence[AttentionView]) -> Table:
     rows: list[list[Cell]] = []
     for view in views:
         mean, even = view.shares.mean((0, 2)), view.even
-        for k, name in list(enumerate(view.places))[: _LISTED + 2]:
+        for k, name in _listed(view.places):
             there = even[:, k] > 0
             if bool(there.any()):
                 share, alike = float(mean[there, k].mean()), float(even[there, k].mean())
@@ -185,4 +185,12 @@ def _table(views: Sequence[AttentionView]) -> Table:
         "Mean over layers, heads and the rows that can see it. even: the share of the tokens, which a reader that "
         "prefers none would give. ratio: share / even."
     )
+    if most := max((len(view.places) - len(_listed(view.places)) for view in views), default=0):
+        caption += f" {most} in the middle of the conversation are left out here: the figures have them."
     return Table("Attention to messages", ["over", "is read", "rows", "share", "even", "ratio"], rows, caption)
+
+
+def _listed(places: Sequence[str]) -> list[tuple[int, str]]:
+    """What is read, with its column: the first token and the first message, and the last ones."""
+    numbered = list(enumerate(places))
+    return numbered if len(numbered) <= _LISTED + 2 else numbered[:2] + numbered[-_LISTED:]

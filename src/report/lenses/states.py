@@ -62,7 +62,11 @@ def neurons_finding(
             ends += [float(row.min()), float(row.max())] if len(row) else [None, None]
         rows.append([str(layer), str(neuron), *ends])
     columns = [f"{end} over {items.kind}" for items, _ in values for end in ("least", "most")]
-    why = f"The {len(neurons)} that vary most over the steps: that they vary says nothing." if chosen_here else ""
+    why = (
+        f"The {len(neurons)} that vary most over the steps: they were chosen by it, so that they vary is no finding."
+        if chosen_here
+        else ""
+    )
     title = f"Single dimensions of {source}"
     chart = neuron_lines(lines, title, subtitle=sentence("chosen because they vary most" if chosen_here else ""))
     return Finding(

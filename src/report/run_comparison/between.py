@@ -79,7 +79,7 @@ def _charts(found: ComparedRuns, cube: Cube, state: int, metric: str, statistic:
         pool.place(
             grid, cube, source, fields={"value": f"{statistic}_{metric}"}, at={"state": state, "source": place},
             row="run", column="other", label=label, step=(36, 26) if few else (16, 16), numbers=few,
-            reverse=metric == "mae", about=["name", "other_name"],
+            reverse=metric == "mae", unit=metric == "overlap", about=["name", "other_name"],
         )
         for place, source in enumerate(found.sources)
     ]  # fmt: skip

@@ -123,7 +123,7 @@ def attention_blocks(run: Run, found: AttendedMessages | None, pool: FigurePool)
 def message_name(run: Run, place: int) -> str:
     """A message's number and role, as axes have it. place: among the run's messages."""
     message = run.messages[place]
-    return f"{place + 1}·{_ROLES.get(message.role, message.role)}{'*' if message.generated else ''}"
+    return f"{place}·{_ROLES.get(message.role, message.role)}{'*' if message.generated else ''}"
 
 
 def _thinned(n: int) -> Sequence[int]:

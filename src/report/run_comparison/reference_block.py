@@ -307,7 +307,7 @@ def _message_fold(run: Run, found: RunReferences, message: int, layers: Cube, po
     if found.qkv is not None:
         blocks.append(_qkv_fold(found, message, pool))
     return Fold(
-        f"{message + 1}  {preview(said.content)}",
+        f"{message}  {preview(said.content)}",
         blocks,
         role=said.role,
         note=f"label {said.label}" if said.label else "",

@@ -37,7 +37,7 @@ def said(one: RunFindings) -> Talk:
     """All messages of a run, the reply included."""
     return Talk(
         [
-            SaidMessage(place + 1, message.role, message.content, message.label, message.generated)
+            SaidMessage(place, message.role, message.content, message.label, message.generated)
             for place, message in enumerate(one.run.messages)
         ]
     )

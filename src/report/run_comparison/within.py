@@ -58,7 +58,7 @@ def within_part(found: ComparedRuns, pool: FigurePool) -> PagePart | None:
             pool.place(
                 grid, cube, source, fields={"value": metric}, at={"source": place}, row="run", column="layer",
                 label=METRIC_NAMES[metric], step=(15, 20) if many else (30, 22), numbers=not many,
-                reverse=metric == "mae", column_label="layer", about=["name"],
+                reverse=metric == "mae", unit=metric == "overlap", column_label="layer", about=["name"],
             )
             for place, source in enumerate(found.sources)
         ]  # fmt: skip

@@ -13,7 +13,7 @@ from src.scenarios.states import Conversation, References
 
 _SHOWN = 60  # characters of a text in a table of runs
 _PREVIEW = 80  # in a figure
-_MOST_MAPS = 8
+_MOST_MAPS, _MOST_TRANSCRIPTS = 4, 4
 _POSITIONS = {
     "end": "the end of each message",
     "answer": "where an answer would begin",
@@ -163,15 +163,17 @@ def reference_table(references: References | None) -> Table | None:
 
 
 def transcript_tables(conversations: Iterable[CapturedConversation]) -> list[Table]:
-    """What was said in each conversation, replies included."""
+    """What was said in the first conversations, replies included; not those with shuffled turns."""
+    told = [conversation for conversation in conversations if not conversation.shuffled]
+    more = f"{len(told) - _MOST_TRANSCRIPTS} more: see conversation.json in the folder of each."
     return [
         Table(
             f"Transcript of {conversation.name}",
             ["message", "role", "label", "text"],
             [list(message) for message in conversation.messages],
+            more if place == _MOST_TRANSCRIPTS < len(told) else "",
         )
-        for conversation in conversations
-        if not conversation.shuffled
+        for place, conversation in enumerate(told[:_MOST_TRANSCRIPTS], start=1)
     ]
 
 

@@ -26,7 +26,9 @@ def _lines(notes: Mapping[str, object]) -> Iterable[str]:
         if key == "left_out" and isinstance(value, list):
             yield from (f"snapshots left out: {reason}" for reason in value)
         elif key == "not_offered" and isinstance(value, Mapping):
-            yield from (f"the model does not offer {source}: {reason}" for source, reason in value.items())
+            # that an MLP has no gate is its shape and no loss
+            missing = {source: reason for source, reason in value.items() if source != "mlp_gate" or len(value) > 1}
+            yield from (f"the model does not offer {source}: {reason}" for source, reason in missing.items())
         elif key == "not_finite" and isinstance(value, Mapping):
             yield from (f"values that are not finite, {where}: {_counts(found)}" for where, found in value.items())
         elif key == "kept_in_float32" and isinstance(value, Mapping):

@@ -14,8 +14,8 @@ from src.scenarios.states import RESIDUAL_SOURCES, Run
 
 State = Literal["initial", "final"]
 STATES: tuple[State, ...] = ("initial", "final")
-# what makes two models one, of what an artifact says of its model
-_IDENTITY = ("path", "revision", "architecture", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_head")
+# what makes two models one, of what an artifact says of its model, where the digest of its weights does not tell
+_IDENTITY = ("name", "path", "revision", "architecture", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_head")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ def _obstacle(first: ComparedRun, second: ComparedRun, layers: tuple[int, ...], 
     if not layers:
         return "no layer was captured of both: capture the same layers"
     if not across_models:
-        for key in _IDENTITY:
+        for key in _telling(first.model, second.model):
             one, other = first.model.get(key), second.model.get(key)
             if one != other:
                 return f"they are of different models ({key}: {one} and {other}), whose dimensions are not the same"
@@ -139,6 +139,12 @@ def _obstacle(first: ComparedRun, second: ComparedRun, layers: tuple[int, ...], 
         if widths[0][source] != widths[1][source]:
             return f"their states have different widths ({widths[0][source]} and {widths[1][source]})"
     return None
+
+
+def _telling(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """By what two models are told apart: by their weights, or by all that both artifacts know."""
+    keys = ("weights",) if first.get("weights") and second.get("weights") else _IDENTITY
+    return [key for key in keys if first.get(key) is not None and second.get(key) is not None]
 
 
 def _state(run: Run, state: State, source: str, layers: tuple[int, ...]) -> Float[Tensor, "layer width"]:

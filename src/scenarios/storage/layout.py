@@ -1,5 +1,6 @@
 """Names of the files of a captured scenario: one home for those that write and those that read."""
 
+KIND = "scenario_run"  # of artifacts
 REFERENCES = "references"
 # of the artifact
 SCENARIO, RUN = "scenario.json", "run.json"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.artifacts import Artifact, Parent, choose_artifact, label, list_artifacts, refuse_damaged
+from src.artifacts import Parent, label, refuse_damaged
 from src.config.analyse_run import ANALYSES, AnalyseRunConfig, Analysis
 from src.errors import StrataError
 from src.scenarios.lenses.decomposition import refuse_gaps
@@ -16,9 +16,9 @@ from src.scenarios.storage.run_folder import CapturedScenario, read_captured
 from src.stage.analysis.captured_model import captured_config, refuse_unreachable
 from src.stage.analysis.lens_operators import find_lens_operators
 from src.stage.context import Stage
+from src.stage.scenarios.captured import captured_scenario
 from src.transport.saved import SavedOperator
 
-KIND = "scenario_run"
 NEED_MODEL = ("logit_lens", "attribution")
 
 
@@ -109,7 +109,15 @@ def prepare(config: AnalyseRunConfig, stage: Stage) -> Work:
         StrataError: no run, conversation, step, layer or position of that name; an analysis that was named can't be
             done (with analyses=all it is left out, and the user told why).
     """
-    artifact = _captured_artifact(config, stage)
+    for key, names in (
+        ("source", [config.source]), ("cka_sources", config.cka_sources), ("neuron_source", [config.neuron_source])
+    ):  # fmt: skip
+        for name in names:
+            try:
+                canonical_source(name)
+            except StrataError as error:
+                raise StrataError(f"{key}: {error}") from None
+    artifact = captured_scenario(stage, config.run, "run")
     refuse_damaged(artifact, "capture the scenario again with overwrite=true")
     captured = read_captured(artifact)
     run = _chosen_run(config, captured)
@@ -133,26 +141,6 @@ def prepare(config: AnalyseRunConfig, stage: Stage) -> Work:
     return work
 
 
-def _captured_artifact(config: AnalyseRunConfig, stage: Stage) -> Artifact:
-    remedy = "capture one with capture_scenario.py"
-    if config.run is not None:
-        return choose_artifact(stage.root, KIND, config.run, [], key="run", remedy=remedy)
-    every = list_artifacts(stage.root, KIND)
-    found = [artifact for artifact in every if artifact.meta.config.get("experiment_name") == config.experiment_name]
-    if not found and every:
-        names = ", ".join(artifact.path.name for artifact in every)
-        raise StrataError(
-            f"no captured scenario of experiment_name={config.experiment_name} is in {stage.root / KIND} (of others: "
-            f"{names}): choose one with run=..., or {remedy}"
-        )
-    if not found:
-        return choose_artifact(stage.root, KIND, None, [], key="run", remedy=remedy)
-    newest = max(found, key=lambda artifact: artifact.meta.ended_at)
-    if len(found) > 1:
-        stage.say(f"run={newest.path.name}: the newest of {len(found)} captured scenarios")
-    return newest
-
-
 def _chosen_run(config: AnalyseRunConfig, captured: CapturedScenario) -> Run:
     runs = [run for conversation in captured.conversations for run in conversation.runs()]
     name = config.conversation or captured.conversations[0].name
@@ -171,7 +159,7 @@ def _layers(config: AnalyseRunConfig, rows: Rows) -> list[int]:
     if lacking := [layer for layer in config.layers if layer not in rows.layers]:
         raise StrataError(
             f"layers: {', '.join(map(str, lacking))} was not captured (there are {', '.join(map(str, rows.layers))}): "
-            "capture with capture.layers=all"
+            "capture with capture.layers=all, if the model has it"
         )
     return sorted(config.layers)
 

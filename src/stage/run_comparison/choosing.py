@@ -2,12 +2,13 @@
 
 from collections import Counter
 
-from src.artifacts import META, Artifact, choose_artifact, list_artifacts, refuse_damaged
+from src.artifacts import Artifact, choose_artifact, refuse_damaged
 from src.config.compare_runs import CompareRunsConfig
 from src.errors import StrataError
+from src.scenarios.storage.layout import KIND
 from src.stage.context import Stage
+from src.stage.scenarios.captured import captured_scenarios
 
-KIND = "scenario_run"
 _ALL = "all"
 
 
@@ -17,19 +18,8 @@ def chosen_scenarios(config: CompareRunsConfig, stage: Stage) -> list[Artifact]:
     Raises StrataError if there is none, or one is named twice or damaged.
     """
     if config.runs is None or config.runs == _ALL:
-        found = [
-            it
-            for it in list_artifacts(stage.root, KIND)
-            if it.meta.config.get("experiment_name") == config.experiment_name
-        ]
-        if not found:
-            others = ", ".join(sorted({artifact.path.name for artifact in list_artifacts(stage.root, KIND)}))
-            raise StrataError(
-                f"no captured scenarios of experiment_name={config.experiment_name} are in {stage.root / KIND}"
-                + (f" (of other experiments: {others}; name them with runs=[...])" if others else "")
-                + ": make one with capture_scenario.py"
-            )
-        artifacts = found if config.runs == _ALL else [max(found, key=_ended)]
+        found = captured_scenarios(stage, "runs")
+        artifacts = found if config.runs == _ALL else found[-1:]
     else:
         names = [config.runs] if isinstance(config.runs, str) else config.runs
         remedy = "capture it with capture_scenario.py"
@@ -42,8 +32,3 @@ def chosen_scenarios(config: CompareRunsConfig, stage: Stage) -> list[Artifact]:
     for artifact in artifacts:
         refuse_damaged(artifact, "capture it again with overwrite=true")
     return artifacts
-
-
-def _ended(artifact: Artifact) -> tuple[str, int]:
-    """When an artifact was finished; meta.json, which is written last, tells those of one second apart."""
-    return artifact.meta.ended_at, (artifact.path / META).stat().st_mtime_ns

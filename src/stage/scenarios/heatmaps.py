@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 from PIL import Image
 
-from src.artifacts import Artifact, Draft, choose_artifact, list_artifacts, refuse_damaged
+from src.artifacts import Artifact, Draft, refuse_damaged
 from src.config.plot_heatmap import PlotHeatmapConfig
 from src.errors import StrataError
 from src.report.artifact_report import NamedChart
@@ -20,6 +20,7 @@ from src.scenarios.state_images import Selection, count_images
 from src.scenarios.states import Run
 from src.scenarios.storage.run_folder import read_captured
 from src.stage.context import Stage
+from src.stage.scenarios.captured import captured_scenario
 
 _MOST_FIGURES, _FIGURE_WIDTH = 8, 900
 
@@ -49,10 +50,7 @@ def prepare(config: PlotHeatmapConfig, stage: Stage) -> HeatmapWork:
     Raises StrataError, which names what there is, if it is not, or if there would be too many images.
     """
     source = canonical_source(config.source)
-    found = choose_artifact(
-        stage.root, "scenario_run", config.run, list_artifacts(stage.root, "scenario_run"), key="run",
-        remedy="capture a scenario first: python capture_scenario.py",
-    )  # fmt: skip
+    found = captured_scenario(stage, config.run, "run")
     refuse_damaged(found, "capture the scenario again with overwrite=true")
     captured = read_captured(found)
     runs = [run for conversation in captured.conversations for run in conversation.runs()]

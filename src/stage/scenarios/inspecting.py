@@ -10,12 +10,10 @@ from src.errors import StrataError
 from src.report.scenarios import inspection as show
 from src.report.tables import Table
 from src.scenarios.scenario import ScenarioModel
-from src.scenarios.storage.layout import CONVERSATION, REFERENCES
+from src.scenarios.storage.layout import CONVERSATION, KIND, REFERENCES
 from src.scenarios.storage.run_folder import read_conversation, read_references, read_run, read_scenario
 from src.scenarios.storage.status import STATUS, read_status
 from src.stage.scenarios.choosing import chosen_model
-
-KIND = "scenario_run"
 
 
 def find_run(chosen: str, root: Path) -> Path:

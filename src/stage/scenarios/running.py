@@ -7,6 +7,7 @@ from pathlib import Path
 from src.artifacts import Artifact
 from src.config.capture_scenario import CaptureScenarioConfig
 from src.errors import StrataError
+from src.scenarios.scenario import Scenario
 from src.stage.context import Stage
 from src.stage.scenarios.capturing import capture
 from src.stage.scenarios.checking import validate
@@ -31,6 +32,11 @@ def run_scenarios(config: CaptureScenarioConfig, stage: Stage) -> Artifact | Non
 
     def run_one(file: Path) -> Artifact | None:
         planned = plan_scenario(file, config)
+        if idle := _without_effect(planned.scenario):
+            stage.warn(
+                f"{', '.join(idle)}: without effect, since the model answers greedily; sample with "
+                "generation.do_sample=true"
+            )
         if config.mode == "validate":
             return validate(planned, stage)
         if config.mode == "estimate":
@@ -39,6 +45,13 @@ def run_scenarios(config: CaptureScenarioConfig, stage: Stage) -> Artifact | Non
         return capture(planned, models, stage, config.max_gb)
 
     return in_turn(files, run_one, stage)
+
+
+def _without_effect(scenario: Scenario) -> list[str]:
+    """What is set of sampling though the model does not sample."""
+    settings = scenario.generation
+    set_ = {"temperature": settings.temperature != 1, "top_k": settings.top_k, "top_p": settings.top_p not in (None, 1)}
+    return [] if settings.do_sample else [f"generation.{name}" for name, is_set in set_.items() if is_set]
 
 
 def in_turn(files: Sequence[Path], run_one: Callable[[Path], Artifact | None], stage: Stage) -> Artifact | None:
