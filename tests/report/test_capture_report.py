@@ -140,7 +140,7 @@ def test_notes_become_one_line_for_all_conversations_that_share_them():
         "left_out": ["the template refuses messages 0..0 alone (no user)"],
         "not_finite": {"snapshots": {"resid_post": {"1": 3, "2": 1200}}},
         "kept_in_float32": {"snapshots": ["mlp_act"]},
-        "not_offered": {"mlp_gate": "there is no gate"},
+        "not_offered": {"mlp_gate": "there is no gate", "mlp_up": "there are experts"},
         "repetition_penalty": 1.2,
     }
     lines = note_lines({name: notes for name in ("a", "b", "c", "d")} | {"e": {}})
@@ -149,8 +149,10 @@ def test_notes_become_one_line_for_all_conversations_that_share_them():
         "a, b, c and 1 more: values that are not finite, snapshots: resid_post at layer 1 (3), 2 (1,200)",
         "a, b, c and 1 more: too large for capture.store_dtype, so kept in float32, snapshots: mlp_act",
         "a, b, c and 1 more: the model does not offer mlp_gate: there is no gate",
+        "a, b, c and 1 more: the model does not offer mlp_up: there are experts",
         "a, b, c and 1 more: repetition_penalty: 1.2",
     ]
+    assert note_lines({"a": {"not_offered": {"mlp_gate": "there is no gate"}}}) == []  # the shape of other MLPs
 
 
 def test_a_note_that_quotes_a_message_moves_no_cursor():

@@ -125,7 +125,7 @@ def test_references_without_snapshots_of_messages(tmp_path, capsys):
 
 
 def test_what_is_not_there_is_named_before_any_work(tmp_path):
-    with pytest.raises(StrataError, match=r"no captured scenarios of experiment_name=main.*capture_scenario\.py"):
+    with pytest.raises(StrataError, match=r"no captured scenario of experiment_name=main.*capture_scenario\.py"):
         compare(tmp_path)
     maker = ScenarioMaker()
     maker.write(tmp_path, "talk", [maker.conversation()], None)
@@ -137,7 +137,7 @@ def test_what_is_not_there_is_named_before_any_work(tmp_path):
         compare(tmp_path, "sources=[hidden]")
     with pytest.raises(StrataError, match="same one"):
         compare(tmp_path, "sources=[hidden_out,resid_post]")
-    with pytest.raises(StrataError, match="of other experiments: talk"):
+    with pytest.raises(StrataError, match=r"of others: talk\): choose one with runs="):
         compare(tmp_path, "experiment_name=mine")
     damaged = tmp_path / "scenario_run" / "talk" / "prompt_0" / "steps_0.jsonl"
     damaged.write_text("")

@@ -10,7 +10,7 @@ from src.report.scenarios import capture as show
 from src.report.scenarios.notes import note_lines
 from src.scenarios.storage.description import describe_model, describe_tokenizer
 from src.scenarios.storage.filling import ScenarioFolder, filling
-from src.scenarios.storage.layout import REFERENCES
+from src.scenarios.storage.layout import KIND, REFERENCES
 from src.scenarios.storage.run_folder import read_conversation, read_references
 from src.stage.context import Stage
 from src.stage.scenarios.choosing import scenario_identity
@@ -42,7 +42,7 @@ def capture(planned: PlannedScenario, models: LoadedModel, stage: Stage, max_gb:
         "generation_config": _generation_config(model),
         "tokenizer": planned.tokenizer_identity,
     }
-    plan = stage.plan("scenario_run", label(scenario.name, planned.model.name), identity, name=stage.config.name)
+    plan = stage.plan(KIND, label(scenario.name, planned.model.name), identity, name=stage.config.name)
     finished = stage.reuse(plan)
     if finished is None:
         refuse_full_disk(planned, plan.path, n_bytes)

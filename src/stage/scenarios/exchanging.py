@@ -11,7 +11,8 @@ from src.report.scenarios.notes import note_lines
 from src.scenarios.storage.activation_lab.reading import LabScenario, read_lab_scenario
 from src.scenarios.storage.activation_lab.writing import write_lab_scenario
 from src.scenarios.storage.filling import filling
-from src.scenarios.storage.layout import KIND, REFERENCES, read_captured, write_conversation, write_references
+from src.scenarios.storage.layout import KIND, REFERENCES
+from src.scenarios.storage.run_folder import read_captured, write_conversation, write_references
 from src.stage.machine import git_revision, package_versions
 from src.stage.scenarios.inspecting import open_run
 
