@@ -42,7 +42,7 @@ class GenerationOverrides(_Overrides):
 
     max_new_tokens: _AT_LEAST_1 | None = Field(description="tokens at most; end tokens end it before")
     do_sample: bool | None = Field(description="false = greedy")
-    temperature: Annotated[float, Field(ge=1e-4)] | None = Field(description="of sampling")
+    temperature: Annotated[float, Field(ge=1e-4)] | None = Field(description="of sampling (greedy: do_sample=false)")
     top_k: _AT_LEAST_1 | None = Field(description="sample from so many tokens at most")
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         description="sample from the likeliest tokens that reach this probability"

@@ -81,7 +81,7 @@ class GenerationSettings(Schema):
 
     max_new_tokens: int = Field(default=8, ge=1, description="tokens at most; end tokens end it before")
     do_sample: bool = Field(default=False, description="false = greedy")
-    temperature: float = Field(default=1.0, ge=1e-4, description="of sampling")
+    temperature: float = Field(default=1.0, ge=1e-4, description="of sampling (greedy: do_sample=false)")
     top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="sample from so many tokens at most")
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="sample from the likeliest tokens that reach this probability"

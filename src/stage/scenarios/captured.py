@@ -9,8 +9,9 @@ _REMEDY = "capture one with capture_scenario.py"
 
 
 def captured_scenarios(stage: Stage, key: str) -> list[Artifact]:
-    """Those of this experiment_name, and imported ones, which have none; the newest last. key: of the config that would name one.
+    """Those of this experiment_name, and imported ones, which have none; the newest last.
 
+    key: of the config that would name one.
     Raises StrataError if there is none; the message tells those of other experiments.
     """
     every, experiment = list_artifacts(stage.root, KIND), stage.config.experiment_name
