@@ -183,24 +183,18 @@ def result_text(
 def _finding(evaluation: CausalEvaluation) -> str:
     """What the predictions of operators cost, and what they win back, in a sentence; empty if none was written."""
     whole = together(of_whole_activations(evaluation))
-    transported = {
-        f"{result.trial.pair}{f', {result.trial.operator}' if result.trial.operator else ''}": result
-        for result in whole
-        if result.trial.intervention == "transport"
-    }
+    judged = [result for result in whole if result.trial.intervention == "transport"]
+    several = len({result.trial.operator for result in judged}) > 1
+    transported = {f"{result.trial.pair}{f', {result.trial.operator}' if several else ''}": result for result in judged}
     if not transported:
         return ""
     change = span({name: result.summary.nll_change_affected.value for name, result in transported.items()})
-    shares = {
-        reference: span({name: each.recovered[reference].value for name, each in transported.items()})
-        for reference in ("mean", "zero")
-        if all(reference in each.recovered for each in transported.values())
-    }
-    recovered = " and ".join(f"{found} of {reference} ablation's cost" for reference, found in shares.items())
-    return (
-        f"Operators' predictions in place of activations cost {change} nats per affected prediction"
-        f"{f'; they win back {recovered}' if recovered else ''}. "
-    )
+    found = f"Operators' predictions in place of activations cost {change} nats per affected prediction"
+    for reference in ("mean", "zero"):
+        if all(reference in each.recovered for each in transported.values()):
+            share = span({name: each.recovered[reference].value for name, each in transported.items()})
+            return f"{found}; they win back {share} of {reference} ablation's cost. "
+    return f"{found}. "
 
 
 def causal_figures(evaluation: CausalEvaluation) -> list[NamedChart]:

@@ -12,16 +12,17 @@ _LONGEST = 260
 
 
 def span(values: Mapping[str, float]) -> str:
-    """The range of some numbers and where its ends are: `0.38 (L0_k5) to 0.87 (L3_k1)`; one alone: `0.5 (L0_k1)`.
+    """The range of some numbers and where its ends are: `0.38 (L0_k5) to 0.87 (L3_k1)`.
 
-    NaN is passed over; `unknown` where nothing is left.
+    One alone: `0.5 (L0_k1)`; several that are equal: `0 (all 3)`. NaN is passed over; `unknown` where nothing is left.
     """
     known = {name: value for name, value in values.items() if math.isfinite(value)}
     if not known:
         return "unknown"
     low, high = min(known, key=lambda name: known[name]), max(known, key=lambda name: known[name])
-    ends = list(dict.fromkeys(f"{format_number(known[name])} ({name})" for name in (low, high)))
-    return " to ".join(ends)
+    if known[low] == known[high]:
+        return f"{format_number(known[low])} ({low if len(known) == 1 else f'all {len(known)}'})"
+    return " to ".join(f"{format_number(known[name])} ({name})" for name in (low, high))
 
 
 def lead(text: str) -> str:

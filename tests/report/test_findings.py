@@ -8,6 +8,7 @@ from src.report.findings import lead, span
 def test_a_span_names_where_its_ends_are():
     assert span({"L0_k1": 0.5, "L0_k2": math.nan, "L1_k1": 0.25}) == "0.25 (L1_k1) to 0.5 (L0_k1)"
     assert span({"L0_k1": 0.5}) == "0.5 (L0_k1)"
+    assert span({"L0_k1": 0.0, "L0_k2": 0.0}) == "0 (all 2)"
     assert span({"L0_k1": math.nan}) == "unknown"
 
 

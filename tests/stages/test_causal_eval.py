@@ -194,6 +194,9 @@ def test_a_sweep_gives_each_pair_its_own_numbers_from_shared_conditions(project)
     names = {path.stem for path in (swept.path / "figures").glob("*.png")}
     assert names == {"change", "distance", "recovered_transport_vs_zero", "recovered_transport_vs_mean"}
     assert "that nothing was fitted on. Every edit happened" in report.text
+    assert {it["nll_change_affected"] for it in records(swept) if it["intervention"] == "transport"} == {0.0}
+    assert report.text.startswith("Operators' predictions in place of activations cost 0 (all 3) nats per affected ")
+    assert "of mean ablation's cost." in report.text
     assert verify(swept.path) == []
     assert {parent.kind for parent in swept.meta.parents} == {"sequences", "operators"}
 
