@@ -1,4 +1,4 @@
-"""Tokens as labels: nothing invisible, nothing that turns the line around, nothing too long."""
+"""Texts of strangers, and tokens, as labels: nothing invisible, nothing that moves a cursor, nothing too long."""
 
 import unicodedata
 
@@ -20,3 +20,13 @@ def visible(text: str, longest: int | None = None) -> str:
 
 def _code(sign: str) -> str:
     return f"⟨{ord(sign):04X}⟩"
+
+
+def one_line(text: str, width: int) -> str:
+    """A text on one line of at most `width` characters; what can't be seen, or could move a cursor, is escaped."""
+    shown = "".join(sign if sign.isprintable() else _escaped(sign) for sign in text[: width + 1])
+    return shown if len(shown) <= width and len(text) <= width else shown[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()

@@ -12,13 +12,13 @@ from src.report.scenarios.capture import (
     capture_figures,
     capture_metrics,
     capture_text,
-    one_line,
     reference_table,
     run_table,
     summarise,
     transcript_tables,
 )
 from src.report.scenarios.notes import note_lines
+from src.report.token_text import one_line
 from tests.fixtures.scenario_runs import random_conversation, random_references
 
 

@@ -16,6 +16,7 @@ from src.report.run_comparison.compared import RunFindings, RunReferences
 from src.report.run_comparison.generation import message_name
 from src.report.run_comparison.words import POSITIONS, REFERENCES
 from src.report.tables import Cell, Table, finite_or_none
+from src.report.token_text import one_line
 from src.scenarios.comparing.centring import Kind
 from src.scenarios.comparing.pair_metrics import METRICS
 from src.scenarios.states import Run
@@ -154,9 +155,8 @@ def _listed(found: RunReferences, layers: Bool[Tensor, "layer"]) -> str:
 
 
 def preview(text: str) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= _PREVIEW else f"{line[: _PREVIEW - 1]}…"
+    """The beginning of a text, on one line; what can't be seen is escaped."""
+    return one_line(" ".join(text.split()), _PREVIEW)
 
 
 def _names(run: Run) -> tuple[list[str], dict[str, list[str]]]:

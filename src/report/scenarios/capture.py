@@ -9,6 +9,7 @@ from src.report.artifact_report import NamedChart
 from src.report.figures.capture import entropy_by_step, norms_by_message
 from src.report.figures.theme import Record
 from src.report.tables import Cell, Table, finite_or_none
+from src.report.token_text import one_line
 from src.scenarios.states import Conversation, References
 
 _SHOWN = 60  # characters of a text in a table of runs
@@ -219,16 +220,6 @@ def capture_metrics(conversations: Sequence[CapturedConversation]) -> dict[str, 
         "mean_entropy": sum(step["entropy"] for step in steps) / max(len(steps), 1),
         "bytes": float(sum(conversation.n_bytes for conversation in conversations)),
     }
-
-
-def one_line(text: str, width: int) -> str:
-    """A text on one line of at most `width` characters; what can't be seen, or could move a cursor, is escaped."""
-    shown = "".join(sign if sign.isprintable() else _escaped(sign) for sign in text[: width + 1])
-    return shown if len(shown) <= width and len(text) <= width else shown[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _escaped(sign: str) -> str:
-    return sign.encode("unicode_escape").decode()
 
 
 def _count(number: int, word: str) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from src.models.module_tree import Branch
-from src.report.scenarios.capture import one_line
 from src.report.tables import Table
+from src.report.token_text import one_line
 from src.scenarios.scenario import Scenario
 from src.scenarios.states import LOGITS, Conversation, References, Run
 from src.scenarios.storage.status import Status

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from src.report.scenarios.capture import one_line
+from src.report.token_text import one_line
 
 _NAMED = 3  # conversations that a note is told of
 _LONGEST = 1000  # characters
