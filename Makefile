@@ -29,6 +29,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench_topology
 	$(BIN)/python -m benchmarks.bench_frozen_v5
 	$(BIN)/python -m benchmarks.bench_scenario
+	$(BIN)/python -m benchmarks.bench_geometry
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -19,7 +19,7 @@ from src.stage import Stage, entry_point
 
 def run(config: AnalyseRunConfig, stage: Stage) -> Artifact:
     """Analyse one run, or show what an earlier look at it found."""
-    from src.report.lenses.finding import write_findings
+    from src.report.finding import write_findings
     from src.stage.analysis.analysing import analyse, introduction
     from src.stage.analysis.preparing import prepare
 

@@ -11,7 +11,7 @@ FLOORS = (
     {"errors", "hook_points", "devices", "config", "artifacts"},
     {"models", "text"},
     {"activations"},
-    {"transport", "features", "topology"},
+    {"transport", "features", "topology", "geometry"},
     {"causal", "scenarios"},
     {"report"},
     {"stage"},

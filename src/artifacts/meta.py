@@ -38,6 +38,9 @@ FORMAT_VERSIONS = {
     "run_comparison": 1,
     "run_analysis": 1,
     "run_heatmaps": 1,
+    "geometry": 1,
+    "geometry_comparison": 1,
+    "model_alignment": 1,
 }
 
 

@@ -20,6 +20,7 @@ CHAPTERS = {
     "Causality": ("causal_evaluation",),
     "Features": ("sae", "feature_scores", "explanations"),
     "Topology": ("topology", "topology_comparison"),
+    "Geometry": ("geometry", "geometry_comparison", "model_alignment"),
     "Conversations": ("scenario_run", "run_comparison", "run_analysis", "run_heatmaps"),
 }
 OTHERS, PROVENANCE = "More", "Provenance"

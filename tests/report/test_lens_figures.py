@@ -8,8 +8,8 @@ import torch
 from src.report.charts import chart_spec, draw_png
 from src.report.figures.run_analysis import cell_map, layer_panels, neuron_lines, part_bars, state_paths
 from src.report.lenses.attention import AttentionView, attention_finding
-from src.report.lenses.finding import MOST_DRAWN
 from src.report.lenses.logit_lens import LOGIT, TRANSPORT, LensView, lens_finding
+from src.report.lenses.rows import MOST_DRAWN
 from src.report.token_text import visible
 from src.scenarios.lenses.items import Items
 from src.scenarios.lenses.logit_lens import read_lens

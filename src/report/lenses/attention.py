@@ -9,7 +9,8 @@ from torch import Tensor
 
 from src.report.artifact_report import NamedChart
 from src.report.figures.run_analysis import cell_map, layer_panels
-from src.report.lenses.finding import MOST_DRAWN, Finding, drawn_note, item_names, sentence
+from src.report.finding import Finding
+from src.report.lenses.rows import MOST_DRAWN, drawn_note, item_names, sentence
 from src.report.tables import Cell, Table, finite_or_none
 from src.scenarios.lenses.items import Items
 

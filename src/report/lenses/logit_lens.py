@@ -8,7 +8,8 @@ from typing import Any
 from src.report.artifact_report import NamedChart
 from src.report.figures.logit_lens import lens_table
 from src.report.figures.run_analysis import layer_panels
-from src.report.lenses.finding import MOST_DRAWN, Finding, drawn_note, item_names, sentence
+from src.report.finding import Finding
+from src.report.lenses.rows import MOST_DRAWN, drawn_note, item_names, sentence
 from src.report.tables import Cell, Table
 from src.report.token_text import visible
 from src.scenarios.lenses.items import Items

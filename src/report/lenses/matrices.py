@@ -9,7 +9,7 @@ from torch import Tensor
 
 from src.report.artifact_report import NamedChart
 from src.report.figures.topology_comparison import all_layers
-from src.report.lenses.finding import Finding
+from src.report.finding import Finding
 from src.report.tables import finite_or_none
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from src.report.artifact_report import NamedChart
 from src.report.figures.run_analysis import layer_panels, neuron_lines, state_paths
-from src.report.lenses.finding import Finding, item_names, sentence
+from src.report.finding import Finding
+from src.report.lenses.rows import item_names, sentence
 from src.report.tables import Cell, Table, finite_or_none
 from src.scenarios.lenses.cross_layer import SETTLED, Convergence
 from src.scenarios.lenses.items import Items

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from src.config.analyse_run import Analysis
 from src.errors import StrataError
-from src.report.lenses.finding import Finding
+from src.report.finding import Finding
 from src.stage.analysis import with_model, without_model
 from src.stage.analysis.preparing import NEED_MODEL, Work
 from src.stage.context import Stage

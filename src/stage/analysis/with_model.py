@@ -8,8 +8,8 @@ from torch import Tensor
 
 from src.models import BlockSkipper, LanguageModel, VocabularyHead, load_tokenizer
 from src.models.unembedding import read_head, read_unembedding
+from src.report.finding import Finding
 from src.report.lenses.contributions import attribution_finding
-from src.report.lenses.finding import Finding
 from src.report.lenses.logit_lens import LOGIT, TRANSPORT, LensView, lens_finding
 from src.scenarios.lenses.attribution import attribute, runners_up
 from src.scenarios.lenses.decomposition import decompose

@@ -2,10 +2,10 @@
 
 import torch
 
+from src.report.finding import Finding
 from src.report.lenses import states as show
 from src.report.lenses.attention import AttentionView, attention_finding
 from src.report.lenses.contributions import decomposition_finding
-from src.report.lenses.finding import Finding
 from src.report.lenses.matrices import cka_finding, cross_layer_finding
 from src.scenarios.attended_places import attention_to_places, one_hot_places, places_of_keys
 from src.scenarios.lenses.attention_rows import normalised_entropy, sink_share, visible_keys

@@ -1,0 +1,50 @@
+"""Profile a model's geometry: embeddings, simplices, layers, lexicon, weights, each beside its null.
+
+  python measure_geometry.py                                    all analyses of the testbed's model
+  python measure_geometry.py analysis=weights model=gpt2        weights alone: no data, no inference, a matrix at a time
+  python measure_geometry.py analysis=lexicon lexicon.taxonomy=wordnet model=qwen2_5_0_5b
+  python measure_geometry.py analysis=embeddings compat=notebook     the published notebook's numbers beside ours
+  python measure_geometry.py -m analysis=embeddings,weights model=gpt2,pythia_70m
+
+Each analysis is an artifact of its own: JSON, parquet, PNG and HTML. layers needs a store (collect_activations.py).
+"""
+
+from src.artifacts import Artifact
+from src.config.geometry.stage import GeometryConfig
+from src.stage import Stage, entry_point
+
+
+def run(config: GeometryConfig, stage: Stage) -> Artifact:
+    """Make what each analysis finds into an artifact, or show what an earlier run found. Returns the last."""
+    from src.report.finding import write_findings
+    from src.stage.geometry.analyses import prepare
+
+    artifacts = []
+    for analysis in prepare(config, stage):
+        plan = stage.plan("geometry", analysis.label, analysis.identity(), analysis.parents, config.name)
+        finished = stage.reuse(plan)
+        if finished is not None:
+            stage.show_report(finished)
+            stage.say_text(finished)
+            artifacts.append(finished)
+            continue
+        found = analysis.measure(stage)
+        with stage.create(plan) as draft:
+            write_findings(draft.path, found)
+            draft.summary |= {"analysis": analysis.name}
+            tables = [table for each in found for table in each.tables]
+            details = [table for each in found for table in each.details]
+            figures = [figure for each in found for figure in each.figures]
+            metrics = {name: value for each in found for name, value in each.metrics.items()}
+            text = "\n\n".join(each.text for each in found if each.text)
+            stage.report(draft, analysis.title, text, tables, figures, details, metrics)
+        artifact = stage.finished(plan)
+        stage.say_text(artifact)
+        artifacts.append(artifact)
+    return artifacts[-1]
+
+
+main = entry_point(run, GeometryConfig, "measure_geometry")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Taxonomies, where they are read from, and distances of senses in them."""

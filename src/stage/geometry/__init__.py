@@ -1,0 +1,1 @@
+"""The stages of geometry: what each analysis reads, measures and shows."""
