@@ -1,8 +1,6 @@
 """Which tensors the embeddings of a model are."""
 
-import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
 
 from src.models.checkpoint import weights_of
 from src.models.embedding_tables import read_embeddings
@@ -12,7 +10,9 @@ from tests.fixtures.tiny_models import tiny_model
 def test_tied_embeddings_are_one_tensor():
     module = tiny_model("llama", tie_word_embeddings=True)
     tables = read_embeddings(weights_of(module))
-    assert tables.tied and tables.output is tables.input and tables.positions is None
+    assert tables.tied
+    assert tables.output is tables.input
+    assert tables.positions is None
     assert torch.equal(tables.input, module.get_input_embeddings().weight)
 
 

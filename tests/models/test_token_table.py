@@ -36,7 +36,8 @@ def tokenizer(request):
 def test_a_token_that_begins_a_word_has_its_space(tokenizer):
     table = token_table(tokenizer, len(tokenizer))
     letter = single_token(tokenizer, "a")
-    assert table.texts[letter] == " a" and table.initial[letter]
+    assert table.texts[letter] == " a"
+    assert table.initial[letter]
     # behind other text, texts of tokens put together are the text
     ids = tokenizer.encode("a a a", add_special_tokens=False)[1:]
     assert "".join(table.texts[token] for token in ids) == " a a"
@@ -46,8 +47,10 @@ def test_rows_beyond_the_tokenizer_are_padding_and_never_counted(tokenizer):
     n_tokens = len(tokenizer)
     table = token_table(tokenizer, n_tokens + 3)
     assert np.flatnonzero(table.padding).tolist() == [n_tokens, n_tokens + 1, n_tokens + 2]
-    assert table.texts[n_tokens:] == ("", "", "") and not table.special[n_tokens:].any()
-    assert set(tokenizer.all_special_ids).isdisjoint(table.counted) and n_tokens not in table.counted
+    assert table.texts[n_tokens:] == ("", "", "")
+    assert not table.special[n_tokens:].any()
+    assert set(tokenizer.all_special_ids).isdisjoint(table.counted)
+    assert n_tokens not in table.counted
     assert len(table.counted) + table.special.sum() + 3 == table.n_rows
 
 
@@ -59,7 +62,8 @@ def test_rows_between_tokens_are_padding_too():
     tokenizer = wordpiece_tokenizer()
     vocab = {name: token + 2 * (token > 8) for name, token in tokenizer.get_vocab().items()}
     table = token_table(type(tokenizer)(vocab=vocab), 14)
-    assert np.flatnonzero(table.padding).tolist() == [9, 10] and table.texts[12] == " 5"
+    assert np.flatnonzero(table.padding).tolist() == [9, 10]
+    assert table.texts[12] == " 5"
 
 
 def test_control_tokens_that_nobody_calls_special_are_special():
@@ -69,7 +73,8 @@ def test_control_tokens_that_nobody_calls_special_are_special():
     assert table.special[N_VOCAB : N_VOCAB + 3].tolist() == [True, True, False]
     assert token_table(gemma_tokenizer(), 17).special[5], "reserved: <unused0>"
     sentinels = token_table(unigram_tokenizer(), 13)
-    assert sentinels.special[11:].all() and sentinels.texts[11:] == ("<extra_id_1>", "<extra_id_0>")
+    assert sentinels.special[11:].all()
+    assert sentinels.texts[11:] == ("<extra_id_1>", "<extra_id_0>")
 
 
 def test_pieces_of_characters_are_fragments():
@@ -78,7 +83,8 @@ def test_pieces_of_characters_are_fragments():
     # each byte above 127 is a token, and no character
     assert table.fragment.sum() == 128
     texts = [text for text, part in zip(table.texts, table.fragment, strict=True) if not part]
-    assert "5" in texts and not any("\N{REPLACEMENT CHARACTER}" in text for text in texts)
+    assert "5" in texts
+    assert not any("\N{REPLACEMENT CHARACTER}" in text for text in texts)
     assert token_table(sentencepiece_bpe_tokenizer(), 14).fragment.tolist() == [token == 4 for token in range(14)]
     # a character that is called replacement is one
     tokenizer.add_tokens(["\N{REPLACEMENT CHARACTER}"])
@@ -87,7 +93,9 @@ def test_pieces_of_characters_are_fragments():
 
 def test_a_continuation_begins_no_word():
     table = token_table(wordpiece_tokenizer(), 12)
-    assert table.texts[8] == "s" and not table.initial[8] and table.initial[7]
+    assert table.texts[8] == "s"
+    assert not table.initial[8]
+    assert table.initial[7]
 
 
 def test_a_bare_word_boundary_is_no_digit():
