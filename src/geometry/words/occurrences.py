@@ -1,0 +1,79 @@
+"""Words where they stand in running text: a model's states there, averaged, are what it makes of the word in use."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from src.activations.token_choice import TokenBlock
+from src.geometry.words.matching import Word
+from src.geometry.words.passages import Passages, choice_of
+from src.text import Keep, TokenSequence
+
+
+@dataclass(frozen=True, eq=False)
+class Occurrences:
+    """Chosen occurrences of words. count: of each word in all the text, chosen or not.
+
+    named: occurrences behind a word for a kind of theirs, which were passed over.
+    """
+
+    sequence: Int64[np.ndarray, "occurrence"]
+    position: Int64[np.ndarray, "occurrence"]
+    word: Int64[np.ndarray, "occurrence"]
+    count: Int64[np.ndarray, "word"]
+    named: int
+
+
+def find_occurrences(
+    blocks: Iterable[TokenBlock],
+    words: Sequence[Word],
+    kinds_of_word: Mapping[int, Sequence[int]],
+    per_word: int,
+) -> Occurrences:
+    """The first so many occurrences of each word of one token, in the order of the text.
+
+    An occurrence behind a word for a kind of its own ("which is a flower, the flute or the lily") is passed over: a
+    state that has just read the kind says nothing of what the model knows of the word.
+
+    Args:
+        blocks: running text, whole sequences; only counted tokens are taken.
+        words: those of several tokens are not looked for.
+        kinds_of_word: the words (indices) for senses above that of each word.
+        per_word: occurrences that are taken of each.
+    """
+    single = {word.token_ids[0]: place for place, word in enumerate(words) if len(word.token_ids) == 1}
+    largest = max(single, default=0)
+    word_of = np.full(largest + 2, -1)
+    word_of[list(single)] = list(single.values())
+    kinds = {word: np.array(above) for word, above in kinds_of_word.items() if len(above)}
+    count, taken = np.zeros(len(words), np.int64), np.zeros(len(words), np.int64)
+    found: list[tuple[int, int, int]] = []
+    named = 0
+    for block in blocks:
+        word_at = word_of[np.minimum(block.token_ids, largest + 1)]
+        here = np.flatnonzero((word_at >= 0) & (block.keep == Keep.COUNTED))
+        count += np.bincount(word_at[here], minlength=len(words))
+        for row in here[taken[word_at[here]] < per_word].tolist():
+            word = int(word_at[row])
+            if taken[word] >= per_word:
+                continue
+            before = word_at[row - int(block.position[row]) : row]
+            if word in kinds and np.isin(kinds[word], before).any():
+                named += 1
+                continue
+            taken[word] += 1
+            found.append((int(block.sequence[row]), int(block.position[row]), word))
+    table = np.array(found, np.int64).reshape(-1, 3)
+    return Occurrences(table[:, 0], table[:, 1], table[:, 2], count, named)
+
+
+def at_occurrences(found: Occurrences, words: Sequence[Word], sequences: list[TokenSequence] | None) -> Passages:
+    """The occurrences, averaged for each word that has one; sequences: None where the text lies in a store."""
+    having = np.unique(found.word)
+    ids = np.array([word.token_ids[0] for word in words])[found.word]
+    point = np.searchsorted(having, found.word)
+    order = np.lexsort([found.position, found.sequence, point])
+    parts = (part[order] for part in (found.sequence, found.position, ids, point))
+    return Passages(sequences, choice_of(*parts, len(having)), having)
