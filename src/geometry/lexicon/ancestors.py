@@ -69,3 +69,52 @@ def parents_of(
     child = np.repeat(np.arange(len(senses)), counts)
     within = np.arange(len(child)) - np.repeat(np.cumsum(counts) - counts, counts)
     return child, taxonomy.parent[starts[child] + within].astype(np.int64)
+
+
+def depths(
+    taxonomy: Taxonomy, senses: Int64[np.ndarray, "sense"]
+) -> tuple[Int64[np.ndarray, "sense"], Int64[np.ndarray, "sense"]]:
+    """Edges on the shortest and on the longest way from each sense up to a root (0 for a root).
+
+    Raises:
+        StrataError: over STEPS_LIMIT steps lead up, as in a circle.
+    """
+    above = find_ancestors(taxonomy, senses)
+    is_root = np.diff(taxonomy.parent_start)[above.sense] == 0
+    shortest = np.full(len(senses), STEPS_LIMIT, np.int64)
+    np.minimum.at(shortest, above.row[is_root], above.distance[is_root])
+
+    nodes = np.unique(above.sense)
+    child, parents = parents_of(taxonomy, nodes)
+    upper = np.searchsorted(nodes, parents)
+    longest = np.zeros(len(nodes), np.int64)
+    for _ in range(STEPS_LIMIT):
+        longer = longest.copy()
+        np.maximum.at(longer, child, longest[upper] + 1)
+        if np.array_equal(longer, longest):
+            break
+        longest = longer
+    return shortest, longest[np.searchsorted(nodes, senses)]
+
+
+def path_to_ancestors(taxonomy: Taxonomy, ancestors: Ancestors) -> UInt8[np.ndarray, "entry"]:
+    """Path distance of each sense to each of its ancestors: through another common one where that is shorter.
+
+    (It then is shorter than the way straight up, as from a sense to the child of one of its parents.)
+    """
+    width = len(taxonomy.names)
+    nodes, node = np.unique(ancestors.sense, return_inverse=True)
+    higher = find_ancestors(taxonomy, nodes)
+    counts = np.bincount(higher.row, minlength=len(nodes))
+    starts = np.cumsum(counts) - counts
+    # entry -> the ancestors of its ancestor: all of them are the row's too
+    first = np.cumsum(counts[node]) - counts[node]
+    entry = np.repeat(np.arange(len(node)), counts[node])
+    met = np.arange(len(entry)) - first[entry] + starts[node][entry]
+    keys = ancestors.row * width + ancestors.sense
+    ours = np.searchsorted(keys, ancestors.row[entry] * width + higher.sense[met])
+    return (
+        np.minimum.reduceat(ancestors.distance[ours] + higher.distance[met], first)
+        if len(node)
+        else keys.astype(np.uint8)
+    )

@@ -16,19 +16,24 @@ import json
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from src.errors import StrataError
 from src.geometry.lexicon.taxonomy import Taxonomy, WordSense
 
 
+def _uncounted(words: object) -> object:
+    listed = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    return dict.fromkeys(words, 0) if listed else words
+
+
 class _Sense(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     parents: list[str] = []
-    words: list[str] | dict[str, int] | None = None
+    words: Annotated[dict[str, NonNegativeInt] | None, BeforeValidator(_uncounted)] = None
     pos: Literal["n", "v", "a", "s", "r"] = "n"
     class_: str = Field("", alias="class")
     definition: str = ""
@@ -73,6 +78,7 @@ def read_json_taxonomy(path: Path) -> Taxonomy:
         classes=tuple(sense.class_ for sense in senses.values()),
         definitions=tuple(sense.definition for sense in senses.values()),
         words=_words(senses),
+        lemmas=[tuple(_words_of(name, sense)) for name, sense in senses.items()],
     )
 
 
@@ -87,12 +93,15 @@ def _check_parents(path: Path, senses: dict[str, _Sense]) -> None:
         raise StrataError(f"{path}: kinds of each other in a circle: {' > '.join(error.args[1])}") from error
 
 
+def _words_of(name: str, sense: _Sense) -> dict[str, int]:
+    # with their counts
+    return {name: 0} if sense.words is None else sense.words
+
+
 def _words(senses: dict[str, _Sense]) -> dict[str, tuple[WordSense, ...]]:
     found: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for index, (name, sense) in enumerate(senses.items()):
-        words = [name] if sense.words is None else sense.words
-        counts = words if isinstance(words, dict) else dict.fromkeys(words, 0)
-        for word, count in counts.items():
+        for word, count in _words_of(name, sense).items():
             found[word.lower(), sense.pos].append((index, count))
     together: dict[str, list[WordSense]] = defaultdict(list)
     for (word, _), meanings in found.items():
