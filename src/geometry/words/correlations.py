@@ -23,6 +23,10 @@ from src.geometry.words.pair_sums import (
 from src.geometry.words.partial import partial_correlation
 
 
+# an error from fewer says nothing
+_FEWEST_PAIRS = 10
+
+
 @dataclass(frozen=True, eq=False)
 class ByDistance:
     """Cosines of the pairs at each distance, every pair in one row (BUG D-4).
@@ -104,6 +108,11 @@ def correlate(
     )
 
 
+def _mean(sums: PairSums, place: int, n_pairs: int) -> JackknifeEstimate:
+    found = jackknife(sums, mean_at(place))
+    return found if n_pairs >= _FEWEST_PAIRS else JackknifeEstimate(found.value, np.nan)
+
+
 def _by_distance(sums: PairSums) -> ByDistance:
     n_pairs = sums.histogram.sum(1)
     mean = sums.total.sum(0) / 2 / n_pairs
@@ -114,7 +123,7 @@ def _by_distance(sums: PairSums) -> ByDistance:
     return ByDistance(
         sums.distances,
         n_pairs,
-        [jackknife(sums, mean_at(place)) for place in range(len(n_pairs))],
+        [_mean(sums, place, int(n_pairs[place])) for place in range(len(n_pairs))],
         np.sqrt(np.maximum(variance, 0)),
         centres[np.array(places, np.int64).reshape(-1, len(PERCENTILES))],
     )

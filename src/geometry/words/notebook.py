@@ -20,6 +20,7 @@ CHAIN_INDICES = (1, 3, 5)
 # of path similarity; each closed below and open above, but for the last one of the first variant: (0, 0.05]
 FIRST_BANDS = ((0.9, 1.0), (0.5, 0.9), (0.25, 0.5), (0.1, 0.25), (0.05, 0.1), (0.0, 0.05))
 SECOND_BANDS = ((0.5, 1.0), (0.25, 0.5), (0.1, 0.25), (0.05, 0.1), (0.0, 0.05))
+_POS_ORDER = {"a": 0, "s": 0, "r": 1, "n": 2, "v": 3}
 _FEWEST_LETTERS = 11
 _MOST_STEPS, _FEWEST_LINKS, _DEEPEST = 10, 3, 8
 _CLASS_MEMBERS, _CLASS_LIMIT = 10, 200
@@ -45,16 +46,15 @@ def notebook_entries(taxonomy: Taxonomy, tokenizer: PreTrainedTokenizerBase) -> 
     Raises:
         NotApplicableError: fewer than 10 lemmas are single tokens.
     """
-    place = {"a": 0, "s": 0, "r": 1, "n": 2, "v": 3}
-    lemmas = sorted(
-        (place[taxonomy.pos[meaning.sense]], meaning.sense, lemma)
-        for lemma, meanings in taxonomy.words.items()
-        for meaning in meanings
-        if len(taxonomy.definitions[meaning.sense]) >= _FEWEST_LETTERS
-    )
-    encoded = tokenizer([lemma for _, _, lemma in lemmas], add_special_tokens=False)["input_ids"] if lemmas else []
+    lemmas = [
+        (sense, lemma)
+        for sense in sorted(range(len(taxonomy.pos)), key=lambda sense: _POS_ORDER[taxonomy.pos[sense]])
+        if len(taxonomy.definitions[sense]) >= _FEWEST_LETTERS
+        for lemma in taxonomy.lemmas[sense]
+    ]
+    encoded = tokenizer([lemma for _, lemma in lemmas], add_special_tokens=False)["input_ids"] if lemmas else []
     entries: dict[int, Entry] = {}
-    for (_, sense, lemma), ids in zip(lemmas, encoded, strict=True):
+    for (sense, lemma), ids in zip(lemmas, encoded, strict=True):
         if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
             entries.setdefault(ids[0], Entry(lemma, sense, ids[0], taxonomy.definitions[sense]))
     if len(entries) < _CLASS_MEMBERS:

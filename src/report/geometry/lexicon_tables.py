@@ -6,6 +6,9 @@ from src.geometry.words.profiling import WordProfile
 from src.report.geometry.lexicon_panels import profile_name, representation_name
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 
+# representations beside each other with intervals on a terminal
+_WITH_INTERVALS = 2
+
 
 def correlation_table(profiles: Sequence[WordProfile]) -> Table:
     """Every representation at every layer, with its chance."""
@@ -46,11 +49,15 @@ def distance_table(best: Sequence[WordProfile]) -> Table:
         pairs = next(int(each.n_pairs[i]) for each, i in zip(by_distance, places, strict=True) if i is not None)
         means: list[Cell] = []
         for each, i in zip(by_distance, places, strict=True):
-            means.append(None if i is None else interval_cell(each.mean[i].value, each.mean[i].low, each.mean[i].high))
+            if i is None:
+                means.append(None)
+            elif len(best) > _WITH_INTERVALS:
+                means.append(finite_or_none(each.mean[i].value))
+            else:
+                means.append(interval_cell(each.mean[i].value, each.mean[i].low, each.mean[i].high))
         rows.append([distance, pairs, *means])
-    return Table(
-        "Mean cosine by distance", columns, rows, "Each pair is in one row. Intervals: 95 %, jackknife over words."
-    )
+    caption = "Each pair is in one row. Intervals: jackknife over words, in by_distance.parquet."
+    return Table("Mean cosine by distance", columns, rows, caption)
 
 
 def decay_tables(best: Sequence[WordProfile]) -> list[Table]:
