@@ -22,7 +22,6 @@ from src.geometry.words.pair_sums import (
 )
 from src.geometry.words.partial import partial_correlation
 
-
 # an error from fewer says nothing
 _FEWEST_PAIRS = 10
 

@@ -78,7 +78,7 @@ def mantel_tests(
             words.
         draws: permutations.
         seed: of the permutations.
-        advance: is told the number of rows done.
+        advance: is told the number of rows done, of each test.
     """
     n, device = len(distances), distances.device
     table = torch.zeros(256, dtype=torch.float32, device=device)
@@ -108,7 +108,7 @@ def mantel_tests(
         if everything:
             sums += values.double().sum(1).cpu()
             squares += values.double().square().sum(1).cpu()
-        advance(stop - start)
+        advance((stop - start) * len(tests))
     n_pairs = float(mask.double().sum())
     spread = (squares - sums.square() / n_pairs) * float(of_pairs.double().square().sum())
     correlations = (products / spread.clamp_min(1e-300).sqrt()).numpy()

@@ -92,9 +92,9 @@ def notebook_correlations(
     distance = distances[pairs[:, 0], pairs[:, 1]]
     pairs, distance = pairs[distance != UNCONNECTED], distance[distance != UNCONNECTED]
     similar = 1 / (1 + distance.astype(np.float64))
-    modifier = np.isin(list(pos), ["a", "s", "r"])[pairs].all(1)
-    nouns = (np.array(list(pos)) == "n")[pairs].all(1)
-    found = {"n_pairs": len(pairs), "modifier_pairs_pearson": _pearson(modifier, similar)}
+    parts = np.array(list(pos))[pairs]
+    modifier, nouns = np.isin(parts, ["a", "s", "r"]).all(1), (parts == "n").all(1)
+    found = {"n_pairs": len(pairs), "modifier_pairs_pearson": _pearson(modifier.astype(np.float64), similar)}
     for name, values in rows.items():
         cosine = cosines_of(values, pairs)
         found[f"{name}_pearson"] = _pearson(cosine, similar)
@@ -225,9 +225,7 @@ def notebook_seeds(
             volumes = _volumes(values[simplices])
             volumes = volumes[volumes > 0]
             record[f"{name}_pearson"] = _pearson(cosine, similar)
-            record[f"{name}_spearman"] = (
-                float(stats.spearmanr(cosine, similar).statistic) if _varies(cosine, similar) else math.nan
-            )
+            record[f"{name}_spearman"] = _spearman(cosine, similar)
             record |= {f"{name}_{key}": value for key, value in _gradient(cosine, similar).items()}
             record[f"{name}_simplex_cv"] = float(volumes.std() / volumes.mean()) if len(volumes) else math.nan
             record[f"{name}_simplex_mean"] = float(volumes.mean()) if len(volumes) else math.nan
@@ -269,7 +267,7 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    return float(stats.spearmanr(x, y).statistic) if _varies(x, y) else math.nan
+    return _pearson(stats.rankdata(x), stats.rankdata(y))
 
 
 def _volumes(vertices: Float[np.ndarray, "simplex vertex d"]) -> Float64[np.ndarray, "simplex"]:

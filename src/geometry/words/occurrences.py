@@ -75,5 +75,5 @@ def at_occurrences(found: Occurrences, words: Sequence[Word], sequences: list[To
     ids = np.array([word.token_ids[0] for word in words])[found.word]
     point = np.searchsorted(having, found.word)
     order = np.lexsort([found.position, found.sequence, point])
-    parts = (part[order] for part in (found.sequence, found.position, ids, point))
-    return Passages(sequences, choice_of(*parts, len(having)), having)
+    chosen = choice_of(found.sequence[order], found.position[order], ids[order], point[order], n_points=len(having))
+    return Passages(sequences, chosen, having)

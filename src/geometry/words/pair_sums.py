@@ -69,7 +69,9 @@ def pair_sums(
     kept = slice(0, len(levels))
     return PairSums(
         levels.cpu().numpy(),
-        *(sums[:, kept].double().cpu().numpy() for sums in (count, total, squares)),
+        count[:, kept].double().cpu().numpy(),
+        total[:, kept].double().cpu().numpy(),
+        squares[:, kept].double().cpu().numpy(),
         histogram.reshape(-1, BINS)[kept].cpu().numpy(),
     )
 
@@ -130,9 +132,15 @@ def jackknife(sums: PairSums, statistic: Statistic) -> JackknifeEstimate:
         left = statistic(
             *(all_of - part for all_of, part in zip(whole, (sums.count, sums.total, sums.squares), strict=True))
         )
+    return JackknifeEstimate(value, jackknife_error(left))
+
+
+def jackknife_error(left: Float64[np.ndarray, "word"]) -> float:
+    """The standard error from the values without each word; NaN if one of them is not defined."""
     n = len(left)
-    error = float(np.sqrt((n - 1) / n * np.square(left - left.mean()).sum()))
-    return JackknifeEstimate(value, error)
+    if not np.isfinite(left).all():
+        return np.nan
+    return float(np.sqrt((n - 1) / n * np.square(left - left.mean()).sum()))
 
 
 def correlation_with(score: Float64[np.ndarray, "distance"]) -> Statistic:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
-from src.geometry.words.pair_sums import JackknifeEstimate, row_blocks
+from src.geometry.words.pair_sums import JackknifeEstimate, jackknife_error, row_blocks
 
 
 def partial_correlation(
@@ -49,7 +49,7 @@ def partial_correlation(
     whole = moments.sum(0) / 2
     value = float(_partial(whole[None].numpy())[0])
     left = _partial((whole - moments).numpy())
-    return JackknifeEstimate(value, float(np.sqrt((n - 1) / n * np.square(left - left.mean()).sum())))
+    return JackknifeEstimate(value, jackknife_error(left))
 
 
 def _partial(moments: Float64[np.ndarray, "case variable variable"]) -> Float64[np.ndarray, "case"]:

@@ -101,7 +101,7 @@ def profile_words(
         log_frequency: of the words, which the partial correlation holds fixed beside the norm; None if not known.
         settings: how.
         device: where.
-        advance: is told the steps done, 3 for each of `all_rows`.
+        advance: is told the rows done, each of `all_rows` 3 times.
     """
     families: dict[bytes, list[WordRows]] = {}
     for rows in all_rows:
@@ -146,7 +146,7 @@ def _measure(
             hypernym_decay(units, pairs),
         )
         measured.append(_Measured(rows, units, profile))
-        advance(1)
+        advance(len(units))
     return measured
 
 
@@ -163,14 +163,19 @@ def _tested(
         some = [place for place, each in enumerate(measured) if each.rows.by_sense is by_sense]
         if not some:
             continue
-        draws = {"draws": settings.permutations, "seed": settings.seed}
         taxonomic = measured[some[0]].profile.correlations
         cosines = [CosineTest(measured[place].units) for place in some]
-        pearson |= _by_place(some, mantel_tests(cosines, between, taxonomic.similarity_of_distance, **draws))
-        advance(len(some))
+        pearson |= _by_place(
+            some,
+            mantel_tests(
+                cosines, between, taxonomic.similarity_of_distance, settings.permutations, settings.seed, advance
+            ),
+        )
         ranked = [CosineTest(measured[place].units, measured[place].profile.correlations.rank_of_bin) for place in some]
-        spearman |= _by_place(some, mantel_tests(ranked, between, taxonomic.rank_of_distance, **draws))
-        advance(len(some))
+        spearman |= _by_place(
+            some,
+            mantel_tests(ranked, between, taxonomic.rank_of_distance, settings.permutations, settings.seed, advance),
+        )
     chances = [_chances(tests, len(measured), n_families) for tests in (pearson, spearman)]
     return [
         replace(each.profile, pearson_chance=chances[0][place], spearman_chance=chances[1][place])

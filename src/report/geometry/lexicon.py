@@ -23,6 +23,7 @@ from src.report.geometry.lexicon_panels import (
 )
 from src.report.geometry.lexicon_records import class_records, decay_records, distance_records, profile_values
 from src.report.geometry.lexicon_tables import class_tables, correlation_table, decay_tables, distance_table
+from src.report.token_text import one_line
 
 LEVEL = 0.05
 
@@ -95,7 +96,7 @@ def _size(profile: WordProfile) -> float:
 
 
 def _taxonomy_name(found: LexiconFound) -> str:
-    return found.taxonomy.source.split()[0]
+    return one_line(found.taxonomy.source.rpartition(" ")[0] or found.taxonomy.source, 40)
 
 
 def lexicon_text(found: LexiconFound, best: Sequence[WordProfile]) -> str:

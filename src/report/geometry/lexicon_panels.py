@@ -5,6 +5,7 @@ from typing import Any
 
 from src.geometry.words.profiling import WordProfile
 from src.report.figures.lexicon import NO_LAYER
+from src.report.token_text import one_line
 
 _NAMES = {
     "static": "embedding rows",
@@ -91,7 +92,7 @@ def class_panel(best: Sequence[WordProfile]) -> list[dict[str, Any]]:
     return [
         {
             "series": representation_name(profile.representation),
-            "class": name,
+            "class": one_line(name, 40),
             "n": int(profile.clustering.n[i]),
             "value": float(profile.clustering.lift[i]),
             "p": float(profile.clustering.p[i]),

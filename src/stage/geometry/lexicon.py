@@ -94,7 +94,8 @@ class LexiconAnalysis:
             config.neighbours,
             self.config.seed,
         )
-        with stage.progress("comparing with the taxonomy", 3 * len(rows), "steps") as advance:
+        n_rows = sum(len(each.words) for each in rows)
+        with stage.progress("comparing with the taxonomy", 3 * n_rows, "words") as advance:
             profiles = profile_words(
                 rows, self.taxonomy, self.matches.senses, distances, frequency, settings, stage.device, advance
             )

@@ -39,9 +39,9 @@ class Reading:
     def digest(self) -> str:
         """sha256 of what is read and taken, in hex."""
         digest, chosen = hashlib.sha256(), self.passages.chosen
-        read = np.unique(chosen.sequence).tolist() if self.passages.sequences is not None else []
-        for place in read:
-            digest.update(self.passages.sequences[place].token_ids.tobytes() + b"|")
+        if (sequences := self.passages.sequences) is not None:
+            for place in np.unique(chosen.sequence).tolist():
+                digest.update(sequences[place].token_ids.tobytes() + b"|")
         for part in (chosen.sequence, chosen.position, chosen.point, self.passages.words):
             digest.update(part.tobytes())
         return digest.hexdigest()
