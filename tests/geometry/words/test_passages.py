@@ -10,9 +10,9 @@ from src.geometry.words.matching import Word
 from src.geometry.words.passages import Passages, in_carriers, in_definitions
 from src.hook_points import HookPoint
 from src.models import capture, wrap_model
+from tests.fixtures.byte_level_tokenizer import byte_level_tokenizer
 from tests.fixtures.tiny_models import model_config, tiny_model
 from tests.fixtures.tiny_project import tiny_tokenizer
-from tests.fixtures.byte_level_tokenizer import byte_level_tokenizer
 
 WORDS = [Word("w9", "w9", (9,), (0,), 0), Word("w12", "w12", (12,), (1,), 0)]
 
