@@ -55,7 +55,7 @@ def test_synsets_are_read_as_nltk_reads_them(made_wordnet):
 def test_words_mean_what_nltk_says_and_as_often(made_wordnet):
     ours, theirs = made_wordnet.taxonomy, made_wordnet.synsets
     number = {id(synset): sense for sense, synset in enumerate(theirs)}
-    reader = theirs[0]._wordnet_corpus_reader
+    reader = theirs.reader
     counted = 0
     for word in [word for word in ours.words if word.startswith("word")][:300]:
         for pos in ("n", "v", "a", "r"):
