@@ -82,10 +82,14 @@ def find_database() -> Database:
     Raises:
         StrataError: there is none; the message says how to get it.
     """
+    unreadable = []
     for place in usual_places():
-        if (found := _database(place)) is not None:
-            return found
-    raise StrataError(f"this machine has no WordNet: {_REMEDY}")
+        try:
+            if (found := _database(place)) is not None:
+                return found
+        except StrataError as error:
+            unreadable.append(str(error))
+    raise StrataError(unreadable[0] if unreadable else f"this machine has no WordNet: {_REMEDY}")
 
 
 def open_database(place: Path) -> Database:

@@ -1,15 +1,14 @@
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nltk
 import pytest
-from nltk.corpus.reader.wordnet import Synset, WordNetCorpusReader
 
 from src.geometry.lexicon.database import open_database
 from src.geometry.lexicon.taxonomy import Taxonomy
 from src.geometry.lexicon.wordnet import read_wordnet
+from tests.fixtures.nltk_wordnet import PLACE, NltkSynsets
 from tests.fixtures.wordnet_files import make_synsets, write_wordnet
 
 
@@ -20,34 +19,29 @@ def _cache_of_its_own(tmp_path, monkeypatch):
 
 @dataclass(frozen=True)
 class TwoReaders:
-    """One database as we read it and as NLTK does, whose synsets have the same numbers."""
+    """One database as we read it and as NLTK does."""
 
     folder: Path
     taxonomy: Taxonomy
-    synsets: list[Synset]
+    synsets: NltkSynsets
 
 
 @pytest.fixture(scope="session")
-def nltk_synsets() -> Iterator[Callable[[Path], list[Synset]]]:
-    """All synsets of corpora/wordnet in a folder, as NLTK reads them."""
+def nltk_synsets() -> Iterator[Callable[[Path], NltkSynsets]]:
     with pytest.MonkeyPatch.context() as patch:
 
-        def read(folder: Path) -> list[Synset]:
-            # it opens nothing that its data path does not hold
-            patch.setattr(nltk.data, "path", [str(folder), *nltk.data.path])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                root = nltk.data.FileSystemPathPointer(str(folder / "corpora" / "wordnet"))
-                return list(WordNetCorpusReader(root, None).all_synsets())
+        def read(data: Path) -> NltkSynsets:
+            patch.setattr(nltk.data, "path", [str(data), *nltk.data.path])
+            return NltkSynsets(data)
 
         yield read
 
 
 @pytest.fixture(scope="session")
 def made_wordnet(tmp_path_factory, nltk_synsets) -> TwoReaders:
-    root = tmp_path_factory.mktemp("nltk_data")
-    folder = write_wordnet(root / "corpora" / "wordnet", make_synsets())
+    data = tmp_path_factory.mktemp("nltk_data")
+    folder = write_wordnet(data / PLACE, make_synsets())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(data / "cache"))
         taxonomy = read_wordnet(open_database(folder))
-    return TwoReaders(folder, taxonomy, nltk_synsets(root))
+    return TwoReaders(folder, taxonomy, nltk_synsets(data))

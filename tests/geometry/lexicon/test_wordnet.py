@@ -55,7 +55,7 @@ def test_synsets_are_read_as_nltk_reads_them(made_wordnet):
 def test_words_mean_what_nltk_says_and_as_often(made_wordnet):
     ours, theirs = made_wordnet.taxonomy, made_wordnet.synsets
     number = {id(synset): sense for sense, synset in enumerate(theirs)}
-    reader = theirs[0]._wordnet_corpus_reader
+    reader = theirs.reader
     counted = 0
     for word in [word for word in ours.words if word.startswith("word")][:300]:
         for pos in ("n", "v", "a", "r"):
@@ -201,6 +201,19 @@ def test_wordnet_is_found_where_its_tools_and_nltk_keep_it(tmp_path, monkeypatch
     assert find_database().place == target
     assert "dog" in read_taxonomy("wordnet").words
     assert "dog" in read_taxonomy(str(target)).words
+
+
+@pytest.mark.usefixtures("_nowhere")
+def test_a_broken_download_is_passed_over_and_named_if_it_is_all_there_is(tmp_path, monkeypatch):
+    broken = tmp_path / "data" / "corpora" / "wordnet.zip"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"half of a zip")
+    other = small(tmp_path / "other" / "corpora" / "wordnet")
+    monkeypatch.setenv("NLTK_DATA", os.pathsep.join([str(tmp_path / "data"), str(tmp_path / "other")]))
+    assert find_database().place == other
+    monkeypatch.setenv("NLTK_DATA", str(tmp_path / "data"))
+    with pytest.raises(StrataError, match=r"wordnet\.zip can't be read"):
+        find_database()
 
 
 def test_a_folder_without_wordnet_is_refused(tmp_path):
