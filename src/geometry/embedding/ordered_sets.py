@@ -1,4 +1,4 @@
-"""Words that have an order, in a line or around a circle: are neighbours in the order neighbours in space? (spec A6)."""
+"""Words with an order, in a line or around a circle: are neighbours in the order neighbours in space? (spec A6)."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -19,9 +19,10 @@ DRAWS = 199
 
 @dataclass(frozen=True, eq=False)
 class PositionTable:
-    """cosine_by_offset: mean cosine of positions i and i + k, for k = 0, 1, ... pearson: of |i - j| and the cosine, over
+    """cosine_by_offset: mean cosine of positions i and i + k, for k = 0, 1, ...
 
-    all pairs. p: one-sided, from `n_draws` shuffled orders of the positions. centred_*: of rows less their mean.
+    pearson: of |i - j| and the cosine, over all pairs. p: one-sided, from `n_draws` shuffled orders of the positions.
+    centred_*: of rows less their mean.
     """
 
     n_positions: int
