@@ -56,8 +56,8 @@ def matched_categories(
 class CategoryStatistics:
     """cosine: mean over all pairs of the category's words. lift: above the mean over all pairs of tokens.
 
-    matched, matched_std: mean and spread of the same over random sets of as many words of like norm and rank. z: of
-    `cosine` among them. p: one-sided, (1 + count) / (1 + draws). centred_*: of rows less the mean of all rows. norm,
+    matched, matched_std, matched_low, matched_high: mean, spread and middle 95 % of the same over random sets of as many
+    words of like norm and rank. z: of `cosine` among them. p: one-sided, (1 + count) / (1 + draws). centred_*: of rows less the mean of all rows. norm,
     matched_norm: mean norms. NaN where the vocabulary has too few other words.
     """
 
@@ -67,6 +67,8 @@ class CategoryStatistics:
     lift: float
     matched: float
     matched_std: float
+    matched_low: float
+    matched_high: float
     z: float
     p: float
     centred_cosine: float
@@ -102,11 +104,12 @@ def category_statistics(
     own = _mean_cosine(block)
     centred = _mean_cosine(block - mean)
     others = np.setdiff1d(pool, ids)
-    matched = matched_std = z = p = matched_norm = math.nan
+    matched = matched_std = low = high = z = p = matched_norm = math.nan
     if len(others) >= 2 * len(ids):
         sets = matched_sets(norms, ids, others, n_draws, rng)
         null = _mean_cosines(rows, sets)
         matched, matched_std, matched_norm = float(null.mean()), float(null.std()), float(norms[sets].mean())
+        low, high = np.percentile(null, (2.5, 97.5)).tolist()
         z = (own - matched) / matched_std if matched_std > 0 else math.nan
         p = (1 + int((null >= own).sum())) / (1 + n_draws)
     return CategoryStatistics(
@@ -116,6 +119,8 @@ def category_statistics(
         lift=own - overall[0],
         matched=matched,
         matched_std=matched_std,
+        matched_low=low,
+        matched_high=high,
         z=z,
         p=p,
         centred_cosine=centred,

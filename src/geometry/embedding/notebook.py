@@ -1,6 +1,6 @@
 """What the published notebook computes of embeddings, mistakes included, to set its numbers beside ours.
 
-Two variants stand in it, for T5 and for Qwen3.5 (spec A, "T5", "Qwen variant"). Known mistakes that are kept: padding rows
+Two variants stand in it, for T5 and for Qwen3.5 (spec A). Known mistakes that are kept: padding rows
 are counted; cosines, distances and (Qwen) eigenvalues come from samples; a digit of several pieces is its first piece
 (BUG A-1); character classes are ids 48-57, 65-90 and 97-122, and special tokens the last 100 rows (BUG A-2). Left out:
 its eight word lists, whose words the published copy does not tell, and what it compares with them.
