@@ -56,9 +56,10 @@ def matched_categories(
 class CategoryStatistics:
     """cosine: mean over all pairs of the category's words. lift: above the mean over all pairs of tokens.
 
-    matched, matched_std, matched_low, matched_high: mean, spread and middle 95 % of the same over random sets of as many
-    words of like norm and rank. z: of `cosine` among them. p: one-sided, (1 + count) / (1 + draws). centred_*: of rows less the mean of all rows. norm,
-    matched_norm: mean norms. NaN where the vocabulary has too few other words.
+    matched, matched_std, matched_low, matched_high: mean, spread and middle 95 % of the same over random sets of as
+    many words of like norm and rank. z: of `cosine` among them. p: one-sided, (1 + count) / (1 + draws). centred_*: of
+    rows less the mean of all rows; centred_z: among the same sets. norm, matched_norm: mean norms. NaN where the
+    vocabulary has too few other words.
     """
 
     name: str
@@ -73,6 +74,7 @@ class CategoryStatistics:
     p: float
     centred_cosine: float
     centred_lift: float
+    centred_z: float
     norm: float
     matched_norm: float
 
@@ -104,13 +106,13 @@ def category_statistics(
     own = _mean_cosine(block)
     centred = _mean_cosine(block - mean)
     others = np.setdiff1d(pool, ids)
-    matched = matched_std = low = high = z = p = matched_norm = math.nan
+    matched = matched_std = low = high = z = p = centred_z = matched_norm = math.nan
     if len(others) >= 2 * len(ids):
         sets = matched_sets(norms, ids, others, n_draws, rng)
-        null = _mean_cosines(rows, sets)
+        null, centred_null = _mean_cosines(rows, sets), _mean_cosines(rows, sets, mean)
         matched, matched_std, matched_norm = float(null.mean()), float(null.std()), float(norms[sets].mean())
         low, high = np.percentile(null, (2.5, 97.5)).tolist()
-        z = (own - matched) / matched_std if matched_std > 0 else math.nan
+        z, centred_z = _z(own, null), _z(centred, centred_null)
         p = (1 + int((null >= own).sum())) / (1 + n_draws)
     return CategoryStatistics(
         name=category.name,
@@ -125,6 +127,7 @@ def category_statistics(
         p=p,
         centred_cosine=centred,
         centred_lift=centred - overall[1],
+        centred_z=centred_z,
         norm=float(norms[ids].mean()),
         matched_norm=matched_norm,
     )
@@ -163,15 +166,22 @@ def matched_sets(
     return sets
 
 
+def _z(value: float, null: Float64[np.ndarray, "draw"]) -> float:
+    spread = float(null.std())
+    return (value - float(null.mean())) / spread if spread > 0 else math.nan
+
+
 def _mean_cosine(block: Float64[Tensor, "word d_model"]) -> float:
     unit = unit_rows(block)
     return pair_mean(unit.sum(0), int(unit.any(dim=1).sum()))
 
 
-def _mean_cosines(rows: Rows, sets: Int64[np.ndarray, "draw word"]) -> Float64[np.ndarray, "draw"]:
+def _mean_cosines(
+    rows: Rows, sets: Int64[np.ndarray, "draw word"], centre: Float64[Tensor, "d_model"] | float = 0.0
+) -> Float64[np.ndarray, "draw"]:
     ids, places = np.unique(sets, return_inverse=True)
     places = torch.from_numpy(places.reshape(sets.shape))
-    unit = unit_rows(rows.take(ids))
+    unit = unit_rows(rows.take(ids) - centre)
     n = sets.shape[1]
     total = torch.zeros(len(sets), unit.shape[1], dtype=unit.dtype, device=unit.device)
     for word in range(n):

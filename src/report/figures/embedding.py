@@ -41,7 +41,7 @@ def histogram(
     """
     tables = ordered(records, "table")
     base = alt.Chart(data(records))
-    bars = base.mark_bar(opacity=0.75 if len(tables) == 1 else 0.5).encode(
+    bars = base.mark_bar(opacity=0.75 if len(tables) == 1 else 0.5, binSpacing=0).encode(
         x=alt.X("low:Q", bin="binned", title=label, axis=alt.Axis(tickCount=5, grid=False)),
         x2="high:Q",
         y=alt.Y("share:Q", title="share", stack=None, axis=alt.Axis(tickCount=4, format=".2~g")),
@@ -71,7 +71,12 @@ def spectrum_lines(records: Sequence[Record], title: str, label: str, log: bool,
         .mark_line(strokeWidth=1.8)
         .encode(
             x=alt.X("dimension:Q", title="dimension", scale=alt.Scale(nice=False), axis=alt.Axis(grid=False)),
-            y=alt.Y("value:Q", title=label, scale=scale, axis=alt.Axis(tickCount=4, format=".1~e" if log else ".1~f")),
+            y=alt.Y(
+                "value:Q",
+                title=label,
+                scale=scale,
+                axis=alt.Axis(tickCount=3 if log else 4, format=".2~g", grid=not log),
+            ),
             color=_table_colour(tables),
             tooltip=[alt.Tooltip("table:N"), "dimension:Q", alt.Tooltip("value:Q", title=label, format=".4g")],
         )
@@ -79,17 +84,18 @@ def spectrum_lines(records: Sequence[Record], title: str, label: str, log: bool,
     return _panel([lines, *_rules(mark)], title)
 
 
-def cosine_heatmap(records: Sequence[Record], title: str, label: str = "cosine") -> Any:
-    """Words by words. records: `row`, `column`, `value` (None on the diagonal)."""
+def cosine_heatmap(records: Sequence[Record], title: str, diverging: bool = False) -> Any:
+    """Words by words, from light to dark, or about 0. records: `row`, `column`, `value` (None on the diagonal)."""
     n = len(ordered(records, "row"))
     axis: dict[str, Any] = {**_FLAT, "labelOverlap": n > 24, "labelLimit": 70, "labelFontSize": 10 if n <= 14 else 8}
     base = alt.Chart(data(records)).encode(
         x=alt.X("column:O", title=None, sort=None, axis=alt.Axis(labelAngle=-50, **axis)),
         y=alt.Y("row:O", title=None, sort=None, axis=alt.Axis(**axis)),
-        tooltip=["row:N", "column:N", alt.Tooltip("value:Q", title=label, format=".3f")],
+        tooltip=["row:N", "column:N", alt.Tooltip("value:Q", title="cosine", format=".3f")],
     )
     legend = alt.Legend(title=None, gradientLength=HEIGHT - 30, gradientThickness=9, format=".2~f", tickCount=4)
-    colour = alt.Color("value:Q", scale=alt.Scale(scheme="blues", zero=False, nice=False), legend=legend)
+    scale = alt.Scale(scheme="redblue", domainMid=0) if diverging else alt.Scale(scheme="blues", zero=False, nice=False)
+    colour = alt.Color("value:Q", scale=scale, legend=legend)
     return _panel(
         [
             base.mark_rect().encode(color=alt.value(EMPTY)),

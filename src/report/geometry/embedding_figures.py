@@ -17,13 +17,13 @@ from src.report.figures.embedding import (
 )
 from src.report.figures.theme import themed
 from src.report.geometry.embedding_words import LEVEL
-from src.report.token_text import visible
+from src.report.token_text import one_line
 
 _SHOWN_DIMENSIONS = 200
 _NORM_BINS = 60
-_COSINE_BINS = 256
+_COSINE_BINS = 128
 # heat maps of ordered sets: of more sets the first ones, by the strength of their order
-_MOST_SETS = 3
+_MOST_SETS = 4
 _MOST_POINTS = 512
 _LARGEST_SET = 40
 
@@ -53,9 +53,13 @@ def category_figure(profile: EmbeddingProfile) -> Any:
     """Mean rows of categories against each other."""
     assert profile.categories is not None
     names = [each.name for each in profile.categories.statistics]
-    chart = cosine_heatmap(_pairs(names, profile.categories.centroids.centred), "less the mean of all rows")
+    chart = cosine_heatmap(_pairs(names, profile.categories.centroids.centred), "", diverging=True)
     size = max(240, 17 * len(names))
-    return themed(chart.properties(width=size, height=size), "Categories against each other")
+    return themed(
+        chart.properties(width=size, height=size),
+        "Categories against each other",
+        "mean rows, less the mean of all rows",
+    )
 
 
 def _norms(profile: EmbeddingProfile) -> Any:
@@ -118,9 +122,7 @@ def _ordered(profile: EmbeddingProfile) -> list[Any]:
     panels = []
     for each in profile.ordered:
         if each in strongest:
-            title = (
-                f"{visible(each.found.ordered.name, 30)} (r = {each.statistics.pearson:.2f}, p = {each.adjusted_p:.2g})"
-            )
+            title = f"{one_line(each.found.ordered.name, 30)} (r = {each.statistics.pearson:.2f}, p = {each.adjusted_p:.2g})"
             panels.append(cosine_heatmap(_pairs(each.found.words, each.cosines), title))
     return panels
 
@@ -130,7 +132,7 @@ def _order(pearson: float) -> float:
 
 
 def _pairs(names: Any, matrix: np.ndarray) -> list[dict[str, Any]]:
-    shown = [visible(name, 24) for name in names]
+    shown = [one_line(name, 24) for name in names]
     return [
         {"row": shown[i], "column": shown[j], "value": None if i == j else float(matrix[i, j])}
         for i in range(len(shown))
@@ -144,7 +146,7 @@ def _categories(profile: EmbeddingProfile) -> Any:
     pairs = sorted(zip(found.statistics, found.adjusted_p, strict=True), key=lambda pair: -pair[0].cosine)
     records = [
         {
-            "category": visible(each.name, 24),
+            "category": one_line(each.name, 24),
             "value": each.cosine,
             "null": each.matched,
             "null_low": each.matched_low,

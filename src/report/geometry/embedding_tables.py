@@ -55,7 +55,7 @@ def table_of_numbers(profile: EmbeddingProfile) -> Table:
         line("log norm: standard deviation", lambda table: finite_or_none(table.norms.log_std)),
         line("centred norm: CV", lambda table: finite_or_none(table.centred_norms.cv)),
         line("log centred norm: standard deviation", lambda table: finite_or_none(table.centred_norms.log_std)),
-        line("mean row: share of the mean square", lambda table: finite_or_none(table.mean_share), 1 / len(profile.ids)),
+        line("mean row: share of mean square", lambda table: finite_or_none(table.mean_share), 1 / len(profile.ids)),
         line("cosine: mean", lambda table: finite_or_none(table.cosine.mean), 0.0),
         line("cosine: standard deviation", lambda table: finite_or_none(table.cosine.std), 1 / math.sqrt(first.width)),
         line("cosine: median", lambda table: finite_or_none(table.histogram.percentile(50)), 0.0),
@@ -77,8 +77,8 @@ def table_of_numbers(profile: EmbeddingProfile) -> Table:
         line("distance: CV", lambda table: distance(table, "cv")),
     ]  # fmt: skip
     caption = (
-        "Over all rows and all pairs exactly, but for distances (mean, CV) and medians where the text says so. Isotropic: "
-        "as many rows of independent normal numbers."
+        "Over all rows and all pairs exactly, but for distances (mean, CV) and medians where the text says so. "
+        "Isotropic: as many rows of independent normal numbers."
     )
     names = ["output" if table.name == "output" else "input" for table in profile.tables]
     return Table("Norms, cosines, dimensions", ["", *names, "isotropic"], rows, caption)
@@ -106,8 +106,8 @@ def ordered_table(profile: EmbeddingProfile) -> Table | None:
         count = f"{len(found.places)} of {len(found.ordered.words)}"
         rows.append([found.ordered.name, "circle" if found.ordered.cycle else "line", count, *[None] * 6])
     caption = (
-        "r: of the distance in the order and the cosine, over pairs of words; p: one-sided, relabelled words, Holm over "
-        "the sets. gap: cosine of neighbours less that of others. nearest: words whose nearest word of the set stands "
+        "r: of the distance in the order and the cosine, over pairs of words; p: one-sided, relabelled words, Holm "
+        "over the sets. gap: cosine of neighbours less that of others. nearest: words whose nearest word of the set stands "
         "beside them (by chance). All words of a set are spelled alike; a word of several tokens is not found."
     )
     columns = ["set", "on a", "found", "spelled", "r", "r by chance (sd)", "p", "gap", "nearest"]
@@ -122,7 +122,7 @@ def category_table(profile: EmbeddingProfile) -> Table | None:
     rows: list[list[Cell]] = [
         [
             each.name, each.n_words, each.cosine, each.lift, finite_or_none(each.matched), finite_or_none(each.z),
-            finite_or_none(p), each.centred_lift,
+            finite_or_none(p), each.centred_lift, finite_or_none(each.centred_z),
         ]
         for each, p in sorted(
             zip(found.statistics, found.adjusted_p, strict=True), key=lambda pair: -np.nan_to_num(pair[0].z)
@@ -130,10 +130,10 @@ def category_table(profile: EmbeddingProfile) -> Table | None:
     ]  # fmt: skip
     caption = (
         "cosine: mean over pairs of the category's words; lift: above the mean of all pairs; matched: mean over random "
-        f"sets of as many words of like norm and rank in the vocabulary; z among these; p: one-sided, Holm (beyond chance "
-        f"at {LEVEL:g}). centred lift: the same of rows less the mean of all rows."
+        "sets of as many words of like norm and rank in the vocabulary; z among these; p: one-sided, Holm (beyond "
+        f"chance at {LEVEL:g}). centred: of rows less the mean of all rows."
     )
-    columns = ["category", "words", "cosine", "lift", "matched", "z", "p", "centred lift"]
+    columns = ["category", "words", "cosine", "lift", "matched", "z", "p", "centred lift", "centred z"]
     return Table("Categories", columns, rows, caption)
 
 
@@ -173,7 +173,11 @@ def position_table(profile: EmbeddingProfile) -> Table | None:
         ["participation ratio", finite_or_none(found.participation)],
         ["r of |i - j| and cosine", finite_or_none(found.pearson)],
         [f"p ({found.n_draws} shuffled orders)", finite_or_none(found.p)],
-        *([f"mean cosine at distance {k}", float(found.cosine_by_offset[k])] for k in (1, 2, 8, 64, 512) if k < found.n_positions),
+        *(
+            [f"mean cosine at distance {offset}", float(found.cosine_by_offset[offset])]
+            for offset in (1, 2, 8, 64, 512)
+            if offset < found.n_positions
+        ),
     ]  # fmt: skip
     return Table("Learned positions", ["", "value"], rows)
 
@@ -189,7 +193,7 @@ def percentile_table(profile: EmbeddingProfile) -> Table:
                 f"{table.name}: centred norm", table.centred_norms.minimum, *table.centred_norms.percentiles.values(),
                 table.centred_norms.maximum,
             ],
-            [f"{table.name}: cosine", None, *(interval_cell(*cosines[each]) if table.histogram.rank_error else cosines[each][0] for each in PERCENTILES), None],
+            [f"{table.name}: cosine", None, *(_with_ends(cosines[each]) for each in PERCENTILES), None],
             [
                 f"{table.name}: distance", table.distances.minimum, *table.distances.percentiles.values(),
                 table.distances.maximum,
@@ -198,10 +202,15 @@ def percentile_table(profile: EmbeddingProfile) -> Table:
     lowest, highest = profile.tables[0].norms.lowest, profile.tables[0].norms.highest
     ends = [visible(profile.texts[profile.ids[place]], _TOKEN_WIDTH) for place in (lowest, highest)]
     caption = (
-        f"Percentiles. Cosines are right to {profile.tables[0].histogram.error:.1g}. Of the input rows, {ends[0]} is the "
-        f"shortest and {ends[1]} the longest."
+        f"Percentiles. Cosines are right to {profile.tables[0].histogram.error:.1g}. Of the input rows, {ends[0]} is "
+        f"the shortest and {ends[1]} the longest."
     )
     return Table("Percentiles", ["", "min", *(f"{each} %" for each in PERCENTILES), "max"], rows, caption)
+
+
+def _with_ends(percentile: tuple[float, float, float]) -> Cell:
+    value, low, high = percentile
+    return interval_cell(value, low, high) if low < high else finite_or_none(value)
 
 
 def special_table(profile: EmbeddingProfile) -> Table:

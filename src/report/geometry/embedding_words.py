@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 from src.geometry.embedding.profile import EmbeddingProfile, TableProfile
-from src.report.tables import format_number
 from src.report.token_text import visible
 
 # of adjusted p-values
@@ -29,10 +28,11 @@ def isotropic_participation(table: TableProfile) -> float:
 
 def _space(profile: EmbeddingProfile, table: TableProfile) -> str:
     share = table.spectrum.participation / table.width
+    isotropic = isotropic_participation(table) / table.width
     return (
         f"The {len(profile.ids):,} rows of {profile.model} spread over {table.spectrum.participation:.1f} of "
-        f"{table.width} dimensions (participation ratio {share:.3f} d; {isotropic_participation(table) / table.width:.3f}"
-        f" d if isotropic), at a mean cosine of {table.cosine.mean:.3f} with a standard deviation of "
+        f"{table.width} dimensions (participation ratio {share:.3f} d; {isotropic:.3f} d if isotropic), at"
+        f" a mean cosine of {table.cosine.mean:.3f} with a standard deviation of "
         f"{table.cosine.std:.3f} (isotropic: 0 and {1 / math.sqrt(table.width):.3f})."
     )
 
@@ -107,8 +107,8 @@ def _positions(profile: EmbeddingProfile) -> list[str]:
     if found is None:
         return []
     return [
-        f"The {found.n_positions:,} learned positions have an r of {found.pearson:.2f} between distance and cosine (p = "
-        f"{found.p:.2g}, shuffled positions)."
+        f"The {found.n_positions:,} learned positions have an r of {found.pearson:.2f} between distance and cosine (p "
+        f"= {found.p:.2g}, shuffled positions)."
     ]
 
 
@@ -140,11 +140,6 @@ def overview_caption(profile: EmbeddingProfile) -> str:
     if profile.positions is not None:
         said.append("Positions: mean cosine by distance.")
     return " ".join(said)
-
-
-def number(value: float) -> str:
-    """A number in a sentence or a cell that holds words too."""
-    return format_number(value)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -33,8 +33,8 @@ def embedding_finding(profile: EmbeddingProfile, config: GeometryConfig) -> Find
     ]
     if profile.categories is not None:
         caption = (
-            "Cosines of the categories' mean rows, less the mean of all rows: kinds of things that are near each other. "
-            "The diagonal is left out."
+            "Cosines of the categories' mean rows, less the mean of all rows: blue pairs are kinds of things that are "
+            "near each other, red ones lie apart. The diagonal is left out."
         )
         figures.append(NamedChart("categories", "Categories against each other", category_figure(profile), caption))
     files = {"embeddings.json": embedding_values(profile, config)}
