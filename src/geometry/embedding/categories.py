@@ -58,7 +58,7 @@ class CategoryStatistics:
 
     matched, matched_std, matched_low, matched_high: mean, spread and middle 95 % of the same over random sets of as
     many words of like norm and rank. z: of `cosine` among them. p: one-sided, (1 + count) / (1 + draws). centred_*: of
-    rows less the mean of all rows; centred_z: among the same sets. norm, matched_norm: mean norms. NaN where the
+    rows less the mean of all rows; centred_z, centred_p: among the same sets. norm, matched_norm: mean norms. NaN where the
     vocabulary has too few other words.
     """
 
@@ -75,6 +75,7 @@ class CategoryStatistics:
     centred_cosine: float
     centred_lift: float
     centred_z: float
+    centred_p: float
     norm: float
     matched_norm: float
 
@@ -106,14 +107,14 @@ def category_statistics(
     own = _mean_cosine(block)
     centred = _mean_cosine(block - mean)
     others = np.setdiff1d(pool, ids)
-    matched = matched_std = low = high = z = p = centred_z = matched_norm = math.nan
+    matched = matched_std = low = high = z = p = centred_z = centred_p = matched_norm = math.nan
     if len(others) >= 2 * len(ids):
         sets = matched_sets(norms, ids, others, n_draws, rng)
         null, centred_null = _mean_cosines(rows, sets), _mean_cosines(rows, sets, mean)
         matched, matched_std, matched_norm = float(null.mean()), float(null.std()), float(norms[sets].mean())
         low, high = np.percentile(null, (2.5, 97.5)).tolist()
         z, centred_z = _z(own, null), _z(centred, centred_null)
-        p = (1 + int((null >= own).sum())) / (1 + n_draws)
+        p, centred_p = _p(own, null), _p(centred, centred_null)
     return CategoryStatistics(
         name=category.name,
         n_words=len(ids),
@@ -128,6 +129,7 @@ def category_statistics(
         centred_cosine=centred,
         centred_lift=centred - overall[1],
         centred_z=centred_z,
+        centred_p=centred_p,
         norm=float(norms[ids].mean()),
         matched_norm=matched_norm,
     )
@@ -169,6 +171,10 @@ def matched_sets(
 def _z(value: float, null: Float64[np.ndarray, "draw"]) -> float:
     spread = float(null.std())
     return (value - float(null.mean())) / spread if spread > 0 else math.nan
+
+
+def _p(value: float, null: Float64[np.ndarray, "draw"]) -> float:
+    return (1 + int((null >= value).sum())) / (1 + len(null))
 
 
 def _mean_cosine(block: Float64[Tensor, "word d_model"]) -> float:

@@ -52,10 +52,11 @@ class OrderedWords:
 
 @dataclass(frozen=True, eq=False)
 class Categories:
-    """Of the input table. adjusted_p: after Holm, over the categories."""
+    """Of the input table. adjusted_p, adjusted_centred_p: after Holm, over the categories."""
 
     statistics: Sequence[CategoryStatistics]
     adjusted_p: Sequence[float]
+    adjusted_centred_p: Sequence[float]
     centroids: CategoryPair
     purity: Purity
 

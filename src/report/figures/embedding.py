@@ -119,7 +119,9 @@ def category_bars(records: Sequence[Record], title: str) -> Any:
         legend=alt.Legend(title=None, orient="top"),
     )
     layered = [
-        base.mark_bar(color=SHADE, height={"band": 0.8}).encode(x=alt.X("null_low:Q", title=None), x2="null_high:Q"),
+        base.mark_bar(color=SHADE, height={"band": 0.8}).encode(
+            x=alt.X("null_low:Q", title="mean cosine within"), x2="null_high:Q"
+        ),
         base.mark_point(filled=True, size=42, opacity=1).encode(
             x=x,
             color=colour,

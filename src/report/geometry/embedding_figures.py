@@ -122,7 +122,8 @@ def _ordered(profile: EmbeddingProfile) -> list[Any]:
     panels = []
     for each in profile.ordered:
         if each in strongest:
-            title = f"{one_line(each.found.ordered.name, 30)} (r = {each.statistics.pearson:.2f}, p = {each.adjusted_p:.2g})"
+            name = one_line(each.found.ordered.name, 30)
+            title = f"{name} (r = {each.statistics.pearson:.2f}, p = {each.adjusted_p:.2g})"
             panels.append(cosine_heatmap(_pairs(each.found.words, each.cosines), title))
     return panels
 

@@ -90,7 +90,8 @@ def _categories(profile: EmbeddingProfile) -> dict[str, Any]:
     return {
         "purity": asdict(found.purity),
         "categories": [
-            asdict(each) | {"adjusted_p": p} for each, p in zip(found.statistics, found.adjusted_p, strict=True)
+            asdict(each) | {"adjusted_p": p, "adjusted_centred_p": centred}
+            for each, p, centred in zip(found.statistics, found.adjusted_p, found.adjusted_centred_p, strict=True)
         ],
     }
 
@@ -157,7 +158,7 @@ def embedding_metrics(profile: EmbeddingProfile) -> dict[str, float]:
     }
     for each in profile.ordered:
         name = each.found.ordered.name.replace(" ", "_").replace("-", "_")
-        metrics |= {f"{name}_pearson": each.statistics.pearson, f"{name}_p": each.adjusted_p}
+        metrics |= {f"{name}_r": each.statistics.pearson, f"{name}_p": each.adjusted_p}
     if profile.categories is not None:
         metrics["nearest_of_same_category"] = profile.categories.purity.share
         metrics["nearest_of_same_category_by_chance"] = profile.categories.purity.by_chance

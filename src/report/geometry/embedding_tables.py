@@ -107,8 +107,8 @@ def ordered_table(profile: EmbeddingProfile) -> Table | None:
         rows.append([found.ordered.name, "circle" if found.ordered.cycle else "line", count, *[None] * 6])
     caption = (
         "r: of the distance in the order and the cosine, over pairs of words; p: one-sided, relabelled words, Holm "
-        "over the sets. gap: cosine of neighbours less that of others. nearest: words whose nearest word of the set stands "
-        "beside them (by chance). All words of a set are spelled alike; a word of several tokens is not found."
+        "over the sets. gap: cosine of neighbours less that of others. nearest: words whose nearest word of the set "
+        "stands beside them (by chance). All words of a set are spelled alike; a word of several tokens is not found."
     )
     columns = ["set", "on a", "found", "spelled", "r", "r by chance (sd)", "p", "gap", "nearest"]
     return Table("Ordered sets", columns, rows, caption) if rows else None

@@ -61,11 +61,12 @@ def _groups(profile: EmbeddingProfile) -> list[str]:
     tested = sum(math.isfinite(p) for p in found.adjusted_p)
     outside = [each.name for each, p in zip(found.statistics, found.adjusted_p, strict=True) if p > LEVEL]
     apart = f" (not {_some(outside)})" if outside else ""
+    centred = sum(p <= LEVEL for p in found.adjusted_centred_p)
     purity = found.purity
     return [
-        f"{close} of {tested} categories are closer than random words of like norm and rank{apart} (Holm), and the "
-        f"nearest of {purity.n_words} words is of the same category for {100 * purity.share:.0f} % "
-        f"({100 * purity.by_chance:.0f} % by chance, p = {purity.p:.2g})."
+        f"{close} of {tested} categories are closer than random words of like norm and rank{apart}; less the "
+        f"mean row it is {centred} (Holm). For {100 * purity.share:.0f} % of their {purity.n_words} words the nearest "
+        f"one is of the same category ({100 * purity.by_chance:.0f} % by chance, p = {purity.p:.2g})."
     ]
 
 

@@ -176,6 +176,7 @@ def _categories(rows: Rows, moments: TableMoments, given: EmbeddingInputs) -> Ca
     return Categories(
         statistics=statistics,
         adjusted_p=holm(np.array([each.p for each in statistics])).tolist(),
+        adjusted_centred_p=holm(np.array([each.centred_p for each in statistics])).tolist(),
         centroids=centroid_cosines(rows, matched, moments.mean),
         purity=nearest_purity(rows, matched, moments.mean, draws, _rng(given, _CATEGORIES, len(matched))),
     )
