@@ -74,8 +74,9 @@ def find_set(tokenizer: PreTrainedTokenizerBase, ordered: OrderedSet) -> FoundSe
     """Find the words' tokens in the one spelling that has most of them.
 
     Spellings: as given, lower case, capitalised; with a space in front or without. They are not mixed: tokens of one
-    spelling are nearer to each other, whatever the order. A word of several tokens is missing; its first piece never
-    stands for it (spec, BUG A-1), and a token that two words share belongs to neither.
+    spelling are nearer to each other, whatever the order. Where the tokenizer sets the space as a token of its own, the
+    token behind it is the word's. A word of several tokens is missing; its first piece never stands for it (spec, BUG
+    A-1), and a token that two words share belongs to neither.
     """
     best = FoundSet(ordered, (), (), "")
     for cased in (str, str.lower, str.capitalize):
