@@ -130,7 +130,7 @@ def _measures(
     larger = torch.maximum(inside, outside)
     score = torch.where(larger > 0, (outside - inside) / larger.clamp_min(1e-300), torch.zeros_like(larger))
     purity = (label[nearest] == label[:, None]).mean()
-    return within.double().cpu().numpy(), float(score.mean()), float(purity)
+    return within.cpu().double().numpy(), float(score.mean()), float(purity)
 
 
 def nearest_neighbours(rows: Float[Tensor, "word d"], k: int) -> Int64[np.ndarray, "word neighbour"]:

@@ -76,7 +76,7 @@ def hypernym_decay(units: Float[Tensor, "word d"], pairs: HypernymPairs) -> Hype
     The control is the expectation of drawing such a word at random, so nothing is drawn; pairs whose depth has no other
     word are left out. None without pairs at two numbers of steps.
     """
-    cosine = (units[pairs.word] * units[pairs.ancestor]).sum(-1).double().cpu().numpy()
+    cosine = (units[pairs.word] * units[pairs.ancestor]).sum(-1).cpu().double().numpy()
     control = _control(units, pairs)
     kept = np.isfinite(control)
     steps, ancestor, cosine, control = pairs.steps[kept], pairs.ancestor[kept], cosine[kept], control[kept]
@@ -99,11 +99,11 @@ def _control(units: Float[Tensor, "word d"], pairs: HypernymPairs) -> Float64[np
     depths, level = np.unique(pairs.depth, return_inverse=True)
     sums = torch.zeros(len(depths), units.shape[1], dtype=units.dtype, device=units.device)
     sums.index_add_(0, torch.from_numpy(level).to(units.device), units)
-    total = (units @ sums.T).double().cpu().numpy()
+    total = (units @ sums.T).cpu().double().numpy()
     count = np.broadcast_to(np.bincount(level), total.shape).astype(np.float64)
-    own = (units * units).sum(-1).double().cpu().numpy()
+    own = (units * units).sum(-1).cpu().double().numpy()
     everyone = np.arange(len(units))
-    taken = (units[pairs.word] * units[pairs.ancestor]).sum(-1).double().cpu().numpy()
+    taken = (units[pairs.word] * units[pairs.ancestor]).sum(-1).cpu().double().numpy()
     np.subtract.at(total, (everyone, level), own)
     np.subtract.at(total, (pairs.word, level[pairs.ancestor]), taken)
     count = count.copy()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
-from src.geometry.words.pair_sums import bins_of
+from src.geometry.words.pair_sums import bins_of, row_blocks
 
 # values that are held at once: of all tests, and of a batch of permutations
 _BLOCK_VALUES = 1 << 22
@@ -69,7 +69,7 @@ def mantel_tests(
 ) -> MantelTests:
     """Correlate cosines with a score of the distance, and do it again with words at each other's places (Mantel 1967).
 
-    Memory holds a block of rows for all tests and for some of the draws: nothing grows with the number of pairs.
+    Memory holds the scores of all pairs, and a block of rows of all tests and of some of the draws.
 
     Args:
         tests: rows for the same words, on one device.
@@ -85,11 +85,14 @@ def mantel_tests(
     connected = torch.zeros_like(table)
     for distance, score in scores.items():
         table[distance], connected[distance] = score, 1
-    mask = connected[distances.long()].fill_diagonal_(0)
-    of_pairs = table[distances.long()] * mask
-    # about its mean: sums in float32 stay exact enough
-    of_pairs = (of_pairs - of_pairs.double().sum().div(mask.double().sum()).float()) * mask
-    everything = bool(mask.sum() == n * (n - 1))
+    mask, of_pairs = (torch.empty(n, n, dtype=torch.float32, device=device) for _ in range(2))
+    for start, stop in row_blocks(n):
+        level = distances[start:stop].long()
+        mask[start:stop], of_pairs[start:stop] = connected[level], table[level]
+    n_pairs = int((mask.fill_diagonal_(0) > 0).sum())
+    # about the mean: sums in float32 stay exact enough
+    of_pairs = of_pairs.mul_(mask).sub_(of_pairs.sum() / n_pairs).mul_(mask)
+    everything = n_pairs == n * (n - 1)
     generator = torch.Generator().manual_seed(seed)
     orders = torch.stack([torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(draws))]).to(device)
     products, sums, squares = (torch.zeros(draws + 1, len(tests), dtype=torch.float64) for _ in range(3))
@@ -100,17 +103,16 @@ def mantel_tests(
         for first in range(0, draws + 1, _DRAWS_AT_ONCE):
             batch = orders[first : first + _DRAWS_AT_ONCE]
             into = slice(first, first + len(batch))
-            products[into] += (_permuted(of_pairs, batch, start, stop) @ values.T).double().cpu()
+            products[into] += (_permuted(of_pairs, batch, start, stop) @ values.T).cpu().double()
             if not everything:
                 moved = _permuted(mask, batch, start, stop)
-                sums[into] += (moved @ values.T).double().cpu()
-                squares[into] += (moved @ values.square().T).double().cpu()
+                sums[into] += (moved @ values.T).cpu().double()
+                squares[into] += (moved @ values.square().T).cpu().double()
         if everything:
-            sums += values.double().sum(1).cpu()
-            squares += values.double().square().sum(1).cpu()
+            sums += values.sum(1).cpu().double()
+            squares += values.square().sum(1).cpu().double()
         advance((stop - start) * len(tests))
-    n_pairs = float(mask.double().sum())
-    spread = (squares - sums.square() / n_pairs) * float(of_pairs.double().square().sum())
+    spread = (squares - sums.square() / n_pairs) * float(of_pairs.square().sum())
     correlations = (products / spread.clamp_min(1e-300).sqrt()).numpy()
     return MantelTests(correlations[0], correlations[1:])
 

@@ -94,7 +94,7 @@ def notebook_correlations(
     similar = 1 / (1 + distance.astype(np.float64))
     parts = np.array(list(pos))[pairs]
     modifier, nouns = np.isin(parts, ["a", "s", "r"]).all(1), (parts == "n").all(1)
-    found = {"n_pairs": len(pairs), "modifier_pairs_pearson": _pearson(modifier.astype(np.float64), similar)}
+    found = {"n_pairs": len(pairs), "modifier_pairs_pearson": _pearson(np.asarray(modifier), similar)}
     for name, values in rows.items():
         cosine = cosines_of(values, pairs)
         found[f"{name}_pearson"] = _pearson(cosine, similar)

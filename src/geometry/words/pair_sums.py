@@ -69,9 +69,9 @@ def pair_sums(
     kept = slice(0, len(levels))
     return PairSums(
         levels.cpu().numpy(),
-        count[:, kept].double().cpu().numpy(),
-        total[:, kept].double().cpu().numpy(),
-        squares[:, kept].double().cpu().numpy(),
+        count[:, kept].cpu().double().numpy(),
+        total[:, kept].cpu().double().numpy(),
+        squares[:, kept].cpu().double().numpy(),
         histogram.reshape(-1, BINS)[kept].cpu().numpy(),
     )
 
@@ -88,8 +88,8 @@ def bins_of(cosines: Float[Tensor, "*pairs"]) -> Int64[Tensor, "*pairs"]:
 
 
 def _levels(distances: UInt8[Tensor, "word word"]) -> tuple[Int64[Tensor, "distance"], Int64[Tensor, "256"]]:
-    off_diagonal = torch.bincount(distances.flatten().long(), minlength=256)
-    off_diagonal -= torch.bincount(distances.diagonal().long(), minlength=256)
+    off_diagonal = torch.bincount(distances.flatten(), minlength=256)
+    off_diagonal -= torch.bincount(distances.diagonal(), minlength=256)
     off_diagonal[UNCONNECTED] = 0
     levels = off_diagonal.nonzero().flatten()
     level_of = torch.full((256,), len(levels), dtype=torch.int64, device=distances.device)

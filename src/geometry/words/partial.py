@@ -45,7 +45,7 @@ def partial_correlation(
             ours = values[start:stop, None]
             variables += [ours + values, (ours - values).abs()]
         stacked = torch.stack(variables, 1) * kept[:, None]
-        moments[start:stop] = (stacked @ stacked.mT).double().cpu()
+        moments[start:stop] = (stacked @ stacked.mT).cpu().double()
     whole = moments.sum(0) / 2
     value = float(_partial(whole[None].numpy())[0])
     left = _partial((whole - moments).numpy())
