@@ -56,7 +56,9 @@ def profiles(artifact: Artifact) -> dict[tuple[str, int | None], dict]:
 def test_the_testbed_knows_its_taxonomy_at_every_layer(made):
     found = profiles(made)
     layers = [("carrier", layer) for layer in range(6)] + [("contexts", layer) for layer in range(6)]
-    assert set(found) == {("static", None), *layers}
+    assert set(found) == {("static", None), *layers, ("context_words", None)}
+    # the words around say less of a word's kind than the model's states do
+    assert found.pop(("context_words", None))["pearson"] < 0.5 * found["contexts", 1]["pearson"]
     for place, values in found.items():
         if place != ("contexts", 5):
             assert values["pearson"] - 1.96 * values["pearson_error"] > values["pearson_chance_high"]
@@ -146,7 +148,7 @@ def test_contexts_of_a_store(tmp_path, monkeypatch):
         )
     found = profiles(artifact)
     store = open_store(project.store())
-    assert {layer for _, layer in found} == {point.layer for point in store.layout.hook_points}
+    assert {layer for _, layer in found} == {None, *(point.layer for point in store.layout.hook_points)}
     assert artifact.meta.parents[0].fingerprint == store.artifact.meta.fingerprint
     # random weights know nothing, and nothing connects the kinds
     assert "do not follow" in read_report(artifact.path).text

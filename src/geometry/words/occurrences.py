@@ -4,12 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from src.activations.token_choice import TokenBlock
 from src.geometry.words.matching import Word
 from src.geometry.words.passages import Passages, choice_of
 from src.text import Keep, TokenSequence
+
+_OCCURRENCES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,3 +82,35 @@ def at_occurrences(found: Occurrences, words: Sequence[Word], sequences: list[To
     order = np.lexsort([found.position, found.sequence, point])
     chosen = choice_of(found.sequence[order], found.position[order], ids[order], point[order], n_points=len(having))
     return Passages(sequences, chosen, having)
+
+
+def words_around(
+    blocks: Iterable[TokenBlock], passages: Passages, table: Float[Tensor, "row d"]
+) -> Float[Tensor, "word d"]:
+    """What the texts alone give: the mean embedding row of the other counted tokens of each occurrence's sequence.
+
+    A model that knows nothing of words still mixes these into its states; the word's own token does not take part.
+    """
+    chosen = passages.chosen
+    sums = torch.zeros(chosen.n_points, table.shape[1], dtype=torch.float64)
+    filled = torch.zeros(chosen.n_points, dtype=torch.float64)
+    for block in blocks:
+        if not len(block.sequence):
+            continue
+        here = np.flatnonzero((chosen.sequence >= block.sequence[0]) & (chosen.sequence <= block.sequence[-1]))
+        for first in range(0, len(here), _OCCURRENCES_AT_ONCE):
+            some = here[first : first + _OCCURRENCES_AT_ONCE]
+            start, stop = (np.searchsorted(block.sequence, chosen.sequence[some], side) for side in ("left", "right"))
+            bag = np.repeat(np.arange(len(some)), stop - start)
+            rows = np.arange(len(bag)) + np.repeat(start - np.cumsum(stop - start) + (stop - start), stop - start)
+            other = (block.keep[rows] == Keep.COUNTED) & (block.token_ids[rows] != chosen.token_id[some][bag])
+            ids, bag = block.token_ids[rows][other], bag[other]
+            used, place = np.unique(ids, return_inverse=True)
+            offsets = np.searchsorted(bag, np.arange(len(some)))
+            means = embedding_bag(
+                torch.from_numpy(place), table[torch.from_numpy(used).long()].double(), torch.from_numpy(offsets)
+            )
+            point = torch.from_numpy(chosen.point[some])
+            sums.index_add_(0, point, means)
+            filled.index_add_(0, point, torch.from_numpy(np.bincount(bag, minlength=len(some)) > 0).double())
+    return sums / filled.clamp_min(1)[:, None]

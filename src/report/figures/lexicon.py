@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from src.report.figures.theme import CATEGORIES, FAINT_INK, GREY, SHADE, Record, data, ordered, themed
+from src.report.figures.theme import CATEGORIES, FAINT_INK, SHADE, Record, data, ordered, themed
 
 # where what is of no layer stands on the axis of layers
 NO_LAYER = -1
@@ -51,7 +51,7 @@ def lexicon_figure(
         charts.insert(places, _steps(by_steps, colour))
         places += 1
     if by_class:
-        charts.insert(places, _classes(by_class, series, colour))
+        charts.append(_classes(by_class, series, colour))
     return themed(alt.concat(*charts, columns=3, spacing={"row": 34, "column": 40}), title, subtitle)
 
 
@@ -145,7 +145,7 @@ def _steps(records: Sequence[Record], colour: alt.Color) -> Any:
         "kind:N",
         title=None,
         scale=alt.Scale(domain=kinds, range=[[1, 0], [4, 3]][: len(kinds)]),
-        legend=alt.Legend(orient="top-right", symbolStrokeColor=GREY),
+        legend=None,
     )
     tooltip = [
         alt.Tooltip("series:N", title="representation"),
@@ -159,7 +159,9 @@ def _steps(records: Sequence[Record], colour: alt.Color) -> Any:
         base.mark_line(strokeWidth=1.6).encode(strokeDash=dash),
         base.mark_point(filled=True, size=30, opacity=1).encode(tooltip=tooltip),
     ]
-    return alt.layer(*layered).properties(width=_WIDTH, height=_HEIGHT, title=_heading("Mean cosine with words above"))
+    return alt.layer(*layered).properties(
+        width=_WIDTH, height=_HEIGHT, title=_heading("Cosine with words above (dashed: as deep)")
+    )
 
 
 def _classes(records: Sequence[Record], series: Sequence[str], colour: alt.Color) -> Any:

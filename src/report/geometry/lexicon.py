@@ -15,6 +15,8 @@ from src.report.artifact_report import NamedChart
 from src.report.figures.lexicon import lexicon_figure
 from src.report.finding import Finding
 from src.report.geometry.lexicon_panels import (
+    CONTROLS,
+    NEUTRAL,
     class_panel,
     decay_panel,
     distance_panel,
@@ -45,7 +47,7 @@ class LexiconFound:
 def lexicon_finding(found: LexiconFound) -> Finding:
     """Text, tables, one figure, and every number as records."""
     best = best_profiles(found.profiles)
-    layers = ", ".join(profile_name(each) for each in best if each.layer is not None)
+    layers = "; ".join(profile_name(each) for each in best if each.layer is not None)
     shown = f"; panels without layers show {layers}" if layers else ""
     title = f"Words of {found.model} in the taxonomy {_taxonomy_name(found)}"
     chart = lexicon_figure(
@@ -101,7 +103,7 @@ def _taxonomy_name(found: LexiconFound) -> str:
 
 def lexicon_text(found: LexiconFound, best: Sequence[WordProfile]) -> str:
     """Paragraphs: what was found beside chance, of which words, and what to beware of."""
-    top = max(best, key=_size)
+    top = max(_neutral(best), key=_size)
     r, chance = top.correlations.pearson, top.pearson_chance
     verdict = "follow" if chance.adjusted <= LEVEL and r.value > 0 else "do not follow"
     n_tests = len(found.profiles)
@@ -117,6 +119,12 @@ def lexicon_text(found: LexiconFound, best: Sequence[WordProfile]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _neutral(best: Sequence[WordProfile]) -> list[WordProfile]:
+    """Those that no text tells of a word's kind; without any, all but the controls, which need no model."""
+    measured = [each for each in best if each.representation not in CONTROLS]
+    return [each for each in measured if each.representation in NEUTRAL] or measured
+
+
 def _sentence(profile: WordProfile) -> str:
     r, chance = profile.correlations.pearson, profile.pearson_chance
     if not math.isfinite(r.value):
@@ -128,13 +136,9 @@ def _sentence(profile: WordProfile) -> str:
 
 
 def _beyond(found: LexiconFound) -> list[str]:
-    beyond = sum(
-        profile.pearson_chance.adjusted <= LEVEL and profile.correlations.pearson.value > 0
-        for profile in found.profiles
-    )
-    return [
-        f"{beyond} of {len(found.profiles)} representations and layers lie beyond chance (corrected p <= {LEVEL:g})."
-    ]
+    tested = [profile for profile in found.profiles if profile.representation not in CONTROLS]
+    beyond = sum(each.pearson_chance.adjusted <= LEVEL and each.correlations.pearson.value > 0 for each in tested)
+    return [f"{beyond} of {len(tested)} representations and layers lie beyond chance (corrected p <= {LEVEL:g})."]
 
 
 def _words_of(found: LexiconFound) -> list[str]:
@@ -173,8 +177,8 @@ def _warnings(found: LexiconFound, best: Sequence[WordProfile]) -> list[str]:
         )
     if any(profile.representation == "contexts" for profile in best):
         sentences.append(
-            "Running text about one kind of thing holds other words of that kind, and states pick them up; a carrier "
-            "sentence holds the word alone."
+            "Words of one kind stand in texts of one kind, and states pick up the words around: compare with the mean of "
+            "those words' embedding rows, which needs no model. A carrier sentence holds the word alone."
         )
     if found.settings.transform == "raw":
         sentences.append("Cosines are raw: what all words share makes them alike.")

@@ -11,10 +11,15 @@ _NAMES = {
     "static": "embedding rows",
     "carrier": "carrier sentence",
     "contexts": "running text",
+    "context_words": "words around",
     "definition_mean": "definition, mean",
     "definition_last": "definition, last",
     "definition_words": "definition's words",
 }
+# representations to which no text tells the kind of a word
+NEUTRAL = ("static", "carrier")
+# what texts say without a model
+CONTROLS = ("context_words", "definition_words")
 _MOST_CLASSES = 15
 
 

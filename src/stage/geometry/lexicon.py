@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from src.activations.clouds import clouds_of_model, clouds_of_store
+from src.activations.token_choice import sequence_tokens, store_tokens
 from src.artifacts import Parent, label
 from src.config.geometry.stage import Analysis, GeometryConfig
 from src.errors import StrataError
@@ -16,6 +17,7 @@ from src.geometry.lexicon.sources import read_taxonomy
 from src.geometry.lexicon.taxonomy import Taxonomy
 from src.geometry.words.matching import Matches, match_words
 from src.geometry.words.notebook import notebook_chains, notebook_seeds, seed_summary
+from src.geometry.words.occurrences import words_around
 from src.geometry.words.profiling import ProfileSettings, WordProfile, WordRows, profile_words
 from src.geometry.words.word_distances import word_distances
 from src.hook_points import HookPoint
@@ -34,7 +36,9 @@ from src.text import tokenizer_identity
 
 # fewer matched words than this leave wide intervals
 _FEW_WORDS = 50
-STATIC, DEFINITION_WORDS = "static", "definition_words"
+STATIC = "static"
+# controls: what the texts say without a model
+CONTEXT_WORDS, DEFINITION_WORDS = "context_words", "definition_words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +178,10 @@ class LexiconAnalysis:
                     )
                     for point in points
                 ]
+        if name == "contexts":
+            blocks = store_tokens(reading.store) if reading.store else sequence_tokens(passages.sequences or [])
+            around = words_around(blocks, passages, self.tables.input)
+            found.append(WordRows(CONTEXT_WORDS, None, passages.words, around))
         if by_sense:
             chosen = passages.chosen
             ids = [chosen.token_id[chosen.point == place] for place in range(n)]

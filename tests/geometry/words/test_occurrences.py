@@ -1,10 +1,13 @@
 """Words in running text."""
 
 import numpy as np
+import pytest
+import torch
 
 from src.activations.token_choice import TokenBlock, sequence_tokens
 from src.geometry.words.matching import Word
-from src.geometry.words.occurrences import at_occurrences, find_occurrences
+from src.geometry.words import occurrences
+from src.geometry.words.occurrences import at_occurrences, find_occurrences, words_around
 from src.text import Keep, TokenSequence
 
 # two kinds (0, 1), and words below the first
@@ -78,3 +81,16 @@ def test_points_are_the_words_that_occur():
     assert passages.chosen.point.tolist() == [0, 1, 1]
     assert passages.chosen.position.tolist() == [2, 1, 3]
     assert passages.chosen.token_id.tolist() == [11, 13, 13]
+
+
+def test_words_around_are_the_other_counted_tokens_of_the_text(monkeypatch):
+    monkeypatch.setattr(occurrences, "_OCCURRENCES_AT_ONCE", 2)
+    texts = [[1, 12, 5, 12, 10], [1, 11], [1, 10, 12, 7]]
+    one = block(*texts, keep={(number, 0): Keep.BOS for number in range(3)})
+    passages = at_occurrences(find_occurrences([one], WORDS, {}, 9), WORDS, None)
+    table = torch.arange(40, dtype=torch.float32)[:, None].repeat(1, 2)
+    found = words_around([one], passages, table)
+    assert passages.words.tolist() == [0, 1, 2]
+    # of word 12: around twice in the first text (5, 10), and once in the third (10, 7)
+    expected = [np.mean([np.mean([12, 5, 12]), np.mean([12, 7])]), 0, np.mean([7.5, 7.5, 8.5])]
+    assert found[:, 0].tolist() == pytest.approx(expected)
