@@ -177,8 +177,8 @@ def _warnings(found: LexiconFound, best: Sequence[WordProfile]) -> list[str]:
         )
     if any(profile.representation == "contexts" for profile in best):
         sentences.append(
-            "Words of one kind stand in texts of one kind, and states pick up the words around: compare with the mean of "
-            "those words' embedding rows, which needs no model. A carrier sentence holds the word alone."
+            "Words of one kind stand in texts of one kind, and states pick up the words around: compare with the mean "
+            "of those words' embedding rows, which needs no model. A carrier sentence holds the word alone."
         )
     if found.settings.transform == "raw":
         sentences.append("Cosines are raw: what all words share makes them alike.")

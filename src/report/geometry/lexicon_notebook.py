@@ -15,13 +15,16 @@ def notebook_finding(found: Mapping[str, Any]) -> Finding:
     """Its correlations, bands, chains, classes and seeds."""
     pos = found["pos"]
     modifiers = pos["a"] + pos["s"] + pos["r"]
+    alone = (
+        f"Whether both words are modifiers alone correlates {_number(found['modifier_pairs_pearson'])} with its path "
+        f"similarity, and its nouns alone give {_number(found['static_pearson_nouns'])} and "
+        f"{_number(found['contextual_pearson_nouns'])}. "
+    )
     text = (
         f"As the notebook computes it, {found['n_tokens']:,} tokens of {found['n_synsets']:,} synsets "
         f"({pos['n']:,} nouns, {pos['v']:,} verbs, {modifiers:,} modifiers) have a Pearson correlation of "
         f"{_number(found['static_pearson'])} (embedding rows) and {_number(found['contextual_pearson'])} "
-        f"(definitions). Whether both words are modifiers alone correlates {_number(found['modifier_pairs_pearson'])} "
-        f"with its path similarity, and its nouns alone give {_number(found['static_pearson_nouns'])} and "
-        f"{_number(found['contextual_pearson_nouns'])}. Its senses, its artificial root and its bands are mistaken "
+        f"(definitions). {alone if modifiers else ''}Its senses, its artificial root and its bands are mistaken "
         "(docs/methods.md); these numbers are for comparison with published ones."
     )
     summary = [

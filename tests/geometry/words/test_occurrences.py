@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from src.activations.token_choice import TokenBlock, sequence_tokens
-from src.geometry.words.matching import Word
 from src.geometry.words import occurrences
+from src.geometry.words.matching import Word
 from src.geometry.words.occurrences import at_occurrences, find_occurrences, words_around
 from src.text import Keep, TokenSequence
 
