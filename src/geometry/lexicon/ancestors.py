@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int, Int64, UInt8
 
 from src.errors import StrataError
 from src.geometry.lexicon.taxonomy import Taxonomy
 
+# numbers of senses, in any order, some perhaps more than once
+Senses = Sequence[int] | Int[np.ndarray, "sense"]
 # two ways up, to an artificial root too, then add up to less than UNCONNECTED
 STEPS_LIMIT = 126
 
@@ -35,7 +37,7 @@ class Ancestors:
             yield ancestor, rows[start:stop], distances[start:stop]
 
 
-def find_ancestors(taxonomy: Taxonomy, senses: Sequence[int] | Int64[np.ndarray, "sense"]) -> Ancestors:
+def find_ancestors(taxonomy: Taxonomy, senses: Senses) -> Ancestors:
     """The ancestors of senses along all parents (spec D8): breadth first, all senses at once.
 
     Raises:

@@ -59,7 +59,7 @@ class Database:
         whole = hashlib.sha256()
         for name in sorted(self.members):
             with self._open(name) as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+                content = hashlib.sha256(file.read()).hexdigest()
             whole.update(f"{name} {content}\n".encode())
         return whole.hexdigest()
 

@@ -1,12 +1,12 @@
 """Path distances and Wu-Palmer similarities of all pairs of senses at once, from their ancestors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from src.geometry.lexicon.ancestors import Ancestors, depths, find_ancestors, path_to_ancestors
+from src.geometry.lexicon.ancestors import Ancestors, Senses, depths, find_ancestors, path_to_ancestors
 from src.geometry.lexicon.taxonomy import UNCONNECTED, Taxonomy
 
 # pairs that are held beside the result
@@ -16,7 +16,7 @@ _ARTIFICIAL_ROOT = "*ROOT*"
 
 
 def path_distances(
-    taxonomy: Taxonomy, senses: Sequence[int], artificial_root: bool = False
+    taxonomy: Taxonomy, senses: Senses, artificial_root: bool = False
 ) -> UInt8[np.ndarray, "sense sense"]:
     """Shortest is-a path between senses through a common ancestor, in edges; UNCONNECTED without one.
 
@@ -69,9 +69,7 @@ def _lower(
         found[block] = np.minimum(found[block], up[part, None] + down)
 
 
-def wu_palmer(
-    taxonomy: Taxonomy, senses: Sequence[int], artificial_root: bool = False
-) -> Float32[np.ndarray, "sense sense"]:
+def wu_palmer(taxonomy: Taxonomy, senses: Senses, artificial_root: bool = False) -> Float32[np.ndarray, "sense sense"]:
     """Wu-Palmer similarities 2 D / (p_i + p_j + 2 D); NaN for senses that nothing connects (spec D8).
 
     As NLTK has it: of the common ancestors, the one whose shortest way to a root is longest (among equals the row's own
@@ -106,17 +104,21 @@ def wu_palmer(
             _write(found, 1, everyone[~noun], root[~noun], everyone, root)
             _write(found, 1, everyone[noun], root[noun], everyone[~noun], root[~noun])
 
-    # where a row's own sense is one of several that lie equally deep
-    highest = np.zeros(len(senses), np.int64)
-    depth = shallow[np.searchsorted(nodes, ancestors.sense)]
-    np.maximum.at(highest, ancestors.row, depth)
-    rivals = np.bincount(ancestors.row[depth == highest[ancestors.row]], minlength=len(senses))
     own = np.searchsorted(nodes, np.asarray(senses, np.int64))
-    tied = (shallow[own] == highest) & ((rivals > 1) | (artificial_root & (shallow[own] == 0)))
-    for row in np.flatnonzero(tied):
+    for row in _among_the_deepest(ancestors, shallow[np.searchsorted(nodes, ancestors.sense)], shallow[own]).tolist():
         columns, steps = groups[own[row]]
-        _write(found, int(deep[own[row]]) + 1, row[None], np.zeros(1, np.uint8), columns, steps)
+        _write(found, int(deep[own[row]]) + 1, np.array([row]), np.zeros(1, np.uint8), columns, steps)
     return found
+
+
+def _among_the_deepest(
+    ancestors: Ancestors, depth: Int64[np.ndarray, "entry"], own: Int64[np.ndarray, "sense"]
+) -> Int64[np.ndarray, "row"]:
+    # rows whose own sense lies as deep as the deepest of several ancestors, or is a root, as deep as an artificial one
+    highest = np.zeros(len(own), np.int64)
+    np.maximum.at(highest, ancestors.row, depth)
+    as_deep = np.bincount(ancestors.row[depth == highest[ancestors.row]], minlength=len(own))
+    return np.flatnonzero((own == highest) & ((as_deep > 1) | (own == 0)))
 
 
 def _grouped(

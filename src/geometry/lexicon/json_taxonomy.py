@@ -26,8 +26,9 @@ from src.geometry.lexicon.taxonomy import Taxonomy, WordSense
 
 
 def _uncounted(words: object) -> object:
-    listed = isinstance(words, list) and all(isinstance(word, str) for word in words)
-    return dict.fromkeys(words, 0) if listed else words
+    if isinstance(words, list) and all(isinstance(word, str) for word in words):
+        return dict.fromkeys(words, 0)
+    return words
 
 
 class _Sense(BaseModel):

@@ -95,6 +95,8 @@ def parse_database(database: Database) -> WordnetTables:
     synsets = _Synsets(database, tagged)
     for part, pos in parts.items():
         _read_data(database, part, pos, synsets)
+    if not synsets.pos:
+        raise StrataError(f"{database.place}: there are no synsets in its files")
     meanings = _Meanings(tagged.of_words())
     # senses of a word come by part of speech, nouns first
     for part, pos in sorted(parts.items(), key=lambda item: "nvar".index(item[1])):
@@ -102,7 +104,7 @@ def parse_database(database: Database) -> WordnetTables:
     order = sorted(meanings.words)
     rank = np.empty(len(order), np.int64)
     rank[[meanings.words[word] for word in order]] = np.arange(len(order))
-    word = rank[np.frombuffer(meanings.word, np.int64)]
+    word = rank[np.array(meanings.word, np.int64)]
     by_word = np.argsort(word, kind="stable")
     return WordnetTables(
         names=synsets.names(),

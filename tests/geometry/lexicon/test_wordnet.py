@@ -264,6 +264,10 @@ def test_a_hypernym_that_is_not_there_and_data_without_an_index_are_refused(tmp_
     (folder / "data.noun").write_text(text.replace(f" @ {entity} n 0000", " @ 00000001 n 0000"))
     with pytest.raises(StrataError, match="a hypernym is not there: 00000001"):
         parse_database(open_database(folder))
+    for name in ("data.noun", "index.noun"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(StrataError, match="no synsets"):
+        parse_database(open_database(tmp_path))
     (folder / "index.verb").unlink()
     with pytest.raises(StrataError, match=r"no index\.verb"):
         parse_database(open_database(folder))
