@@ -90,13 +90,12 @@ def _layers(records: Sequence[Record], name: str, colour: alt.Color) -> Any:
     null = alt.Chart(data(records)).transform_aggregate(
         null_low="min(null_low)", null_high="max(null_high)", groupby=["x"]
     )
-    rows = base.transform_filter(f"datum.x == {NO_LAYER}")
     blocks = base.transform_filter(f"datum.x > {NO_LAYER}")
     layered = [
         null.mark_area(color=SHADE, opacity=0.8).encode(x=x, y=alt.Y("null_low:Q", title=None), y2="null_high:Q"),
         blocks.mark_area(opacity=0.18).encode(y=low, y2=high),
         blocks.mark_line(strokeWidth=1.7).encode(y=y),
-        rows.mark_rule(strokeWidth=1.5).encode(y=low, y2=high),
+        base.mark_rule(strokeWidth=1.5).encode(y=low, y2=high),
         base.mark_point(filled=True, size=32, opacity=1).encode(y=y, tooltip=tooltip),
     ]
     return alt.layer(*layered).properties(width=_WIDTH, height=_HEIGHT, title=_heading(name))
