@@ -9,7 +9,7 @@ from src.geometry.embedding.profile import EmbeddingProfile, TableProfile
 from src.geometry.percentiles import PERCENTILES
 from src.report.geometry.embedding_words import LEVEL, isotropic_participation
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
-from src.report.token_text import visible
+from src.report.token_text import one_line, visible
 
 _MOST_UNTRAINED = 200
 _MOST_SPECIAL = 50
@@ -91,7 +91,7 @@ def ordered_table(profile: EmbeddingProfile) -> Table | None:
         found, statistics = each.found, each.statistics
         rows.append(
             [
-                found.ordered.name,
+                one_line(found.ordered.name, 30),
                 "circle" if found.ordered.cycle else "line",
                 f"{len(found.places)} of {len(found.ordered.words)}",
                 visible(found.spelling, 12),
@@ -104,7 +104,7 @@ def ordered_table(profile: EmbeddingProfile) -> Table | None:
         )
     for found in profile.too_short:
         count = f"{len(found.places)} of {len(found.ordered.words)}"
-        rows.append([found.ordered.name, "circle" if found.ordered.cycle else "line", count, *[None] * 6])
+        rows.append([one_line(found.ordered.name, 30), "circle" if found.ordered.cycle else "line", count, *[None] * 6])
     caption = (
         "r: of the distance in the order and the cosine, over pairs of words; p: one-sided, relabelled words, Holm "
         "over the sets. gap: cosine of neighbours less that of others. nearest: words whose nearest word of the set "
@@ -121,7 +121,7 @@ def category_table(profile: EmbeddingProfile) -> Table | None:
         return None
     rows: list[list[Cell]] = [
         [
-            each.name, each.n_words, each.cosine, each.lift, finite_or_none(each.matched), finite_or_none(each.z),
+            one_line(each.name, 30), each.n_words, each.cosine, each.lift, finite_or_none(each.matched), finite_or_none(each.z),
             finite_or_none(p), each.centred_lift, finite_or_none(each.centred_z),
         ]
         for each, p in sorted(
