@@ -85,7 +85,7 @@ def _untrained(profile: EmbeddingProfile) -> list[str]:
     places = [place for place, mark in enumerate(found.untrained) if mark]
     if not places:
         return ["No token's row looks untrained (a copy of another row, zero, or like the padding rows)."]
-    texts = [visible(profile.texts[profile.token_ids[place]], 20) for place in places]
+    texts = [visible(profile.text(profile.token_ids[place]), 20) for place in places]
     whose = "1 token's row looks" if len(places) == 1 else f"{len(places):,} tokens' rows look"
     return [f"{whose} untrained (copies, zeros, or like the padding rows): {_some(texts)}."]
 
