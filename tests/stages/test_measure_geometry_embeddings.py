@@ -1,9 +1,11 @@
-"""measure_geometry.py analysis=embeddings as a user runs it: the testbed's order and kinds are found; own lists; files."""
+"""measure_geometry.py analysis=embeddings as a user runs it: order and kinds of the testbed; own lists; files."""
 
 import json
 from pathlib import Path
 
+import altair as alt
 import pytest
+import vl_convert
 from safetensors.numpy import load_file
 
 import measure_geometry
@@ -20,8 +22,12 @@ QUICK = ("analysis=embeddings", "embeddings.permutations=999", "embeddings.draws
 
 @pytest.fixture(autouse=True)
 def _without_drawing(monkeypatch):
-    # drawing takes longer than all else; test_embedding_figures.py draws
+    # drawing takes longer than all else; test_embedding_finding.py draws
     monkeypatch.setattr("src.report.charts.draw_png", lambda _: b"\x89PNG\r\n\x1a\n" + bytes(24))
+    for name in ("overview", "category_figure"):
+        monkeypatch.setattr(
+            f"src.report.geometry.embeddings.{name}", lambda _: alt.Chart(alt.Data(values=[])).mark_point()
+        )
 
 
 def run(folder: Path, *overrides: str) -> Artifact:
@@ -116,7 +122,35 @@ def test_padding_rows_are_left_out_and_rows_like_them_are_told(untied, tmp_path,
     assert values_of(with_padding)["rows"]["counted"] == N_VOCAB + 40
     assert with_padding.path != artifact.path
     said = capsys.readouterr().out
-    assert "1 tokens' row looks untrained" in said
+    # the tokenizer's padding token has a row of zeros
+    assert rows["zero"] == 1
+    assert "2 tokens' rows look untrained (copies, zeros, or like the padding rows): <|endoftext|>, " in said
+    table = next(each for each in read_report(artifact.path).tables if each.title == "Rows that look untrained")
+    assert [row[2] for row in table.rows] == [False, True]
+
+
+def test_figures_are_drawn_from_what_was_written(testbed):
+    for name in ("embeddings", "categories"):
+        specification = json.loads((testbed.path / "figures" / f"{name}.vl.json").read_text())
+        assert len(vl_convert.vegalite_to_png(specification)) > 10_000
+    titles = [
+        panel["title"]["text"]
+        for panel in json.loads((testbed.path / "figures/embeddings.vl.json").read_text())["concat"]
+    ]
+    assert titles[:4] == ["Norms of rows", "Cosines of all pairs", "Variance of dimensions", "Cumulative variance"]
+    assert titles[-1] == "Categories"
+    assert "digits (r = -0.68, p = 0.005)" in titles
+
+
+def test_hostile_names_move_no_cursor(tmp_path, capsys):
+    categories = tmp_path / "categories.json"
+    hostile = "\x1b[2J[red]</script>"
+    categories.write_text(json.dumps({hostile: ["cat", "lion", "mouse"], "trees": ["oak", "pine", "birch"]}))
+    artifact = run(tmp_path / "a", f"embeddings.categories={categories}")
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "\\x1b[2J[red]</script>" in said
+    assert values_of(artifact)["categories"]["categories"][0]["name"] == hostile
 
 
 def test_own_lists_are_added_and_bad_ones_refused_before_anything_is_read(tmp_path):

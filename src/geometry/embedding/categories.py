@@ -58,8 +58,8 @@ class CategoryStatistics:
 
     matched, matched_std, matched_low, matched_high: mean, spread and middle 95 % of the same over random sets of as
     many words of like norm and rank. z: of `cosine` among them. p: one-sided, (1 + count) / (1 + draws). centred_*: of
-    rows less the mean of all rows; centred_z, centred_p: among the same sets. norm, matched_norm: mean norms. NaN where the
-    vocabulary has too few other words.
+    rows less the mean of all rows; centred_z, centred_p: among the same sets. norm, matched_norm: mean norms. NaN
+    where the vocabulary has too few other words.
     """
 
     name: str

@@ -37,7 +37,7 @@ class NormSummary:
 def summarise_norms(norms: Float64[Tensor, "token"]) -> NormSummary:
     """Of at least one row."""
     values = norms.numpy()
-    percentiles = dict(zip(PERCENTILES, np.percentile(values, PERCENTILES).tolist(), strict=True))
+    percentiles: dict[int, float] = dict(zip(PERCENTILES, np.percentile(values, PERCENTILES).tolist(), strict=True))
     positive = values[values >= NEAR_ZERO]
     mean, std = float(values.mean()), float(values.std())
     return NormSummary(

@@ -101,6 +101,10 @@ class EmbeddingProfile:
     biases: Sequence[RelativeBias]
     notebook: Sequence[Mapping[str, Any]]
 
+    def text(self, token: int | np.integer) -> str:
+        """Of a row of the table."""
+        return self.texts[int(token)]
+
     @property
     def n_padding(self) -> int:
         """Rows that no token has."""

@@ -20,7 +20,7 @@ from src.report.figures.theme import (
 )
 
 WIDTH, HEIGHT = 250, 170
-_FLAT = {"domain": False, "ticks": False}
+_FLAT: dict[str, Any] = {"domain": False, "ticks": False}
 
 
 def embedding_panels(panels: Sequence[Any], title: str, subtitle: str | None = None) -> alt.ConcatChart:

@@ -9,7 +9,7 @@ from src.geometry.embedding.profile import EmbeddingProfile, TableProfile
 from src.geometry.percentiles import PERCENTILES
 from src.report.geometry.embedding_words import LEVEL, isotropic_participation
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
-from src.report.token_text import visible
+from src.report.token_text import one_line, visible
 
 _MOST_UNTRAINED = 200
 _MOST_SPECIAL = 50
@@ -91,7 +91,7 @@ def ordered_table(profile: EmbeddingProfile) -> Table | None:
         found, statistics = each.found, each.statistics
         rows.append(
             [
-                found.ordered.name,
+                one_line(found.ordered.name, 30),
                 "circle" if found.ordered.cycle else "line",
                 f"{len(found.places)} of {len(found.ordered.words)}",
                 visible(found.spelling, 12),
@@ -104,7 +104,7 @@ def ordered_table(profile: EmbeddingProfile) -> Table | None:
         )
     for found in profile.too_short:
         count = f"{len(found.places)} of {len(found.ordered.words)}"
-        rows.append([found.ordered.name, "circle" if found.ordered.cycle else "line", count, *[None] * 6])
+        rows.append([one_line(found.ordered.name, 30), "circle" if found.ordered.cycle else "line", count, *[None] * 6])
     caption = (
         "r: of the distance in the order and the cosine, over pairs of words; p: one-sided, relabelled words, Holm "
         "over the sets. gap: cosine of neighbours less that of others. nearest: words whose nearest word of the set "
@@ -121,8 +121,8 @@ def category_table(profile: EmbeddingProfile) -> Table | None:
         return None
     rows: list[list[Cell]] = [
         [
-            each.name, each.n_words, each.cosine, each.lift, finite_or_none(each.matched), finite_or_none(each.z),
-            finite_or_none(p), each.centred_lift, finite_or_none(each.centred_z),
+            one_line(each.name, 30), each.n_words, each.cosine, each.lift, finite_or_none(each.matched),
+            finite_or_none(each.z), finite_or_none(p), each.centred_lift, finite_or_none(each.centred_z),
         ]
         for each, p in sorted(
             zip(found.statistics, found.adjusted_p, strict=True), key=lambda pair: -np.nan_to_num(pair[0].z)
@@ -143,7 +143,7 @@ def input_output_table(profile: EmbeddingProfile) -> Table | None:
     if found is None:
         return None
     lowest, highest = (
-        visible(profile.texts[profile.ids[place]], _TOKEN_WIDTH)
+        visible(profile.text(profile.ids[place]), _TOKEN_WIDTH)
         for place in (found.cosines.argmin(), found.cosines.argmax())
     )
     rows: list[list[Cell]] = [
@@ -200,7 +200,7 @@ def percentile_table(profile: EmbeddingProfile) -> Table:
             ],
         ]  # fmt: skip
     lowest, highest = profile.tables[0].norms.lowest, profile.tables[0].norms.highest
-    ends = [visible(profile.texts[profile.ids[place]], _TOKEN_WIDTH) for place in (lowest, highest)]
+    ends = [visible(profile.text(profile.ids[place]), _TOKEN_WIDTH) for place in (lowest, highest)]
     caption = (
         f"Percentiles. Cosines are right to {profile.tables[0].histogram.error:.1g}. Of the input rows, {ends[0]} is "
         f"the shortest and {ends[1]} the longest."
@@ -242,11 +242,11 @@ def untrained_table(profile: EmbeddingProfile) -> Table:
     places = np.flatnonzero(found.untrained)
     rows: list[list[Cell]] = [
         [
-            visible(profile.texts[profile.token_ids[place]], _TOKEN_WIDTH), int(profile.token_ids[place]),
+            visible(profile.text(profile.token_ids[place]), _TOKEN_WIDTH), int(profile.token_ids[place]),
             bool(found.like_padding[place]), bool(found.copy[place]), bool(found.zero[place]),
             bool(found.low_norm[place]),
         ]
-        for place in places[:_MOST_UNTRAINED]
+        for place in places[:_MOST_UNTRAINED].tolist()
     ]  # fmt: skip
     how = (
         f"Padding rows have a mean cosine of {found.padding_cosine:.3f} to their mean."

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from src.geometry.embedding.profile import EmbeddingProfile, TableProfile
-from src.report.token_text import visible
+from src.report.token_text import one_line, visible
 
 # of adjusted p-values
 LEVEL = 0.05
@@ -41,7 +41,7 @@ def _orders(profile: EmbeddingProfile) -> list[str]:
     if not profile.ordered:
         return ["No ordered set has enough words that are single tokens."]
     named = {
-        each.found.ordered.name: f"{each.found.ordered.name} (r = {each.statistics.pearson:.2f}, p = "
+        each.found.ordered.name: f"{one_line(each.found.ordered.name, 30)} (r = {each.statistics.pearson:.2f}, p = "
         f"{each.adjusted_p:.2g})"
         for each in profile.ordered
     }
@@ -59,7 +59,7 @@ def _groups(profile: EmbeddingProfile) -> list[str]:
         return []
     close = sum(p <= LEVEL for p in found.adjusted_p)
     tested = sum(math.isfinite(p) for p in found.adjusted_p)
-    outside = [each.name for each, p in zip(found.statistics, found.adjusted_p, strict=True) if p > LEVEL]
+    outside = [one_line(each.name, 30) for each, p in zip(found.statistics, found.adjusted_p, strict=True) if p > LEVEL]
     apart = f" (not {_some(outside)})" if outside else ""
     centred = sum(p <= LEVEL for p in found.adjusted_centred_p)
     purity = found.purity
@@ -85,9 +85,9 @@ def _untrained(profile: EmbeddingProfile) -> list[str]:
     places = [place for place, mark in enumerate(found.untrained) if mark]
     if not places:
         return ["No token's row looks untrained (a copy of another row, zero, or like the padding rows)."]
-    texts = [visible(profile.texts[profile.token_ids[place]], 20) for place in places]
-    verb = "rows look" if len(places) > 1 else "row looks"
-    return [f"{len(places):,} tokens' {verb} untrained (copies, zeros, or like the padding rows): {_some(texts)}."]
+    texts = [visible(profile.text(profile.token_ids[place]), 20) for place in places]
+    whose = "1 token's row looks" if len(places) == 1 else f"{len(places):,} tokens' rows look"
+    return [f"{whose} untrained (copies, zeros, or like the padding rows): {_some(texts)}."]
 
 
 def _pairing(profile: EmbeddingProfile) -> list[str]:

@@ -1,5 +1,7 @@
 """What analysis=embeddings shows."""
 
+from typing import Any
+
 import torch
 
 from src.config.geometry.stage import GeometryConfig
@@ -37,7 +39,7 @@ def embedding_finding(profile: EmbeddingProfile, config: GeometryConfig) -> Find
             "near each other, red ones lie apart. The diagonal is left out."
         )
         figures.append(NamedChart("categories", "Categories against each other", category_figure(profile), caption))
-    files = {"embeddings.json": embedding_values(profile, config)}
+    files: dict[str, Any] = {"embeddings.json": embedding_values(profile, config)}
     if profile.notebook:
         files["embeddings_notebook.json"] = list(profile.notebook)
     return Finding(
