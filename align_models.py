@@ -1,6 +1,6 @@
 """Map one model's space onto another's: fitted on anchors, judged on tokens that nothing was fitted on.
 
-  python align_models.py                                           embeddings of the testbed's base model to the small one's
+  python align_models.py                                           the testbed's base model to its small one: embeddings
   python align_models.py -m target=testbed_small,testbed_chat      to each of several
   python align_models.py model=gpt2 target=pythia_70m              other vocabularies: tokens are paired by their texts
   python align_models.py space=unembedding compat=notebook         the published notebook's numbers beside ours

@@ -7,6 +7,7 @@ characters of the same text; under one tokenizer, when they stand at the same po
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt64
@@ -134,7 +135,7 @@ def _sequence_keys(store: ActivationStore, plain: PlainTokens) -> UInt64[np.ndar
     for part in store:
         ids = part.token_ids.tolist()
         start = part.sequence_start.tolist()
-        for first, last in zip(start[:-1], start[1:], strict=True):
+        for first, last in pairwise(start):
             text = "".join([plain.texts[token] for token in ids[first:last]])
             keys.append((_digest(text), _digest(text[:_BEGINNING])))
     return np.array(keys, np.uint64).reshape(-1, 2)

@@ -27,6 +27,7 @@ from src.geometry.alignment.scores import (
     Interval,
     TokenScores,
     UnitBootstrap,
+    cosines,
     held_out,
     residual_spectrum,
     score_intervals,
@@ -47,7 +48,8 @@ class MapResult:
     intervals: of `scores.score_intervals`. summaries: of cosine, raw_cosine and distance over test tokens. null: of
     each tested score, the values after fits on shuffled pairs; p, q: of as much or more among them, q corrected
     (Benjamini and Hochberg) over all maps and tested scores. Both are empty for what was not fitted on pairs.
-    spectrum: of the residual, as shares of the target's variance on test tokens.
+    spectrum: of the residual, as shares of the target's variance on test tokens. mismatched: cosines of predictions
+    with the rows of other test tokens, each with one that was drawn.
     """
 
     map: AffineMap
@@ -61,6 +63,7 @@ class MapResult:
     q: Mapping[str, float]
     relations: Relations | None
     spectrum: Float[np.ndarray, " d_target"]
+    mismatched: Float[np.ndarray, " token"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,7 @@ def align(rows: PairedRows, settings: AlignmentSettings, device: torch.device | 
     asked = _Asked.of(rows, settings)
     compared = test.take(drawn(len(test), MOST_TOKENS, settings.seed))
     anchors = train.take(drawn(len(train), MOST_TOKENS, settings.seed))
+    others = mismatch(len(test), settings.seed)
     results = {}
     for name, found in maps.items():
         predicted, true = held_out(test, found)
@@ -137,6 +141,7 @@ def align(rows: PairedRows, settings: AlignmentSettings, device: torch.device | 
             if name == "mean"
             else relations(*held_out(compared, found), compared.unit, settings.shuffles, settings.seed),
             spectrum=residual_spectrum(predicted, true)[0],
+            mismatched=cosines(predicted, true[others]).cpu().numpy(),
         )
         advance(1)
     centre = maps[best].source_centre, maps[best].target_centre
@@ -157,6 +162,14 @@ def align(rows: PairedRows, settings: AlignmentSettings, device: torch.device | 
         n_candidates=len(asked.rows),
         test=rows.of(Group.TEST),
     )
+
+
+def mismatch(n: int, seed: int) -> Int[np.ndarray, " token"]:
+    """Another token for each of n: the next one around a random circle."""
+    circle = np.random.default_rng([seed, 9]).permutation(n)
+    other = np.empty(n, np.int64)
+    other[circle] = np.roll(circle, 1)
+    return other
 
 
 def n_steps(settings: AlignmentSettings) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from src.geometry.alignment.maps import AffineMap, Method, fit
+from src.geometry.alignment.maps import AffineMap, Method, fit, method_of
 from src.geometry.alignment.rows import PairedRows
 from src.geometry.alignment.scatter import Scatter
 from src.geometry.alignment.scores import Interval, UnitBootstrap, held_out, score_intervals, score_tokens
@@ -88,16 +88,11 @@ def shuffled_scores(
         moments = Moments.of(_shuffled(train, random), _shuffled(val, random), device)
         for name, seen in maps.items():
             alphas = (seen.settings["alpha"],) if name == "cca" else settings.alphas
-            drawn = mean_scores(fit(_method(name), moments.train, moments.val, alphas), test)
+            drawn = mean_scores(fit(method_of(seen), moments.train, moments.val, alphas), test)
             for score in TESTED:
                 found[name][score].append(drawn[score])
             advance(1)
     return {name: {score: np.array(values) for score, values in drawn.items()} for name, drawn in found.items()}
-
-
-def _method(name: str) -> Method:
-    methods: dict[str, Method] = {"orthogonal": "orthogonal", "scaled": "scaled", "ridge": "ridge", "cca": "cca"}
-    return methods[name]
 
 
 def _shuffled(rows: PairedRows, random: np.random.Generator) -> PairedRows:

@@ -12,7 +12,6 @@ from src.errors import StrataError
 from src.geometry.alignment.scatter import Scatter, blocks
 
 Method = Literal["orthogonal", "scaled", "ridge", "cca"]
-Baseline = Literal["identity", "components", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +141,12 @@ def _whitening(scatter: Float[Tensor, "d d"], alpha: float) -> tuple[Float[Tenso
     root = torch.where(kept, values, 0).sqrt()
     inverse = torch.where(kept, 1 / root.clamp(min=torch.finfo(root.dtype).tiny), 0)
     return (vectors * inverse) @ vectors.T, (vectors * root) @ vectors.T
+
+
+def method_of(found: AffineMap) -> Method:
+    """How a map was fitted. Raises KeyError for a baseline."""
+    methods: dict[str, Method] = {"orthogonal": "orthogonal", "scaled": "scaled", "ridge": "ridge", "cca": "cca"}
+    return methods[found.name]
 
 
 def fit(method: Method, train: Scatter, val: Scatter, alphas: Sequence[float]) -> AffineMap:

@@ -151,4 +151,3 @@ def _squared_volume(points: Float[np.ndarray, "5 d"]) -> float:
     bordered[0, 0] = 0
     bordered[1:, 1:] = np.square(points[:, None] - points[None]).sum(2)
     return float(-np.linalg.det(bordered) / 9216)
-

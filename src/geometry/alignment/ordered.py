@@ -22,7 +22,8 @@ class OrderedAgreement:
     them, absolute; structure_p: of as much or more when the predictions are relabelled.
     steps_source, steps_predicted, steps_true: Pearson's r of how far apart two tokens stand in their order with their
     cosine; negative where neighbours are alike. steps_p: of the predictions, one-sided.
-    cosines: [token, token], predictions against true rows.
+    within: cosines of predictions (rows) with true rows (columns), each side less the set's mean: what tells its tokens
+    apart.
     """
 
     name: str
@@ -41,7 +42,7 @@ class OrderedAgreement:
     steps_predicted: float
     steps_true: float
     steps_p: float
-    cosines: Float[np.ndarray, "token token"]
+    within: Float[np.ndarray, "token token"]
 
 
 def ordered_agreement(
@@ -96,7 +97,7 @@ def ordered_agreement(
         steps_predicted=step,
         steps_true=_pearson(steps[upper], wanted[upper]),
         steps_p=p(-_pearson_rows(moved, steps[upper]), -step),
-        cosines=across,
+        within=(unit_rows(predicted - predicted.mean(0)) @ unit_rows(true - true.mean(0)).T).cpu().numpy(),
     )
 
 

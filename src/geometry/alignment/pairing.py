@@ -5,12 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
-# spec A2: rows that are as good as zero
-_NO_LENGTH = 1e-6
+from jaxtyping import Bool, Int
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,39 +36,17 @@ class Candidates:
     left_out: Mapping[str, int]
 
 
-def candidates(table: Float[Tensor, "row d"], without: Mapping[str, Bool[np.ndarray, " row"]]) -> Candidates:
+def candidates(n_rows: int, without: Mapping[str, Bool[np.ndarray, " row"]]) -> Candidates:
     """Rows that a model has learnt one by one.
 
-    without: rows that are left out, by reason, told of at the first reason that fits (special, padding, ...). Left out
-    too are rows without a length, with values that are not finite, and all but the first of rows that are equal: a copy
-    of a row that a map was fitted on would be judged as if it were new.
+    without: rows that are left out, by reason (special, padding, untrained, ...); a row counts for the first one only.
     """
-    kept = np.ones(len(table), bool)
+    kept = np.ones(n_rows, bool)
     left_out = {}
-
-    def leave_out(reason: str, which: Bool[np.ndarray, " row"]) -> None:
+    for reason, which in without.items():
         left_out[reason] = int((kept & which).sum())
         kept[which] = False
-
-    for reason, which in without.items():
-        leave_out(reason, which)
-    norms = torch.cat([block.double().norm(dim=1) for block in table.split(8192)]).cpu().numpy()
-    leave_out("not finite", ~np.isfinite(norms))
-    leave_out("zero", norms < _NO_LENGTH)
-    leave_out("copy of another row", _copies(table, kept))
     return Candidates(np.flatnonzero(kept), {reason: count for reason, count in left_out.items() if count})
-
-
-def _copies(table: Float[Tensor, "row d"], kept: Bool[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
-    """Rows that equal an earlier one of those kept, bit for bit."""
-    rows = np.flatnonzero(kept)
-    values = table[torch.from_numpy(rows)].cpu().contiguous().view(torch.uint8).numpy()
-    found = np.zeros(len(table), bool)
-    if len(rows):
-        flat = values.view(np.dtype((np.void, values.shape[1])))[:, 0]
-        first = np.unique(flat, return_index=True)[1]
-        found[np.delete(rows, first)] = True
-    return found
 
 
 def pair_by_id(source: Candidates, target: Candidates) -> TokenPairs:

@@ -74,7 +74,7 @@ def relations(
     for place, name in enumerate(names):
         replicates, drawn = ([each[place] for each in draws] for draws in (left_out, null))
         # the jackknife's variance: (g - 1) / g times the sum of squares about the mean
-        spread = 1.96 * np.sqrt((len(replicates) - 1) * np.var(replicates)) if replicates else np.nan
+        spread = 1.96 * float(np.sqrt((len(replicates) - 1) * np.var(replicates))) if replicates else np.nan
         p = (1 + sum(each >= value[name] for each in drawn)) / (1 + shuffles)
         mean, sd = (float(np.mean(drawn)), float(np.std(drawn))) if drawn else (np.nan, np.nan)
         found[name] = Relation(value[name], value[name] - spread, value[name] + spread, mean, sd, p)

@@ -1,6 +1,5 @@
 """Rows of two spaces that belong together, and what each of them is for."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -39,7 +38,7 @@ class PairedRows:
     target: Float[Tensor, "pair d_target"]
     group: Int8[np.ndarray, " pair"]
     unit: Int[np.ndarray, " pair"]
-    labels: Sequence[str]
+    labels: list[str]
 
     def __len__(self) -> int:
         return len(self.group)

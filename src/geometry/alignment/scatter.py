@@ -70,6 +70,22 @@ class Scatter:
             moved(self.yy, (self.target_sum, self.target_sum), (dy, dy)),
         )
 
+    def without(self, source: Float[Tensor, "d_source"], target: Float[Tensor, "d_target"]) -> Self:
+        """All pairs but one of them, about the mean of the rest (where these are about the mean of all)."""
+        x, y = source - self.source_centre, target - self.target_centre
+        rest = type(self)(
+            self.n - 1,
+            self.source_centre,
+            self.target_centre,
+            self.source_sum - x,
+            self.target_sum - y,
+            self.xx - torch.outer(x, x),
+            self.xy - torch.outer(x, y),
+            self.yy - torch.outer(y, y),
+        )
+        shifts = rest.source_sum / rest.n, rest.target_sum / rest.n
+        return rest.about(self.source_centre + shifts[0], self.target_centre + shifts[1])
+
     def explained(self, weight: Float[Tensor, "d_source d_target"]) -> float:
         """R^2 of predicting the centred target as (x - centre) weight, about the target's centre (not its mean)."""
         error = self.yy.trace() - 2 * (weight * self.xy).sum() + (weight * (self.xx @ weight)).sum()

@@ -29,5 +29,6 @@ def parameter_census(weights: Weights, matrices: Iterable[Matrix]) -> Census:
     by_role: Counter[str] = Counter()
     for matrix in matrices:
         by_role[matrix.role] += math.prod(matrix.shape)
-    return Census(sum(by_module.values()), dict(by_module.most_common()), dict(by_role.most_common()), dict(weights.tied))
-
+    return Census(
+        sum(by_module.values()), dict(by_module.most_common()), dict(by_role.most_common()), dict(weights.tied)
+    )

@@ -61,9 +61,7 @@ def summarise_distances(rows: Float64[Tensor, "token d_model"], is_sample: bool)
     )
 
 
-def _jackknife(
-    sums: Float64[np.ndarray, "token"], squares: Float64[np.ndarray, "token"]
-) -> tuple[float, float, float]:
+def _jackknife(sums: Float64[np.ndarray, "token"], squares: Float64[np.ndarray, "token"]) -> tuple[float, float, float]:
     """Standard errors of mean, std and cv of pairs, a row left out at a time; from sums over each row's pairs."""
     n = len(sums)
     pairs = (n - 1) * (n - 2) / 2

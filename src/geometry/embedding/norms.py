@@ -65,7 +65,9 @@ class ColumnSummary:
     std_of_stds: float
 
 
-def summarise_columns(mean: Float64[Tensor, "d_model"], covariance: Float64[Tensor, "d_model d_model"]) -> ColumnSummary:
+def summarise_columns(
+    mean: Float64[Tensor, "d_model"], covariance: Float64[Tensor, "d_model d_model"]
+) -> ColumnSummary:
     """From the mean row and the covariance."""
     stds = torch.diagonal(covariance).clamp_min(0).sqrt()
     values = (each for column in (mean, stds) for each in (float(column.mean()), float(column.std(correction=0))))

@@ -47,13 +47,17 @@ class Spaces:
 
 
 class PreparedSpaces(Protocol):
-    """Two spaces that were found and can be read.
+    """Two spaces that were found and can be read."""
 
-    names: of the source and the target, for titles. parents: stores that are read.
-    """
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of the source and the target, for titles."""
+        ...
 
-    names: tuple[str, str]
-    parents: list[Parent]
+    @property
+    def parents(self) -> list[Parent]:
+        """Stores that are read."""
+        ...
 
     def identity(self) -> dict[str, Any]:
         """What decides the rows, besides the parents."""

@@ -41,9 +41,7 @@ class PairedStates:
     @property
     def names(self) -> tuple[str, str]:
         """Models and layers."""
-        first, second = (
-            f"{store.model_name} {point}" for store, point in zip(self.stores, self.points, strict=True)
-        )
+        first, second = (f"{store.model_name} {point}" for store, point in zip(self.stores, self.points, strict=True))
         return first, second
 
     @property
@@ -90,8 +88,10 @@ class PairedStates:
                 "matched_sequences": n_matched,
             },
             pairing=(
-                f"{len(pairs):,} tokens are paired by {'position' if self.same_tokenizer else 'the characters they cover'} "
-                f"in {n_matched:,} of {n_sequences:,} sequences; maps are judged on documents that they were not fitted on."
+                f"{len(pairs):,} tokens are paired by "
+                f"{'position' if self.same_tokenizer else 'the characters they cover'} "
+                f"in {n_matched:,} of {n_sequences:,} sequences; maps are judged on documents that they were not "
+                "fitted on."
             ),
             unit="documents",
         )
@@ -135,9 +135,7 @@ def prepare_states(config: AlignmentConfig, stage: Stage) -> PairedStates:
         raise StrataError("compat=notebook is of embeddings alone: the notebook aligned nothing else")
     stores = (
         find_store(stage, config.activations, config.model, config.dataset),
-        find_store(
-            stage, config.target_activations, config.target, config.dataset, key="target_activations"
-        ),
+        find_store(stage, config.target_activations, config.target, config.dataset, key="target_activations"),
     )
     layer = stores[0].layout.n_layers // 2 if config.layer is None else config.layer
     if config.target_layer is not None:
@@ -151,7 +149,8 @@ def prepare_states(config: AlignmentConfig, stage: Stage) -> PairedStates:
         store.require([point])
     if stores[0].artifact.meta.fingerprint == stores[1].artifact.meta.fingerprint and points[0] == points[1]:
         raise StrataError(
-            f"source and target are both {points[0]} of {stores[0].path.name}: choose another target_layer=... or target=..."
+            f"source and target are both {points[0]} of {stores[0].path.name}: choose another target_layer=... or "
+            "target=..."
         )
     tokenizers = load_tokenizer(_model_of(stores[0], config)), load_tokenizer(_model_of(stores[1], config))
     rules = [tokenizer_identity(tokenizer)["rules"] for tokenizer in tokenizers]

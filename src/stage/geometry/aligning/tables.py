@@ -1,7 +1,7 @@
 """Embedding or unembedding tables of two models, their rows paired by what the tokens read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,12 @@ from src.artifacts import Parent
 from src.config.geometry.alignment import AlignmentConfig
 from src.config.shared import ModelConfig
 from src.errors import NotApplicableError, StrataError
+from src.geometry.alignment.clumps import clumped_rows
 from src.geometry.alignment.pairing import Candidates, TokenPairs, candidates, pair_by_id, pair_by_text
 from src.geometry.alignment.rows import PairedRows, split_tokens
 from src.geometry.embedding.ordered_sets import BUILT_IN, FEWEST_WORDS, FoundSet, find_set
+from src.geometry.embedding.rows import Rows
+from src.geometry.embedding.untrained import untrained_rows
 from src.models.checkpoint import open_weights
 from src.models.embedding_tables import read_embeddings
 from src.models.loading import load_tokenizer
@@ -37,14 +40,26 @@ class Vocabulary:
     rules: dict[str, Any]
     tokens: TokenTable
 
-    def candidates(self) -> Candidates:
-        """Rows that may be paired."""
+    def candidates(self, device: torch.device) -> Candidates:
+        """Rows that may be paired: not those that training never met, nor copies, which would be on both sides."""
+        finite = torch.cat([block.isfinite().all(dim=1) for block in self.table.split(8192)]).cpu().numpy()
+        tokens = np.flatnonzero(~self.tokens.padding & finite)
+        marks = np.zeros((2, len(self.table)), bool)
+        if len(tokens):
+            found = untrained_rows(Rows(self.table, tokens, device), self.tokens.padding & finite)
+            marks[1, tokens] = found.copy
+            plain = np.flatnonzero(~self.tokens.padding & ~self.tokens.special & finite & ~marks[1])
+            marks[0, tokens] = found.zero | found.like_padding
+            marks[0, plain] |= clumped_rows(Rows(self.table, plain, device))
         without: dict[str, Bool[np.ndarray, " row"]] = {
             "padding": self.tokens.padding,
             "special": self.tokens.special,
-            "piece of a character": self.tokens.fragment,
+            "a piece of a character": self.tokens.fragment,
+            "not finite": ~finite,
+            "a copy of another row": marks[1],
+            "untrained (in one direction)": marks[0],
         }
-        return candidates(self.table, without)
+        return candidates(len(self.table), without)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +69,11 @@ class PairedTables:
     config: AlignmentConfig
     source: Vocabulary
     target: Vocabulary
-    parents: list[Parent] = field(default_factory=list)
+
+    @property
+    def parents(self) -> list[Parent]:
+        """None: tables are read from checkpoints."""
+        return []
 
     @property
     def names(self) -> tuple[str, str]:
@@ -74,7 +93,7 @@ class PairedTables:
 
     def read(self, stage: Stage) -> Spaces:
         """Pair the rows by id under one tokenizer, else by their texts; tokens of ordered sets are kept out of fits."""
-        ours, theirs = self.source.candidates(), self.target.candidates()
+        ours, theirs = self.source.candidates(stage.device), self.target.candidates(stage.device)
         if self.same_tokenizer:
             pairs = pair_by_id(ours, theirs)
         else:
@@ -175,7 +194,7 @@ def prepare_tables(config: AlignmentConfig) -> PairedTables:
             f"model={config.model.name} and target={config.target.name} have the same {config.space}: choose another "
             "target=..., or space=activations for layer to layer"
         )
-    return PairedTables(config, *sides)
+    return PairedTables(config, sides[0], sides[1])
 
 
 def _vocabulary(model: ModelConfig, space: str) -> Vocabulary:
