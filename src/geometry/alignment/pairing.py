@@ -1,7 +1,7 @@
 """Which row of one vocabulary goes with which row of another: the same text, one to one."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ def pair_by_id(source: Candidates, target: Candidates) -> TokenPairs:
 
 
 def pair_by_text(
-    source: Candidates, source_texts: Sequence[str], target: Candidates, target_texts: Sequence[str]
+    source: Candidates, source_texts: tuple[str, ...], target: Candidates, target_texts: tuple[str, ...]
 ) -> TokenPairs:
     """The same text, then of what is left the same in lower case without surrounding spaces; one to one (spec F).
 

@@ -49,7 +49,7 @@ class Aligned:
     ordered: Sequence[OrderedResult]
     ordered_are_new: bool
     volumes: JointStatistics | None
-    labels: Sequence[str]
+    labels: list[str]
     source_ids: Int[np.ndarray, " token"]
     target_ids: Int[np.ndarray, " token"]
     coverage: Mapping[str, Any]
@@ -111,8 +111,8 @@ def null_range(null: np.ndarray | None) -> tuple[float | None, float | None, flo
     """Mean and middle 95 % of draws."""
     if null is None:
         return None, None, None
-    low, high = np.percentile(null, [2.5, 97.5])
-    return float(null.mean()), float(low), float(high)
+    low, high = np.percentile(null, [2.5, 97.5]).tolist()
+    return float(null.mean()), low, high
 
 
 def token_records(found: Aligned) -> list[dict[str, Any]]:
@@ -170,8 +170,8 @@ def map_tensors(alignment: Alignment) -> dict[str, torch.Tensor]:
 
 def by_id(found: Aligned) -> dict[str, float]:
     """Spearman's r of a held-out token's cosine with its id, which in most vocabularies grows with rarity."""
-    r, p = spearmanr(found.source_ids, found.best.scores.cosine)
-    return {"spearman": float(r), "p": float(p)}
+    result: Any = spearmanr(found.source_ids, found.best.scores.cosine)
+    return {"spearman": float(result.statistic), "p": float(result.pvalue)}
 
 
 def above(found: Aligned) -> dict[str, float]:
