@@ -71,8 +71,8 @@ def _relations(found: Aligned) -> str:
     return (
         f"Without any map, the cosines of all pairs of {raw.n_tokens:,} tokens agree with r = {_in(r)} once both "
         "spaces "
-        f"are centred (as they are: {_in(raw.pearson)}; shuffled: 0 ± {r.null_sd:.2f}, p = {r.p:.2g}); debiased CKA is "
-        f"{_in(cka)} (shuffled: 0 ± {cka.null_sd:.2f})."
+        f"are centred (as they are: {_in(raw.pearson)}; shuffled: 0 ± {r.null_sd:.1g}, p = {r.p:.2g}); debiased CKA is "
+        f"{_in(cka)} (shuffled: 0 ± {cka.null_sd:.1g})."
     )
 
 

@@ -57,7 +57,7 @@ class Vocabulary:
             "a piece of a character": self.tokens.fragment,
             "not finite": ~finite,
             "a copy of another row": marks[1],
-            "untrained (in one direction)": marks[0],
+            "untrained": marks[0],
         }
         return candidates(len(self.table), without)
 
