@@ -1,4 +1,4 @@
-"""All states of a model in one pass, what the final norm makes of the last one included; of both stacks, if it has two."""
+"""All states of a model in one pass, also what its final norm makes of the last one; of both stacks, if it has two."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack

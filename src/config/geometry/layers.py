@@ -11,8 +11,8 @@ class LayersConfig(Schema):
     """Norms, cosines and dimensions of states, layer by layer (layers.*)."""
 
     source: Literal["auto", "store", "model"] = Field(
-        description="where states come from: a store, or the model that reads the dataset and keeps nothing; auto = the "
-        "store of this model and dataset if there is one (encoder-decoders always read: both stacks are compared)"
+        description="where states come from: a store, or the model, which reads the dataset and keeps nothing; auto = "
+        "the store of this model and dataset if there is one (encoder-decoders always read: both stacks are compared)"
     )
     activations: str | None = Field(
         min_length=1, description="name or path of the store; null = the one of this model and dataset"

@@ -18,6 +18,8 @@ from src.hook_points import HookPoint
 # an entry so many times the root mean square of its token is an outlier, in so large a share of the tokens its
 # dimension is one: the criterion of Dettmers et al. (2022), with the token's own scale for their absolute 6
 OUTLIER, OUTLIER_TOKENS = 6.0, 0.06
+# an estimate so far beyond the number of dimensions is the noise of too few rows
+_BEYOND = 1.1
 # chance that any dimension of any site of a stack is called massive, were the basis random
 LEVEL = 0.05
 _KEY = HookPoint("resid_post", 0)
@@ -28,12 +30,13 @@ class DimensionStatistics:
     """What the dimensions of the counted tokens' states carry.
 
     participation, participation_unbiased: of the covariance; entry 0 is the value, the others leave out one group of
-    documents each (there are none if the Gram matrices of groups were not kept). mean_share: |mean|^2 / mean |x|^2.
-    share: of each dimension in the mean squared norm. top_share: of the dimension with the largest, with bootstrap
-    replicates. random_share: the share that no dimension of a random basis exceeds (`random_basis_share`) in LEVEL of
-    the cases, all sites of the stack together. massive: dimensions beyond it, largest first. outlier_tokens: share of the tokens with an
-    entry beyond OUTLIER times their root mean square; outlier_dimensions: those where OUTLIER_TOKENS of the tokens
-    have one. gaussian_outlier_tokens: what independent Gaussian dimensions of one scale would give.
+    documents each (there are none if the Gram matrices of groups were not kept); NaN where there are too few rows.
+    mean_share: |mean|^2 / mean |x|^2. share: of each dimension in the mean squared norm. top_share: of the dimension
+    with the largest, with bootstrap replicates. random_share: the share that a dimension of a random basis exceeds
+    (`random_basis_share`) in LEVEL of the cases at most, all sites of the stack together. massive: dimensions beyond
+    it, largest first. outlier_tokens: share of the tokens with an entry beyond OUTLIER times their root mean square;
+    outlier_dimensions: those where OUTLIER_TOKENS of the tokens have one. gaussian_outlier_tokens: what independent
+    Gaussian dimensions of one scale would give.
     """
 
     n: int
@@ -70,9 +73,7 @@ class DimensionSums:
         self._entries = torch.zeros(d_model, dtype=torch.int64, device=device)
         self._tokens = torch.zeros(n_replicates, 2, dtype=torch.float64, device=device)
 
-    def add(
-        self, rows: Float[Tensor, "counted d_model"], norms: Float[Tensor, "counted"], block: TextBlock
-    ) -> None:
+    def add(self, rows: Float[Tensor, "counted d_model"], norms: Float[Tensor, "counted"], block: TextBlock) -> None:
         """Add the counted tokens of a block."""
         text, d_model = block.text[block.counted], rows.shape[1]
         self._moments.update({_KEY: rows}, (block.group % self._moments.n_groups)[text])
@@ -119,7 +120,9 @@ class DimensionSums:
 def _participation(part: Statistics) -> tuple[float, float]:
     covariance = part.scatter(_KEY, _KEY) / (part.n - 1)
     trace, square = float(covariance.trace()), float(covariance.square().sum())
-    return participation_ratio(trace, square), unbiased_participation_ratio(trace, square, part.n)
+    unbiased = unbiased_participation_ratio(trace, square, part.n)
+    impossible = unbiased > _BEYOND * len(covariance)
+    return participation_ratio(trace, square), math.nan if impossible else unbiased
 
 
 def _second_moments(part: Statistics) -> Float[Tensor, "d_model d_model"]:

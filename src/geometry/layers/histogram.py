@@ -18,7 +18,7 @@ def n_bins(bits: int) -> int:
 
 
 def bin_of(values: Float[Tensor, "row"], bits: int) -> Int[Tensor, "row"]:
-    """The bin of each value, from the leading bits of its float32: bins are 2^-bits of their lower edge wide at most."""
+    """The bin of each value, from the leading bits of its float32: at most 2^-bits of their lower edge wide."""
     pattern = values.float().view(torch.int32).long() >> (_MANTISSA - bits)
     return (pattern - ((127 + _LOWEST) << bits)).clamp(0, n_bins(bits) - 1)
 
@@ -40,7 +40,8 @@ def quantile(
     counts = counts.double()
     total = counts.sum(-1, keepdim=True)
     cumulative = counts.cumsum(-1)
-    target = probability * total
+    # never 0, where the first bin of all would do
+    target = (probability * total).clamp(min=torch.finfo(torch.float64).tiny)
     place = torch.searchsorted(cumulative, target).clamp(max=counts.shape[-1] - 1)
     inside = counts.gather(-1, place)
     before = cumulative.gather(-1, place) - inside

@@ -14,9 +14,7 @@ BLOCK_ROWS = 256
 _FEWEST_ROWS = 8
 
 
-def unbiased_hsic(
-    first: Float[Tensor, "a row row"], second: Float[Tensor, "b row row"]
-) -> Float[Tensor, "a b"]:
+def unbiased_hsic(first: Float[Tensor, "a row row"], second: Float[Tensor, "b row row"]) -> Float[Tensor, "a b"]:
     """HSIC_1 of all pairs of kernels (Song et al. 2012, equation 5): 0 on average for independent rows; float64.
 
     tr(K L) / (n (n - 3)) + 1'K1 1'L1 / (n (n-1) (n-2) (n-3)) - 2 1'K L1 / (n (n-2) (n-3)), diagonals of K and L zero.
@@ -85,7 +83,7 @@ class AlignmentSums:
 
 
 def _kernels(states: Sequence[Float[Tensor, "row d"]], chosen: Int[Tensor, "chosen"]) -> Float[Tensor, "layer n n"]:
-    """Linear kernels of the chosen rows of each layer, about their mean (which HSIC does not see, but rounding does)."""
+    """Linear kernels of the chosen rows of each layer, about their mean (HSIC does not see it, but rounding does)."""
     kernels = []
     with exact_products():
         for rows in states:

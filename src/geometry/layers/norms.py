@@ -17,7 +17,7 @@ MOST_LARGEST = 10
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Norms of the tokens that one reason keeps out of statistics. ratio: of their mean to the counted tokens' median."""
+    """Norms of tokens that one reason keeps out of statistics. ratio: of their mean to the counted tokens' median."""
 
     n: int
     mean: float

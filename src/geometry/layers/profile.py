@@ -145,7 +145,7 @@ def _groups_that_fit(n_sites: int, d_model: int, device: torch.device) -> int:
     gram = 8 * n_sites * d_model**2
     n_groups = JACKKNIFE_GROUPS if JACKKNIFE_GROUPS * gram <= _MOST_GROUP_BYTES else 1
     needed = (n_groups + 1) * gram
-    free = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     if needed > free:
         raise StrataError(
             f"the Gram matrices of {n_sites} sites of width {d_model} need {needed / 2**30:,.1f} GiB of memory, and "

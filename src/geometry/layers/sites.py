@@ -13,7 +13,7 @@ FINAL_NORM = "final_norm"
 class Site:
     """A hook point, or what the final norm makes of the last block's output.
 
-    layer: the last block that the state has passed, -1 for the input of block 0; of an increment the block that adds it.
+    layer: the last block that the state has passed, -1 for the input of block 0; of an increment the block it is of.
     rank: tells the sites of a layer apart, in the order of computing. name: as in `resid_post.5`, or `final_norm`.
     """
 
@@ -40,7 +40,7 @@ class Site:
 
 
 def sites_of(points: Iterable[HookPoint]) -> tuple[Site, ...]:
-    """The sites of hook points in their order, each state once: `resid_pre.L` only where `resid_post.(L - 1)` is not."""
+    """Sites of hook points in their order, each state once: `resid_pre.L` only where `resid_post.(L - 1)` is not."""
     sites = sorted({Site.of(point) for point in points})
     kept: list[Site] = []
     for site in sites:

@@ -90,7 +90,7 @@ class StackSums:
         self._rows: tuple[dict[Site, Tensor], dict[Site, Tensor]] = {}, {}
 
     def take(self, stack: int, site: Site, rows: Float[Tensor, "token d_model"]) -> None:
-        """The states of all tokens of the block at a site of stack 0 or 1; other sites than those wanted are ignored."""
+        """States of all tokens of the block at a site of stack 0 or 1; other sites than those wanted are ignored."""
         if site in (self._first, self._second)[stack]:
             index = (self._pairs.first, self._pairs.second)[stack]
             self._rows[stack][site] = rows.to(index.device)[index].float()

@@ -22,7 +22,7 @@ def estimate(record: Record, name: str) -> Cell:
     return interval_cell(record[name], record[f"{name}_low"], record[f"{name}_high"])
 
 
-def norm_table(records: Sequence[Record]) -> Table:
+def norm_table(records: Sequence[Record], of: str = "states") -> Table:
     """Norms and cosines of each site."""
     rows: list[list[Cell]] = [
         [
@@ -40,7 +40,7 @@ def norm_table(records: Sequence[Record]) -> Table:
         "direction). participation: dimensions that share the variance, bias of the sample removed. Brackets: 95 %, "
         "bootstrap over documents."
     )
-    return Table("Norms and directions", columns, rows, caption)
+    return Table(f"Norms and directions of {of}", columns, rows, caption)
 
 
 def spread_table(records: Sequence[Record]) -> Table:
@@ -69,7 +69,7 @@ def spread_table(records: Sequence[Record]) -> Table:
     return Table("Spread of norms and variance", columns, rows, caption)
 
 
-def dimension_table(records: Sequence[Record]) -> Table:
+def dimension_table(records: Sequence[Record], of: str = "states") -> Table:
     """Massive dimensions of each site."""
     rows: list[list[Cell]] = [
         [
@@ -88,10 +88,10 @@ def dimension_table(records: Sequence[Record]) -> Table:
     caption = (
         "Shares of the mean squared norm: of the mean vector, and of the dimension with the largest. chance: what no "
         f"dimension of a random basis has, at level {LEVEL:g} for all sites together; massive: dimensions beyond it. "
-        f"outliers: share of tokens with an entry beyond {OUTLIER:g} times the token's root mean square (Gaussian entries: "
+        f"outliers: share of tokens with an entry beyond {OUTLIER:g} times the token's root mean square (Gaussian: "
         f"{expected:.1g})."
     )
-    return Table("Dimensions", columns, rows, caption)
+    return Table(f"Dimensions of {of}", columns, rows, caption)
 
 
 def update_table(updates: Sequence[Record], increments: Sequence[Record]) -> Table | None:
@@ -102,9 +102,9 @@ def update_table(updates: Sequence[Record], increments: Sequence[Record]) -> Tab
     for record in updates:
         by_place.setdefault((record["stack"], record["layer"]), {}).update(record)
     shares = {(record["stack"], record["layer"]): record for record in increments}
-    columns = ["block", "|Δ| / |x|", "cos(x, Δ)", "cos(x, y)", "were Δ ⟂ x"]
+    columns = ["block", "|Δ| / |x|", "cos(x, Δ)", "cos(x, y)", "by chance"]
     if shares:
-        columns.append("attention's share")
+        columns.append("attention")
     rows: list[list[Cell]] = []
     for stack, layer in sorted({*by_place, *shares}):
         record, share = by_place.get((stack, layer)), shares.get((stack, layer))
@@ -117,11 +117,11 @@ def update_table(updates: Sequence[Record], increments: Sequence[Record]) -> Tab
             row.append(None if share is None else estimate(share, "attention_share"))
         rows.append(row)
     caption = (
-        "x: the stream before a block, y after it, Δ = y - x; means over counted tokens. were Δ ⟂ x: the cosine of x "
+        "x: the stream before a block, y after it, Δ = y - x; means over counted tokens. by chance: the cosine of x "
         "and y if an update of that size were orthogonal to x. cos(x, Δ) of random directions: 0."
     )
     if shares:
-        caption += " attention's share: |attn_out| / (|attn_out| + |mlp_out|)."
+        caption += " attention: its share, |attn_out| / (|attn_out| + |mlp_out|)."
     return Table("What blocks change", columns, rows, caption)
 
 

@@ -35,11 +35,16 @@ def _norms_and_cosines(first: Record, last: Record) -> str:
             f"{_short(last['norm_median'])} ({site_name(last)})"
         )
     across = f"{_short(last['cosine_across'])}{_interval(last, 'cosine_across')}"
+    within = f"{_short(last['cosine_within'])}{_interval(last, 'cosine_within')}"
+    if last["cosine_across"] != last["cosine_across"]:
+        return (
+            f"{grows}; there, tokens of the one text have a mean cosine of {within}, where 0 means no common direction."
+        )
     if last["cosine_within"] != last["cosine_within"]:
         return f"{grows}; no text has two counted tokens, so there is no cosine within texts (across texts {across})."
     return (
-        f"{grows}; there, tokens of one text have a mean cosine of {_short(last['cosine_within'])}"
-        f"{_interval(last, 'cosine_within')} and tokens of different texts {across}, where 0 means no common direction."
+        f"{grows}; there, tokens of one text have a mean cosine of {within} and tokens of different texts {across}, "
+        "where 0 means no common direction."
     )
 
 
@@ -128,6 +133,8 @@ def few_documents(n_documents: int) -> list[str]:
     """A warning where intervals are too narrow."""
     if n_documents >= FEW_DOCUMENTS:
         return []
+    if n_documents == 1:
+        return ["There is one document, so there are no intervals."]
     return [f"There are only {n_documents} documents: the intervals are too narrow."]
 
 

@@ -65,8 +65,13 @@ def layers_finding(report: LayerReport) -> Finding:
     }
     sites = records["layers"]
     updates = update_table(records["updates"], records["increments"])
-    tables = [norm_table(sites), dimension_table(sites), *([updates] if updates else [])]
-    details = [spread_table(sites), left_out_table(records["left_out"]), largest_table(records["largest_norms"])]
+    shown = [record for record in sites if record["kind"] in ("stream", "final_norm")] or sites
+    tables = [norm_table(shown), dimension_table(shown), *([updates] if updates else [])]
+    details = [spread_table(sites)]
+    if len(shown) < len(sites):
+        increments = [record for record in sites if record not in shown]
+        details += [norm_table(increments, "increments"), dimension_table(increments, "increments")]
+    details += [left_out_table(records["left_out"]), largest_table(records["largest_norms"])]
     figures = [_stack_figure(stack, records) for stack in report.stacks]
     if report.comparison is not None:
         first, second = report.stacks
@@ -104,12 +109,17 @@ def _text(report: LayerReport, records: Mapping[str, list[Record]]) -> str:
         sites, updates, left_out = (_of(stack, records[name]) for name in ("layers", "updates", "left_out"))
         paragraphs.append(" ".join(stack_sentences(sites, updates, left_out)))
     n_tokens = records["layers"][0]["n_tokens"]
+    texts, documents = _count(report.n_texts, "text"), _count(report.n_documents, "different document")
     about = (
-        f"{n_tokens:,} counted tokens of {report.n_texts:,} texts ({report.n_documents:,} different documents) of "
-        f"{report.model}, from {report.source}; intervals are 95 %, over documents."
+        f"{n_tokens:,} counted tokens of {texts} ({documents}) of {report.model}, from {report.source}; intervals are "
+        "95 %, over documents."
     )
     paragraphs.append(" ".join([about, *few_documents(report.n_documents)]))
     return "\n\n".join(paragraphs)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _of(stack: str, records: Sequence[Record]) -> list[Record]:
@@ -142,7 +152,7 @@ def _stack_figure(stack: str, records: Mapping[str, list[Record]]) -> NamedChart
         Panel("Size of the update, |Δ| / |x|", _lines(updates, size="size")),
         Panel(
             "Cosines of the update",
-            _lines(updates, cosine="cos(x, y)", unrelated_cosine="were Δ ⟂ x", direction="cos(x, Δ)"),
+            _lines(updates, cosine="cos(x, y)", unrelated_cosine="if Δ is orthogonal", direction="cos(x, Δ)"),
             rule=0,
         ),
         Panel("Attention's share of what is added", _lines(increments, attention_share="share"), rule=0.5),
@@ -160,7 +170,8 @@ def _stack_figure(stack: str, records: Mapping[str, list[Record]]) -> NamedChart
     caption = (
         "Counted tokens at every layer. Norms: the band holds half of the tokens. Cosines above 0 across texts are a "
         "direction that all tokens share. The share of the largest dimension means something above what random bases "
-        "give. Norms by position include BOS and special tokens: sinks stand far above 1."
+        "give. Norms by position include BOS and special tokens: sinks stand far above the "
+        "other positions (means of skewed norms lie above the median everywhere)."
     )
     return NamedChart(f"layers_{stack}" if stack else "layers", f"States{named} by layer", chart, caption)
 

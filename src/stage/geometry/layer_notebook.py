@@ -39,8 +39,8 @@ def notebook_finding(config: GeometryConfig, loaded: Stacks | None, stage: Stage
         tables.append(_stack_table(both))
         values["stacks"] = asdict(both)
     text = (
-        f"As the notebook computes it, the mean norm of the first {N_TEXTS} texts goes from {layers[0].mean_norm:.3g} to "
-        f"{layers[-1].mean_norm:.3g} (the last one after the final norm, all tokens, texts weighted alike)."
+        f"As the notebook computes it, the mean norm of the first {N_TEXTS} texts goes from {layers[0].mean_norm:.3g} "
+        f"to {layers[-1].mean_norm:.3g} (the last one after the final norm, all tokens, texts weighted alike)."
     )
     return Finding(text, tables=tables, files={"layers_notebook.json": values})
 
@@ -73,7 +73,7 @@ def _layer_table(layers: list[NotebookLayer]) -> Table:
     rows: list[list[Cell]] = [list(asdict(layer).values()) for layer in layers]
     columns = ["entry", "mean norm", "std norm", "mean cosine", "std cosine"]
     caption = (
-        f"Entries of hidden_states, plain averages over the first {N_TEXTS} texts (at most {_MOST_TOKENS} tokens each); "
+        f"Entries of hidden_states, plain averages over the first {N_TEXTS} texts (up to {_MOST_TOKENS} tokens each): "
         "all tokens, BOS and specials included; the last entry is after the final norm."
     )
     return Table("As the notebook computes it: norms and cosines", columns, rows, caption)

@@ -40,6 +40,11 @@ class Documents:
         """Number of different documents."""
         return len(np.unique(self.of_sequence))
 
+    @property
+    def n_replicates(self) -> int:
+        """Rows of weights: the point estimate, and the bootstrap's replicates."""
+        return 1 + self.bootstrap.replicates
+
     def block(self, first: int | Int[np.ndarray, "text"], texts: Sequence[TokenSequence]) -> TextBlock:
         """A block of whole texts. first: the index of the first sequence, or those of all."""
         which = first + np.arange(len(texts)) if isinstance(first, int) else first
@@ -59,7 +64,9 @@ class Documents:
         )
 
 
-def documents_of(of_sequence: Int[np.ndarray, "sequence"], replicates: int, seed: int, device: torch.device) -> Documents:
+def documents_of(
+    of_sequence: Int[np.ndarray, "sequence"], replicates: int, seed: int, device: torch.device
+) -> Documents:
     """Documents, numbered anew from 0; sums are kept where the device can keep float64."""
     numbered = np.unique(of_sequence, return_inverse=True)[1]
     return Documents(numbered, DocumentBootstrap(replicates, seed), arithmetic_device(device))

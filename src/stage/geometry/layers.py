@@ -70,9 +70,7 @@ class LayerAnalysis:
         settings = self.config.layers
         documents = self._documents(stage)
         sums = [
-            LayerSums(
-                sites, width, LayerSettings(1 + settings.bootstrap, settings.positions), documents.device
-            )
+            LayerSums(sites, width, LayerSettings(documents.n_replicates, settings.positions), documents.device)
             for sites, width in zip(self._sites(), self._widths(), strict=True)
         ]
         comparison = self._comparison(sums, documents)
@@ -96,7 +94,9 @@ class LayerAnalysis:
         else:
             table, document = self.table, np.empty(self.table.n_sequences, np.int64)
             hashes = document_hashes(content_hashes(_token_ids(table, document), seed), document)
-        return documents_of(hashes, self.config.layers.bootstrap, seed, stage.device)
+        # a single document can't be drawn anew
+        replicates = self.config.layers.bootstrap if len(np.unique(hashes)) > 1 else 0
+        return documents_of(hashes, replicates, seed, stage.device)
 
     def _sites(self) -> list[tuple[Site, ...]]:
         wanted = self.config.layers.layers
@@ -117,9 +117,8 @@ class LayerAnalysis:
             return None
         streams = [[site for site in of_stack.sites if site.kind in ("stream", "final_norm")] for of_stack in sums]
         widths = self._widths()
-        n_replicates = 1 + self.config.layers.bootstrap
         same_width = widths[0] == widths[1]
-        return StackSums(*streams, same_width, n_replicates, self.config.seed, documents.device)
+        return StackSums(*streams, same_width, documents.n_replicates, self.config.seed, documents.device)
 
     def _n_tokens(self) -> int:
         return self.stores[0].layout.n_tokens if self.table is None else self.table.n_tokens
@@ -127,7 +126,10 @@ class LayerAnalysis:
     def _names(self) -> tuple[str, ...]:
         if self.stacks is not None:
             return self.stacks.names
-        return tuple(store.model_name for store in self.stores) if len(self.stores) > 1 else ("",)
+        if len(self.stores) == 1:
+            return ("",)
+        models = tuple(store.model_name for store in self.stores)
+        return models if models[0] != models[1] else tuple(store.path.name for store in self.stores)
 
     def _report(
         self, profiles: list[LayerProfile], comparison: StackComparison | None, documents: Documents
@@ -139,7 +141,7 @@ class LayerAnalysis:
             strings = {token: str(token) for token in tokens}  # the model of a store may be gone
         return LayerReport(
             model=self.config.model.name,
-            source="the model, reading" if self.stacks is not None else "the activation store",
+            source="the model itself (it read the dataset)" if self.stacks is not None else "the activation store",
             stacks=dict(zip(self._names(), profiles, strict=True)),
             comparison=comparison,
             n_documents=documents.n,
@@ -183,7 +185,7 @@ def prepare(config: GeometryConfig, stage: Stage) -> LayerAnalysis:
     """
     settings = config.layers
     if _source(config, stage) == "store":
-        stores = [find_store(stage, settings.activations, config.model, config.dataset)]
+        stores = [find_store(stage, settings.activations, config.model, config.dataset, "layers.activations")]
         if settings.second is not None:
             second = choose_artifact(stage.root, "activations", settings.second, [], key="layers.second", remedy="")
             stores.append(ActivationStore(second))
@@ -231,6 +233,8 @@ def _source(config: GeometryConfig, stage: Stage) -> str:
 
 def _refuse_other_text(first: ActivationStore, second: ActivationStore) -> None:
     """StrataError unless both stores hold the same sequences of token ids."""
+    if first.artifact.meta.fingerprint == second.artifact.meta.fingerprint:
+        raise StrataError(f"layers.second={second.path.name} is the same store: name another model's")
     same = first.layout.n_sequences == second.layout.n_sequences and first.layout.n_tokens == second.layout.n_tokens
     if same:
         ids = (np.concatenate([part.token_ids for part in store]) for store in (first, second))
