@@ -1,5 +1,7 @@
 """All states of a stack or of both, against Transformers' own recording."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel
@@ -30,14 +32,14 @@ def read(stacks, ids, mask):
 
 
 def test_a_decoder_is_given_what_the_library_would_give_it():
-    t5 = tiny_model("t5")
+    t5: Any = tiny_model("t5")
     ids, _ = ragged_batch([6, 3])
     assert torch.equal(shifted_right(ids, 0), t5._shift_right(ids))
     assert torch.equal(shifted_right(ids, 2), shift_tokens_right(ids, pad_token_id=0, decoder_start_token_id=2))
 
 
 def test_both_stacks_of_an_encoder_decoder_are_read_in_one_pass():
-    t5 = tiny_model("t5")
+    t5: Any = tiny_model("t5")
     stacks = opened(t5)
     assert stacks.names == ("encoder", "decoder")
     assert stacks.has_final_norm == (True, True)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.stats import norm as normal
 
 
@@ -24,8 +24,7 @@ def share_survival(eigenvalues: Float[np.ndarray, "d"], share: float) -> float:
         return float((weights / (1 - 2 * place * weights)).sum())
 
     # the slope of the cumulant function rises from below 0 to infinity on this stretch
-    saddle = brentq(slope, 0.0, 0.5 / largest * (1 - 1e-12))
-    assert isinstance(saddle, float)
+    saddle = float(root_scalar(slope, bracket=(0.0, 0.5 / largest * (1 - 1e-12))).root)
     cumulant = -0.5 * float(np.log1p(-2 * saddle * weights).sum())
     curvature = 2 * float(np.square(weights / (1 - 2 * saddle * weights)).sum())
     root = math.sqrt(max(-2 * cumulant, 0.0))
@@ -44,4 +43,4 @@ def random_basis_share(eigenvalues: Float[np.ndarray, "d"], level: float) -> flo
     low, high = (1 + 1e-6) / d, float(eigenvalues.max())
     if high <= low:
         return low
-    return float(brentq(lambda share: share_survival(eigenvalues, share) - level / d, low, high))
+    return float(root_scalar(lambda share: share_survival(eigenvalues, share) - level / d, bracket=(low, high)).root)

@@ -13,7 +13,8 @@ _LONGEST_TOKEN = 24
 
 def site_name(record: Record) -> str:
     """A site, for readers."""
-    name = {"resid_pre.0": "embeddings", "final_norm": "after final norm"}.get(record["site"], record["site"])
+    site: str = record["site"]
+    name = {"resid_pre.0": "embeddings", "final_norm": "after final norm"}.get(site, site)
     return f"{record['stack']} {name}" if record["stack"] else name
 
 

@@ -115,10 +115,12 @@ class LayerAnalysis:
     def _comparison(self, sums: Sequence[LayerSums], documents: Documents) -> StackSums | None:
         if len(sums) < 2:
             return None
-        streams = [[site for site in of_stack.sites if site.kind in ("stream", "final_norm")] for of_stack in sums]
+        first, second = (
+            [site for site in of_stack.sites if site.kind in ("stream", "final_norm")] for of_stack in sums
+        )
         widths = self._widths()
         same_width = widths[0] == widths[1]
-        return StackSums(*streams, same_width, documents.n_replicates, self.config.seed, documents.device)
+        return StackSums(first, second, same_width, documents.n_replicates, self.config.seed, documents.device)
 
     def _n_tokens(self) -> int:
         return self.stores[0].layout.n_tokens if self.table is None else self.table.n_tokens
@@ -237,9 +239,10 @@ def _refuse_other_text(first: ActivationStore, second: ActivationStore) -> None:
         raise StrataError(f"layers.second={second.path.name} is the same store: name another model's")
     same = first.layout.n_sequences == second.layout.n_sequences and first.layout.n_tokens == second.layout.n_tokens
     if same:
-        ids = (np.concatenate([part.token_ids for part in store]) for store in (first, second))
-        starts = (np.concatenate([np.diff(part.sequence_start) for part in store]) for store in (first, second))
-        same = np.array_equal(*ids) and np.array_equal(*starts)
+        # at equal lengths and equal ids nothing is left to differ
+        for name in ("token_ids", "position"):
+            ours, theirs = (np.concatenate([getattr(part, name) for part in store]) for store in (first, second))
+            same = same and np.array_equal(ours, theirs)
     if not same:
         raise StrataError(
             f"{first.path.name} and {second.path.name} hold other tokens: collect both from the same dataset with the "

@@ -60,6 +60,8 @@ def test_cosines_are_of_the_same_token_and_the_baseline_of_all_others_of_its_tex
     first, second = gaussian(2, 9, 4), gaussian(2, 9, 4, seed=1) + gaussian(2, 9, 4)
     weights = torch.tensor([[1.0, 1, 1], [2, 5, 0]], dtype=torch.float64)
     found = compared(lengths, first, second, weights)
+    assert found.cosine is not None
+    assert found.shuffled_cosine is not None
     text = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))
     for i in range(2):
         for j in range(2):
