@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoConfig
 
 import measure_geometry
 from src.artifacts import Artifact
 from src.config.geometry.stage import GeometryConfig
-from src.errors import StrataError
+from src.errors import NotApplicableError, StrataError
 from src.report.artifact_report import read_report
 from src.stage.entry import compose, run_stage
 from tests.fixtures.tiny_models import tiny_model
@@ -151,6 +152,12 @@ def test_what_can_not_be_done_is_refused_with_a_remedy(project, tmp_path):
     project.collect("name=other", f"dataset.dataset_name={tmp_path / 'other.jsonl'}")
     with pytest.raises(StrataError, match="hold other tokens"):
         run("layers.activations=store", "layers.second=other")
+
+
+def test_a_model_of_pictures_has_no_tokens(project, tmp_path):
+    AutoConfig.for_model("vit", hidden_size=16, num_hidden_layers=2, num_attention_heads=4).save_pretrained(tmp_path)
+    with pytest.raises(NotApplicableError, match="reads no text"):
+        run(f"model.path={tmp_path}", "model.name=vit")
 
 
 def test_a_second_run_is_reused_and_the_files_are_finite_json(project):

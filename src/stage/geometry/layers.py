@@ -12,7 +12,7 @@ from src.activations.splits import document_hashes
 from src.activations.store import ActivationStore
 from src.artifacts import Parent, choose_artifact, label, list_artifacts
 from src.config.geometry.stage import Analysis, GeometryConfig
-from src.errors import StrataError
+from src.errors import NotApplicableError, StrataError
 from src.geometry.layers.profile import LayerProfile, LayerSettings, LayerSums
 from src.geometry.layers.sites import Site, sites_of
 from src.geometry.layers.stacks import StackComparison, StackSums
@@ -222,8 +222,12 @@ def _source(config: GeometryConfig, stage: Stage) -> str:
         return "model"
     if settings.source == "store" or settings.activations or settings.second:
         return "store"
-    load_tokenizer(config.model)  # a model of pictures has none, and is told so
-    if architecture_of(config.model).is_encoder_decoder:
+    architecture = architecture_of(config.model)
+    if getattr(architecture.get_text_config(), "vocab_size", None) is None:
+        raise NotApplicableError(
+            f"{config.model.name} reads no text, so it has no tokens to measure: choose analysis=weights"
+        )
+    if architecture.is_encoder_decoder:
         return "model"
     wanted = config.dataset.model_dump(mode="json")
     fits = (
