@@ -19,11 +19,7 @@ _LOPSIDED = 0.1
 
 
 def find_store(
-    stage: Stage,
-    chosen: str | None,
-    model: ModelConfig,
-    dataset: DatasetConfig,
-    key: str = "activations",
+    stage: Stage, chosen: str | None, model: ModelConfig, dataset: DatasetConfig, key: str = "activations"
 ) -> ActivationStore:
     """The store that the user chose by name or path, else the only one of this model and dataset.
 
