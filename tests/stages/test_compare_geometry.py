@@ -1,13 +1,15 @@
 """compare_geometry.py over results of any subset of analyses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 import compare_geometry
-from src.artifacts import Artifact, Plan, Provenance, create_artifact, now, write_json
+from src.artifacts import Artifact, Plan, Provenance, create_artifact, now, open_meta, write_json
+from src.artifacts.meta import META, meta_json
 from src.config.geometry.comparison import CompareGeometryConfig
 from src.errors import StrataError
 from src.report.artifact_report import read_report
@@ -33,11 +35,6 @@ def result(
             write_json(draft.path / name, values)
         draft.summary |= {"analysis": analysis}
     if ended_at is not None:
-        from dataclasses import replace
-
-        from src.artifacts import open_meta
-        from src.artifacts.meta import META, meta_json
-
         write_json(plan.path / META, meta_json(replace(open_meta(plan.path), ended_at=ended_at)))
     return plan.path
 
