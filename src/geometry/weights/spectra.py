@@ -98,6 +98,10 @@ class Spectrum:
 
     def numbers(self) -> dict[str, float]:
         """All of them by name."""
+        return dict(self._numbers)
+
+    @cached_property
+    def _numbers(self) -> dict[str, float]:
         ranks = {f"energy_rank_{100 * share:.0f}": self.energy_rank(share) for share in ENERGY_SHARES}
         return {
             "stable_rank": self.stable_rank,

@@ -1,0 +1,1 @@
+"""What each analysis of geometry shows: words, tables, figures, records."""
