@@ -150,7 +150,7 @@ def spectrum(
     if values.size and values[0] > 0 and values[-1] * _WORST_CONDITION < values[0]:
         values = torch.linalg.svdvals(_triangle(matrix if n <= m else matrix.T, where)).cpu().numpy()
     rms = math.sqrt(float(small_gram.diagonal().sum()) / max(1, m * n))
-    return Spectrum(np.ascontiguousarray(values), (m, n), rms)
+    return Spectrum(values.copy(), (m, n), rms)
 
 
 def _triangle(tall: Float[Tensor, "row column"], device: torch.device) -> Float[Tensor, "column column"]:
@@ -174,7 +174,7 @@ def top_eigenvectors(symmetric: Float[Tensor, "side side"], count: int) -> Float
     if symmetric.device.type == "cpu":
         chosen = (side - count, side - 1)
         vectors = scipy.linalg.eigh(symmetric.numpy(), subset_by_index=chosen, check_finite=False)[1]
-        return torch.from_numpy(np.ascontiguousarray(vectors[:, ::-1]))
+        return torch.from_numpy(vectors[:, ::-1].copy())
     return torch.linalg.eigh(symmetric).eigenvectors[:, -count:].flip(1)
 
 

@@ -8,6 +8,7 @@ from src.report.figures.theme import CATEGORIES, FAINT_INK, GREY, Record, data, 
 
 _WIDTH, _HEIGHT = 250, 170
 _MOST_HEAT_CELLS = 48
+_DECADES = alt.Axis(tickCount=3, format="~g")
 
 
 def weight_panels(
@@ -45,7 +46,7 @@ def weight_panels(
         (entry_cosines, lambda records: _heat(records, "Layers, entry by entry: cosine")),
         (gram_cosines, lambda records: _heat(records, "Layers, residual side: Gram cosine")),
         (norms, _norms),
-        (conditions, lambda records: _lines(records, "Condition", "s₁ / s_min", None, log=True)),
+        (conditions, lambda records: _lines(records, "Condition", "largest / smallest s", None, log=True)),
     ]
     charts = [draw(records) for records, draw in made if records]
     chart = alt.concat(*charts, columns=3, spacing=34).resolve_scale(color="independent", strokeDash="independent")
@@ -60,7 +61,7 @@ def _panel(chart: alt.Chart | alt.LayerChart, title: str) -> alt.Chart | alt.Lay
 def _colour(records: Sequence[Record], by: str) -> alt.Color:
     names = list(dict.fromkeys(record[by] for record in records))
     scale = alt.Scale(domain=names, range=[CATEGORIES[place % len(CATEGORIES)] for place in range(len(names))])
-    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolType="stroke", labelLimit=110)
+    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolType="stroke", symbolOpacity=1, labelLimit=110)
     return alt.Color(f"{by}:N", scale=scale, legend=legend)
 
 
@@ -72,7 +73,9 @@ def _layer_axis() -> alt.X:
 def _spectra(records: Sequence[Record]) -> alt.LayerChart:
     base = alt.Chart(data(records)).encode(
         x=alt.X("place:Q", title="share of the rank", scale=alt.Scale(domain=[0, 1])),
-        y=alt.Y("value:Q", title="s / s₁", scale=alt.Scale(type="log", domain=[1e-3, 1], clamp=True)),
+        y=alt.Y(
+            "value:Q", title="s / largest", scale=alt.Scale(type="log", domain=[1e-3, 1], clamp=True), axis=_DECADES
+        ),
         detail="line:N",
     )
     own = base.transform_filter("datum.kind === 'model'").mark_line(strokeWidth=1, opacity=0.55, clip=True)
@@ -112,9 +115,9 @@ def _histograms(records: Sequence[Record]) -> alt.Chart:
 
 def _neurons(records: Sequence[Record]) -> alt.LayerChart:
     base = alt.Chart(data(records)).encode(x=_layer_axis())
-    axis = alt.Y("value:Q", title="importance / median", scale=alt.Scale(type="log"), axis=alt.Axis(format="~g"))
+    axis = alt.Y("value:Q", title="importance / median", scale=alt.Scale(type="log"), axis=_DECADES)
     band = base.mark_rule(color=CATEGORIES[0], opacity=0.5, strokeWidth=5).encode(y=alt.Y("low:Q"), y2="high:Q")
-    least = base.mark_tick(color=CATEGORIES[6], thickness=2, width=9).encode(y=alt.Y("least:Q"))
+    least = base.mark_point(shape="stroke", color=CATEGORIES[6], size=90, strokeWidth=2).encode(y=alt.Y("least:Q"))
     limits = alt.Chart(data([{"y": 0.01}, {"y": 0.1}])).mark_rule(color=GREY, strokeDash=[4, 3]).encode(y="y:Q")
     middle = base.mark_point(filled=True, color=CATEGORIES[0], size=18).encode(y=axis)
     return _panel(alt.layer(limits, band, middle, least), "Neurons: 5 to 95 %, and the least")  # pyright: ignore

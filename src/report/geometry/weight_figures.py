@@ -41,8 +41,8 @@ def weight_figure(name: str, profile: WeightProfile, kinds: Sequence[RoleSummary
     of = f"; layers compared by their {compared.group[1]}" if compared is not None else ""
     caption = (
         "Singular values (a curve for each layer), stable rank, entries, neurons by the norms of their weights, "
-        f"cosines of layers (colours clipped at 0.2), gains of norms, condition{of}. Entry by entry layers agree as chance has "
-        "it; on the side of the residual stream they need not."
+        f"cosines of layers (colours clipped at 0.2), gains of norms, condition{of}. Entry by entry layers agree as "
+        "chance has it; on the side of the residual stream they need not."
     )
     return NamedChart("weights", f"Weights of {name}", chart, caption)
 
@@ -103,7 +103,7 @@ def _histograms(kinds: Sequence[RoleSummary]) -> list[Record]:
         counts = np.sum([each.entries.histogram for each in kind.members], axis=0)
         density = counts / max(1, counts.sum()) / width
         # every other bin of those that show anything
-        for place in np.flatnonzero(density > 1e-3)[::2].tolist():
+        for place in np.flatnonzero(density > 5e-3)[::2].tolist():
             records.append({"role": kind.group[1], "power": middles[place], "value": density[place]})
     return records
 
