@@ -93,7 +93,7 @@ def test_shared_directions_of_the_residual_stream_are_found(family: str) -> None
         if matrix.layer is not None and values.ndim == 2 and min(values.shape) > 1:
             reader = matrix.role in ("q", "k", "v", "gate", "up")
             units = torch.randn(values.shape[0 if reader else 1], generator=torch.Generator().manual_seed(matrix.layer))
-            changed[matrix.name] = values + 3 * (
+            changed[matrix.name] = values + 6 * (
                 torch.outer(units, direction) if reader else torch.outer(direction, units)
             )
 
