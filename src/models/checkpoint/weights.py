@@ -17,9 +17,11 @@ class Weights(Protocol):
 
     architecture: the checkpoint's config. shapes: of every parameter by its name in Transformers' model class, each
     tensor once (of tied ones the first name). tied: other names of a parameter -> the name in `shapes`.
+    skeleton: the model for its structure; its own parameters may lie on the meta device.
     """
 
     architecture: PreTrainedConfig
+    skeleton: PreTrainedModel
     shapes: Mapping[str, tuple[int, ...]]
     tied: Mapping[str, str]
 
@@ -37,6 +39,7 @@ class LoadedWeights:
 
     def __init__(self, module: PreTrainedModel) -> None:
         self.architecture = module.config
+        self.skeleton = module
         self._parameters: dict[str, Tensor] = {}
         tied: dict[str, str] = {}
         first: dict[int, str] = {}
