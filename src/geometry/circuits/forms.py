@@ -1,7 +1,8 @@
-"""The bilinear form of an attention head on the residual stream, A = Q'K, from its two factors; never [d_model, d_model].
+"""The bilinear form of an attention head on the residual stream, A = Q'K, from its two factors alone.
 
-The logit of a query token x and a key token y is x'A y up to what norms divide by, so A is what a head computes; Q and K
-alone are not (Q -> B Q, K -> B^-T K changes nothing). Spec E4; QK circuits are those of Elhage et al. 2021.
+The logit of a query token x and a key token y is x'A y up to what norms divide by, so A is what a head computes; Q and
+K by themselves are not (Q -> B Q, K -> B^-T K changes nothing). No [d_model, d_model] matrix is ever made. Spec E4; QK
+circuits are those of Elhage et al. 2021.
 """
 
 from collections.abc import Mapping
@@ -43,9 +44,7 @@ class FormStatistics:
 SCALE_FREE = ("positive_mass", "positive_fraction", "symmetry", "stable_rank", "energy_rank")
 
 
-def form_statistics(
-    q: Float[Tensor, "form d_head d_model"], k: Float[Tensor, "form d_head d_model"]
-) -> FormStatistics:
+def form_statistics(q: Float[Tensor, "form d_head d_model"], k: Float[Tensor, "form d_head d_model"]) -> FormStatistics:
     """Statistics of Q'K for stacked factors.
 
     With [Q', K'] = Q0 [R_q, R_k] (a QR decomposition), the nonzero eigenvalues of the symmetric part are those of
@@ -73,9 +72,7 @@ def paired_statistics(
     return FormStatistics(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
-def core_statistics(
-    r_q: Float[Tensor, "form rank d_head"], r_k: Float[Tensor, "form rank d_head"]
-) -> FormStatistics:
+def core_statistics(r_q: Float[Tensor, "form rank d_head"], r_k: Float[Tensor, "form rank d_head"]) -> FormStatistics:
     """The same from the triangular factors: columns of Q' and K' in one orthonormal basis."""
     core = r_q @ r_k.mT
     eigenvalues = torch.linalg.eigvalsh((core + core.mT) / 2)

@@ -1,4 +1,4 @@
-"""What circuits of heads look like where nothing matches: Gaussian matrices, and queries that meet other heads' keys."""
+"""Circuits of heads where nothing matches: Gaussian matrices, and queries that meet other heads' keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
