@@ -24,7 +24,9 @@ class FormStatistics:
     """Statistics of forms, float64; NaN where a form is zero. None changes with the basis of a head.
 
     positive_mass: sum of the positive eigenvalues of the symmetric part (A + A')/2 over the sum of all moduli.
-    positive_fraction: their share of the eigenvalues that are not zero. symmetry: tr(AA) / |A|^2: 1 = symmetric, -1 =
+    positive_fraction: their share of the eigenvalues that are not zero; by Sylvester's law of inertia exactly 1/2 for any
+    Q and K of full rank that share no direction (2 d_head <= d_model), so it says nothing of a head: only of pooled forms
+    and of heads wider than half the model. symmetry: tr(AA) / |A|^2: 1 = symmetric, -1 =
     antisymmetric. stable_rank: |A|^2 / s_1^2. energy_rank: singular values that hold 90 % of |A|^2. norm: |A|.
     """
 
@@ -41,7 +43,7 @@ class FormStatistics:
 
 
 # those that have no scale: a null can be laid beside them
-SCALE_FREE = ("positive_mass", "positive_fraction", "symmetry", "stable_rank", "energy_rank")
+SCALE_FREE = ("positive_mass", "symmetry", "stable_rank", "energy_rank")
 
 
 def form_statistics(q: Float[Tensor, "form d_head d_model"], k: Float[Tensor, "form d_head d_model"]) -> FormStatistics:
@@ -85,10 +87,11 @@ def core_statistics(r_q: Float[Tensor, "form rank d_head"], r_k: Float[Tensor, "
     share = energies.cumsum(-1) / total[:, None]
     return FormStatistics(
         (eigenvalues * positive).sum(-1) / (moduli * counted).sum(-1),
-        positive.sum(-1) / counted.sum(-1),
+        positive.double().sum(-1) / counted.double().sum(-1),
         (core @ core).diagonal(dim1=-2, dim2=-1).sum(-1) / total,
         total / energies[:, 0],
-        torch.where(total > 0, (share < ENERGY).sum(-1) + 1.0, total.new_tensor(torch.nan)),
+        # NaN for a form of zeros, whose shares are
+        (share < ENERGY).double().sum(-1) + 1 + 0 * share[:, -1],
         total.sqrt(),
     )
 

@@ -50,7 +50,7 @@ def positive_share(eigenvalues: Complex[Tensor, "circuit d_value"]) -> Float[Ten
     """Share of the eigenvalues whose real part is above 0, of those that are not zero."""
     moduli = eigenvalues.abs()
     counted = moduli > 1e-6 * moduli.amax(-1, keepdim=True)
-    return ((eigenvalues.real > 0) & counted).sum(-1) / counted.sum(-1)
+    return ((eigenvalues.real > 0) & counted).double().sum(-1) / counted.double().sum(-1)
 
 
 def paired_copying(
