@@ -2,7 +2,8 @@
 
 from src.models.checkpoint.catalogue import catalogue
 from src.models.checkpoint.matrices import Attention, Matrix, NormPlace, Role, Stack, read_matrix
-from src.models.checkpoint.weights import Weights, open_weights, weights_of
+from src.models.checkpoint.opening import open_weights
+from src.models.checkpoint.weights import Weights, weights_of
 
 __all__ = [
     "Attention",

@@ -49,7 +49,7 @@ _OUTSIDE: Sequence[tuple[str, str]] = (
     (r"logit_scale$", "scalar"),
     (
         r"(?:visual|text)_projection$|project_(?:in|out)$|predictions\.transform\.dense$|vocab_transform$"
-        r"|lm_head\.dense$|embeddings_project$|embedding_hidden_mapping_in$|multi_modal_projector",
+        r"|(?:^|\.)(?:classifier|score|qa_outputs)$|lm_head\.dense$|embeddings_project$|embedding_hidden_mapping_in$|multi_modal_projector",
         "projection",
     ),
 )
