@@ -61,3 +61,14 @@ def composition(readers: Sides, writers: Sides) -> Composition:
     sd = (2 / ((d_model - 1) * (d_model + 2))) ** 0.5 * readers.spread[:, None] * writers.spread[None]
     share = energy / scale
     return Composition(share.sqrt(), share * d_model, (energy - scale / d_model) / sd)
+
+
+@dataclass(frozen=True, eq=False)
+class ComposedPair:
+    """Two layers of one stack. kind: Q, K or V, the side of the reader that reads what heads of `writer` write."""
+
+    kind: str
+    stack: str
+    reader: int
+    writer: int
+    found: Composition

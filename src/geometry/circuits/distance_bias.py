@@ -1,5 +1,7 @@
 """What attention heads add to logits for the distance of a key alone: delta = key position - query position."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -8,6 +10,23 @@ from src.models.checkpoint.rotary import Rotary
 
 # spec E8
 FARTHEST = 128
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceBias:
+    """Biases of the heads of a layer (or of all layers of a stack, layer = None) by delta = key - query."""
+
+    source: str
+    stack: str
+    layer: int | None
+    delta: Int[Tensor, "delta"]
+    values: Float[Tensor, "head delta"]
+    table: Float[Tensor, "bucket head"] | None = None
+
+    @property
+    def label(self) -> str:
+        """Of the place, for readers."""
+        return self.stack if self.layer is None else f"{self.stack} {self.layer}"
 
 
 def deltas(bidirectional: bool) -> Int[Tensor, "delta"]:

@@ -24,10 +24,10 @@ class FormStatistics:
     """Statistics of forms, float64; NaN where a form is zero. None changes with the basis of a head.
 
     positive_mass: sum of the positive eigenvalues of the symmetric part (A + A')/2 over the sum of all moduli.
-    positive_fraction: their share of the eigenvalues that are not zero; by Sylvester's law of inertia exactly 1/2 for any
-    Q and K of full rank that share no direction (2 d_head <= d_model), so it says nothing of a head: only of pooled forms
-    and of heads wider than half the model. symmetry: tr(AA) / |A|^2: 1 = symmetric, -1 =
-    antisymmetric. stable_rank: |A|^2 / s_1^2. energy_rank: singular values that hold 90 % of |A|^2. norm: |A|.
+    positive_fraction: their share of the eigenvalues that are not zero. By Sylvester's law of inertia it is 1/2 for any
+    Q and K of full rank that share no direction, so it says nothing of heads with 2 d_head <= d_model. symmetry:
+    tr(AA) / |A|^2: 1 = symmetric, -1 = antisymmetric, 1/d_model for random matrices. stable_rank: |A|^2 / s_1^2.
+    energy_rank: singular values that hold 90 % of |A|^2. norm: |A|.
     """
 
     positive_mass: Float[Tensor, "form"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,20 +29,38 @@ COPYING, TOKEN_COPYING = "copying", "token_copying"
 COMPARED = (*SCALE_FREE, COPYING, TOKEN_COPYING)
 
 
+# what a head without alignment has
+CENTRES = {"positive_mass": 0.5, "symmetry": 0.0, COPYING: 0.0, TOKEN_COPYING: 0.0}
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMean:
+    """A mean over the heads of a layer, and over those of each dealing of heads to other heads' keys."""
+
+    value: float
+    permuted: Float[Tensor, "draw"]
+
+    @property
+    def test(self) -> NullComparison:
+        """The one against the others."""
+        return compare(self.permuted.new_tensor([self.value]), self.permuted)[0]
+
+
 @dataclass(frozen=True, eq=False)
 class HeadStatistic:
     """One number of every head of a layer, beside what chance gives.
 
     random: against independent Gaussian matrices; None where those say nothing. others: against queries (or outputs)
-    with other heads' keys (values). layer: the mean over heads against dealings of heads to others' keys; permuted: the
-    means of those dealings; None where all heads share one key.
+    with other heads' keys (values). mean: over heads, and strength: the mean distance from the value without alignment
+    (heads may lie on either side of it), both against dealings of heads to others' keys; None where all heads share one
+    key.
     """
 
     values: Float[Tensor, "head"]
     random: Sequence[NullComparison] | None
     others: Sequence[NullComparison]
-    layer: NullComparison | None
-    permuted: Float[Tensor, "draw"] | None
+    mean: "LayerMean | None"
+    strength: "LayerMean | None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +124,7 @@ class CircuitProfiler:
                 scores = paired_copying(layer.v, layer.o, paired.query_head, paired.key_head, through)
                 shape = (layer.v.shape[-1], layer.v.shape[1])
                 drawn = self._gaussian_copying(shape) if through is None else None
-                statistics[name] = self._compared(paired.matrix(scores.cpu()), paired, drawn)
+                statistics[name] = self._compared(paired.matrix(scores.cpu()), paired, drawn, CENTRES[name])
         for name, bias, other in (("q_bias_share", layer.q_bias, layer.k), ("k_bias_share", layer.k_bias, layer.q)):
             if bias is not None:
                 of_head = bias if name == "q_bias_share" else bias[paired.own.to(device)]
@@ -132,8 +151,11 @@ class CircuitProfiler:
         query_head, key_head = paired.query_head.to(device), paired.key_head.to(device)
         found = paired_statistics(layer.q, layer.k, query_head, key_head).by_name()
         drawn = self._gaussian_forms((layer.q.shape[-1] - layer.centred, layer.q.shape[1]))
-        compared = {name: self._compared(paired.matrix(found[name].cpu()), paired, drawn[name]) for name in SCALE_FREE}
-        own = query_head.new_tensor(paired.own[paired.query_head] == paired.key_head, dtype=torch.bool)
+        compared = {
+            name: self._compared(paired.matrix(found[name].cpu()), paired, drawn[name], CENTRES.get(name))
+            for name in SCALE_FREE
+        }
+        own = (paired.own[paired.query_head] == paired.key_head).to(device)
         return compared, {name: found[name][own] for name in ("norm", "positive_fraction")}
 
     def _at_offsets(self, layer: AttentionWeights, paired: Pairing) -> dict[int, HeadStatistic]:
@@ -147,22 +169,31 @@ class CircuitProfiler:
                 symmetries(layer.q, rotary.turned(layer.k, -offset)).cpu() + outside,
                 paired,
                 self._gaussian_forms(shape)["symmetry"],
+                CENTRES["symmetry"],
             )
             for offset in self.offsets
         }
 
     def _compared(
-        self, matrix: Float[Tensor, "head kv_head"], paired: Pairing, drawn: Float[Tensor, "draw"] | None
+        self,
+        matrix: Float[Tensor, "head kv_head"],
+        paired: Pairing,
+        drawn: Float[Tensor, "draw"] | None,
+        centre: float | None = None,
     ) -> HeadStatistic:
         own, others = own_and_others(matrix, paired)
-        permuted = permuted_means(matrix, paired, self.draws, self.rng)
         return HeadStatistic(
             own,
             None if drawn is None else compare(own, drawn),
             compare(own, others),
-            None if permuted is None else compare(own.mean()[None], permuted)[0],
-            permuted,
+            self._layer_mean(matrix, paired),
+            None if centre is None else self._layer_mean((matrix - centre).abs(), paired),
         )
+
+    def _layer_mean(self, matrix: Float[Tensor, "head kv_head"], paired: Pairing) -> LayerMean | None:
+        permuted = permuted_means(matrix, paired, self.draws, self.rng)
+        own, _ = own_and_others(matrix, paired)
+        return None if permuted is None else LayerMean(float(own.mean()), permuted)
 
     def _gaussian_forms(self, shape: tuple[int, int]) -> Mapping[str, Tensor]:
         if shape not in self._forms:
@@ -175,13 +206,15 @@ class CircuitProfiler:
         return self._copying[shape]
 
 
-def over_layers(layers: Sequence[LayerCircuits], name: str) -> NullComparison | None:
-    """The mean over all heads of all layers, against dealings in every layer at once; None without such a null."""
-    chosen = [(each.statistics[name], each.n_heads) for each in layers if name in each.statistics]
-    chosen = [(each, n_heads) for each, n_heads in chosen if each.permuted is not None]
-    total = sum(n_heads for _, n_heads in chosen)
+def over_layers(layers: Sequence[LayerCircuits], name: str, which: Literal["mean", "strength"]) -> LayerMean | None:
+    """The mean over all heads of all layers, and of dealings in every layer at once; None without such a null."""
+    found: list[tuple[LayerMean, int]] = []
+    for each in layers:
+        mean = getattr(each.statistics[name], which) if name in each.statistics else None
+        if mean is not None:
+            found.append((mean, each.n_heads))
+    total = sum(n_heads for _, n_heads in found)
     if not total:
         return None
-    permuted = torch.stack([each.permuted * n for each, n in chosen if each.permuted is not None]).sum(0) / total
-    own = torch.stack([each.values.sum() for each, _ in chosen]).sum() / total
-    return compare(own[None], permuted)[0]
+    permuted = torch.stack([mean.permuted * n_heads for mean, n_heads in found]).sum(0) / total
+    return LayerMean(sum(mean.value * n_heads for mean, n_heads in found) / total, permuted)

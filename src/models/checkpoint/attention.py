@@ -15,6 +15,7 @@ from src.models.checkpoint.norms import is_norm, norm_place
 from src.models.checkpoint.rotary import Rotary, rotary_of
 from src.models.checkpoint.weights import Weights
 
+# path of a layer
 _IN_LAYER = re.compile(r"((?:^|.*?\.)(?:layers|layer|h|blocks?|resblocks)\.\d+)\..*")
 
 
@@ -89,6 +90,19 @@ def attention_places(matrices: Sequence[Matrix]) -> list[tuple[Stack, int, Atten
         if matrix.layer is not None and matrix.attention is not None and matrix.role in ("q", "k", "v", "o"):
             roles.setdefault((matrix.stack, matrix.layer, matrix.attention), []).append(matrix.role)
     return [place for place, found in roles.items() if sorted(found) == ["k", "o", "q", "v"]]
+
+
+def raw_queries_and_keys(
+    weights: Weights, matrices: Sequence[Matrix], layer: AttentionWeights
+) -> tuple[Float[Tensor, "query_unit d_model"], Float[Tensor, "key_unit d_model"]]:
+    """The projections of a layer as they are stored, nothing folded, [out, in]."""
+    found = {
+        matrix.role: read_matrix(weights, matrix)
+        for matrix in matrices
+        if matrix.role in ("q", "k")
+        and (matrix.stack, matrix.layer, matrix.attention) == (layer.stack, layer.layer, layer.attention)
+    }
+    return found["q"], found["k"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What analyses of geometry show: words, tables, figures, records."""
