@@ -94,7 +94,7 @@ def weight_finding(
         "neurons": neuron_records(profile),
         "norms": norm_records(profile),
         "layer_pairs": pair_records(profile),
-        "composition": composition_records(profile),
+        "readers_and_writers": composition_records(profile),
     }
     return Finding(
         text=weight_text(weights, matrices, profile, kinds),

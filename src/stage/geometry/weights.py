@@ -13,6 +13,7 @@ from src.models.checkpoint import Matrix, Weights, catalogue, open_weights
 from src.report.finding import Finding
 from src.report.geometry.weights import weight_finding
 from src.stage.context import Stage
+from src.stage.geometry.circuits import circuit_findings
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +39,14 @@ class WeightAnalysis:
 
     def identity(self) -> dict[str, Any]:
         """What decides the content."""
+        settings = self.config.weights.model_dump(mode="json")
+        if self.config.weights.circuits:
+            settings["circuits"] = self.config.circuits.model_dump(mode="json")
         return {
             "analysis": self.name,
             "weights": self.digest,
             "model_type": self.weights.architecture.model_type,
-            "settings": self.config.weights.model_dump(mode="json"),
+            "settings": settings,
             "compat": self.config.compat,
             "seed": self.config.seed,
         }
@@ -60,7 +64,10 @@ class WeightAnalysis:
             notebook = notebook_weights(self.weights, self.matrices, profile, stage.device)
         settings = {"model": config.model.name, "seed": config.seed, "device": str(stage.device)}
         settings |= {**config.weights.model_dump(mode="json"), "compat": config.compat}
-        return [weight_finding(config.model.name, self.weights, self.matrices, profile, notebook, settings)]
+        findings = [weight_finding(config.model.name, self.weights, self.matrices, profile, notebook, settings)]
+        if config.weights.circuits:
+            findings += circuit_findings(config, self.weights, self.matrices, stage)
+        return findings
 
 
 def prepare(config: GeometryConfig, stage: Stage) -> WeightAnalysis:
