@@ -5,7 +5,7 @@ common to all layers, and W'W (of what reads it) or W W' (of what writes it) doe
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -99,7 +99,7 @@ class ResidualGrams:
     """W'W or W W' of each layer on the residual side, without their traces, packed and of length 1.
 
     packed: upper triangles, entries off the diagonal times sqrt 2, so that dot products are those of the matrices.
-    trace_share: d (trace / d)^2 / |G|^2 of each: what of the whole is common to all matrices.
+    width: of the residual stream.
     """
 
     packed: Float[Tensor, "layer entry"]
@@ -159,10 +159,3 @@ def subspace_overlaps(bases: Float[Tensor, "layer d_model rank"]) -> LayerCosine
     products = (flat.T @ flat).square().reshape(n_layers, rank, n_layers, rank).sum((1, 3)) / rank
     share = rank / d_model
     return LayerCosines(products.double().cpu(), (1 - share) * rotation_deviation(d_model), share)
-
-
-def earlier_writers(composition: Float[Tensor, "reader writer"]) -> Iterator[tuple[int, int, float]]:
-    """The pairs (reader's layer, writer's layer, cosine) in which the writer comes before the reader."""
-    for reader in range(len(composition)):
-        for writer in range(reader):
-            yield reader, writer, float(composition[reader, writer])

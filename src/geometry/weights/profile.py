@@ -90,8 +90,9 @@ class WeightProfile:
     skipped: list[Matrix] = field(default_factory=list)
 
     def random_number(self, shape: tuple[int, int], name: str) -> float:
-        """The median of a number over random matrices of a shape."""
-        return float(np.median([each.numbers()[name] for each in self.random[shape]]))
+        """The mean of a number over random matrices of a shape (of the condition, which has none, the median)."""
+        middle = np.median if name == "condition" else np.mean
+        return float(middle([each.numbers()[name] for each in self.random[shape]]))
 
 
 def is_measured(matrix: Matrix) -> bool:
@@ -158,6 +159,9 @@ def profile_weights(
     found.skipped = [m for m in matrices if not is_measured(m) and m.role not in ("norm", "bias")]
     place = {matrix.name: number for number, matrix in enumerate(matrices)}
     found.matrices.sort(key=lambda profile: place[profile.matrix.name])
+    order_of = list(dict.fromkeys(group_of(matrix) for matrix in matrices))
+    found.comparisons.sort(key=lambda comparison: order_of.index(comparison.group))
+    found.compositions.sort(key=lambda pair: (order_of.index(pair.reader), order_of.index(pair.writer)))
     return found
 
 

@@ -98,6 +98,10 @@ class Spectrum:
 
     def numbers(self) -> dict[str, float]:
         """All of them by name."""
+        return dict(self._numbers)
+
+    @cached_property
+    def _numbers(self) -> dict[str, float]:
         ranks = {f"energy_rank_{100 * share:.0f}": self.energy_rank(share) for share in ENERGY_SHARES}
         return {
             "stable_rank": self.stable_rank,
@@ -146,7 +150,7 @@ def spectrum(
     if values.size and values[0] > 0 and values[-1] * _WORST_CONDITION < values[0]:
         values = torch.linalg.svdvals(_triangle(matrix if n <= m else matrix.T, where)).cpu().numpy()
     rms = math.sqrt(float(small_gram.diagonal().sum()) / max(1, m * n))
-    return Spectrum(np.ascontiguousarray(values), (m, n), rms)
+    return Spectrum(values.copy(), (m, n), rms)
 
 
 def _triangle(tall: Float[Tensor, "row column"], device: torch.device) -> Float[Tensor, "column column"]:
@@ -170,7 +174,7 @@ def top_eigenvectors(symmetric: Float[Tensor, "side side"], count: int) -> Float
     if symmetric.device.type == "cpu":
         chosen = (side - count, side - 1)
         vectors = scipy.linalg.eigh(symmetric.numpy(), subset_by_index=chosen, check_finite=False)[1]
-        return torch.from_numpy(np.ascontiguousarray(vectors[:, ::-1]))
+        return torch.from_numpy(vectors[:, ::-1].copy())
     return torch.linalg.eigh(symmetric).eigenvectors[:, -count:].flip(1)
 
 

@@ -1,1 +1,1 @@
-"""What analyses of geometry show: words, tables, figures, records."""
+"""What each analysis of geometry shows: words, tables, figures, records."""
