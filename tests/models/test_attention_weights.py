@@ -14,6 +14,7 @@ PLAIN = (
     *("phi3", "falcon", "falcon_new", "falcon_sequential", "bert", "distilbert", "phi", "glm", "gpt_neo", "gptj"),
     *("codegen", "gpt_bigcode", "gpt_bigcode_heads", "gpt_oss", "olmo"),
 )
+IMAGES = ("vit", "dinov2", "clip_vision_model")
 NORMED = ("qwen3", "gemma3", "olmo2", "qwen3_next")
 
 
@@ -73,26 +74,30 @@ def run(family: str, implementation: str):
         for place, block in enumerate(blocks_of(module, layers))
     ]
     attention = {module.get_submodule(layer.module): place for place, layer in enumerate(layers)}
-    ids = torch.tensor([[5, 17, 40, 8]])
+    inputs = {"input_ids": torch.tensor([[5, 17, 40, 8]])}
+    if family in IMAGES:
+        config = module.config
+        draws = torch.Generator().manual_seed(0)
+        inputs = {"pixel_values": torch.randn(1, 3, config.image_size, config.image_size, generator=draws).double()}
     with torch.no_grad():
         if implementation == "sdpa":
             listeners = {
                 each: lambda inputs, place=place: given.__setitem__(place, inputs) for each, place in attention.items()
             }
             with listening_to_sdpa(listeners):
-                module(input_ids=ids)
+                module(**inputs)
         else:
-            given = dict(enumerate(module(input_ids=ids, output_attentions=True).attentions))
+            given = dict(enumerate(module(**inputs, output_attentions=True).attentions))
     for hook in hooks:
         hook.remove()
     return module, layers, seen, given
 
 
-@pytest.mark.parametrize("family", PLAIN)
+@pytest.mark.parametrize("family", [*PLAIN, *IMAGES, "roberta"])
 def test_folded_heads_give_the_models_own_attention(family):
     module, layers, seen, given = run(family, "eager")
     assert len(layers) == 3
-    has_norm = family not in ("bert", "distilbert", "opt_post_norm")
+    has_norm = family not in ("bert", "roberta", "distilbert", "opt_post_norm")
     for place, layer in enumerate(layers):
         n = divisors(module, seen[place], layer, has_norm)
         found = given[place][0].log()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import factorial, prod
 
 import numpy as np
 import torch
@@ -71,6 +72,15 @@ class Pairing:
     key_head: Int[Tensor, "form"]
     own: Int[Tensor, "head"]
     block: Int[Tensor, "head"]
+
+    @property
+    def n_dealings(self) -> int:
+        """Different ways to deal the query heads of each block to its keys: the smallest p is 1 over this."""
+        ways = 1
+        for block in self.block.unique():
+            keys = self.own[self.block == block]
+            ways *= factorial(len(keys)) // prod(factorial(int(n)) for n in keys.unique(return_counts=True)[1])
+        return ways
 
     def matrix(self, values: Float[Tensor, "form"]) -> Float[Tensor, "head kv_head"]:
         """Values of pairs as a matrix; NaN for pairs that are not there."""

@@ -67,10 +67,10 @@ class HeadStatistic:
 class LayerCircuits:
     """Of one attention layer.
 
-    statistics: by the names of COMPARED. plain: numbers of heads that have no null (norms, counts, biases). offsets:
-    symmetry of forms whose key stands so many tokens before the query, by that number; empty without rotary positions.
-    top_overlap: squared cosine of the top eigenvector of the symmetric part with the mean embedding, and its p for a
-    random direction; None without embeddings.
+    n_dealings: different dealings of queries to keys. statistics: by the names of COMPARED. plain: numbers of heads
+    that have no null (norms, counts, biases). offsets: symmetry of forms whose key stands so many tokens before the
+    query, by that number; empty without rotary positions. top_overlap: squared cosine of the top eigenvector of the
+    symmetric part with the mean embedding, and its p for a random direction; None without embeddings.
     """
 
     stack: str
@@ -78,6 +78,7 @@ class LayerCircuits:
     attention: str
     label: str
     n_kv_heads: int
+    n_dealings: int
     statistics: Mapping[str, HeadStatistic]
     plain: Mapping[str, Float[Tensor, "head"]]
     offsets: Mapping[int, HeadStatistic]
@@ -139,7 +140,7 @@ class CircuitProfiler:
             # the squared cosine of a random direction has a Beta(1/2, (d - 1)/2) distribution
             p = 1 - torch.from_numpy(betainc(0.5, (len(mean) - 1) / 2, overlap.clamp(0, 1).numpy()))
         return LayerCircuits(
-            layer.stack, layer.layer, layer.attention, layer.label, len(layer.k), statistics,
+            layer.stack, layer.layer, layer.attention, layer.label, len(layer.k), paired.n_dealings, statistics,
             {name: values.cpu() for name, values in plain.items()}, self._at_offsets(layer, paired), overlap, p,
         )  # fmt: skip
 

@@ -28,8 +28,8 @@ def layer_table(results: CircuitResults) -> Table:
     caption = (
         "Means over heads. mass: of positive eigenvalues of the symmetric part of QK. symm.: tr(AA)/|A|². copying: sum "
         "of OV's eigenvalues over their moduli. off: mean distance from no alignment, whatever its side; others: the "
-        f"same with queries (outputs) dealt to other heads' keys (values), p of {results.draws:,} dealings. rank: stable "
-        f"rank of QK{expected}."
+        f"same with queries (outputs) dealt to other heads' keys (values), p of {results.draws:,} dealings. rank: "
+        f"stable rank of QK{expected}."
     )
     return Table("QK and OV circuits by layer", columns, rows, caption)
 
@@ -140,7 +140,7 @@ def notebook_table(results: CircuitResults) -> Table:
     caption = (
         "Its positive fraction, symmetry deviation, stable rank and participation (PR) are those of W_q W_k', products "
         "of units across heads that change with the basis of a head although attention does not. pooled A: the form "
-        "that was meant, summed over heads. mass, symmetry: ours, means over heads. A fraction of 0.5 and a deviation of "
-        "1.414 are what independent random matrices give."
+        "that was meant, summed over heads. mass, symmetry: ours, means over heads. A fraction of 0.5 and a deviation "
+        "of 1.414 are what independent random matrices give."
     )
     return Table("QK as the notebook computes it", columns, rows, caption)

@@ -58,18 +58,26 @@ def _text(results: CircuitResults) -> str:
             f"OV circuits have a copying score of {results.mean(COPYING):+.2f} on average, {copying.value:.2f} off 0 "
             f"(with another head's values {test.mean:.2f}, p = {test.p:.2g})."
         )
-    parts = [f"{TITLES[name]} in {n}" for name in SIGNED if (n := _n_layers(results, name)) is not None]
-    if parts:
-        sentences.append(
-            f"Of {len(results.layers)} attention layers, these are beyond other heads' keys and values: "
-            f"{', '.join(parts)} (false discovery rate {results.level:g})."
-        )
+    sentences += _single_layers(results)
     law = (
         "Counts of positive and negative eigenvalues are no finding: they are equal for any head of full rank with "
         "2 d_head <= d_model (Sylvester's law of inertia)."
     )
     left_out = f" Layers without circuits: {', '.join(results.unread)}." if results.unread else ""
     return " ".join(sentences) + "\n\n" + law + left_out
+
+
+def _single_layers(results: CircuitResults) -> list[str]:
+    ways = max(each.n_dealings for each in results.layers)
+    if ways * results.level < 1:
+        few = f"Single layers can't be judged: their heads can be dealt to each other's keys in {ways} ways only."
+        return [few] if ways > 1 else []
+    parts = [f"{TITLES[name]} in {n}" for name in SIGNED if (n := _n_layers(results, name)) is not None]
+    found = (
+        f"Of {len(results.layers)} attention layers, these are beyond other heads' keys and values: {', '.join(parts)}"
+    )
+    few = "" if ways * results.level >= len(results.layers) else f"; {ways} dealings of a layer's heads are few"
+    return [f"{found} (false discovery rate {results.level:g}{few})."] if parts else []
 
 
 def _n_layers(results: CircuitResults, name: str) -> int | None:
