@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # run as a script, the repository's root is not on the path
 
-from testbed import chats, language, lexicon, training  # noqa: E402
+from testbed import chats, language, lexicon, taxonomy, training  # noqa: E402
 from testbed.evaluate import Item, predict, score  # noqa: E402
 
 WORK = HERE / ".build"
@@ -94,8 +94,9 @@ def rows(name: str, texts: Callable[[], Iterator[str]], width: int) -> NDArray[n
 
 
 def make_lexicon() -> None:
-    """Write lexicon.json."""
-    (HERE / "lexicon.json").write_text(json.dumps(lexicon.as_dict(), indent=1) + "\n")
+    """Write lexicon.json and taxonomy.json."""
+    for name, content in (("lexicon", lexicon.as_dict()), ("taxonomy", taxonomy.as_taxonomy())):
+        (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _write_lines(path: Path, records: list[dict[str, object]]) -> None:

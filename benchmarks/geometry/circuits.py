@@ -32,7 +32,8 @@ def measure(console: Console) -> None:
     assert difference < 1e-9, f"the two ways differ by {difference:.1e}"
     console.print(
         f"circuits: QK per head at d_model {D_MODEL}, d_head {D_HEAD}: {1e3 * of_head:.2f} ms by QR, "
-        f"{1e3 * dense_of_head:.0f} ms dense ({dense_of_head / of_head:.0f} times); relative difference {difference:.0e}"
+        f"{1e3 * dense_of_head:.0f} ms dense ({dense_of_head / of_head:.0f} times); relative difference "
+        f"{difference:.0e}"
     )
 
 

@@ -1,6 +1,6 @@
 """A taxonomy of senses: who is a kind of what, and which words mean it. Where it was read from does not matter here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Int
 UNCONNECTED = 255
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WordSense:
     """One meaning of a word.
 
@@ -30,7 +30,8 @@ class Taxonomy:
     source: what it is, for readers and fingerprints (name and digest). names: e.g. `dog.n.01`. pos: n, v, a, s or r of
     each sense. parent, parent_start: the parents of sense i are parent[parent_start[i] : parent_start[i + 1]], in the
     order of the file. classes: the lexicographer's file of each sense, e.g. noun.animal, or the JSON's class.
-    definitions: without quoted examples. words: lower case -> senses, by part of speech and number.
+    definitions: without quoted examples. words: lower case -> senses, by part of speech and number. lemmas: the words
+    of each sense as they are spelled (Paris), in the order of the file.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Taxonomy:
     classes: tuple[str, ...]
     definitions: tuple[str, ...]
     words: Mapping[str, tuple[WordSense, ...]]
+    lemmas: Sequence[tuple[str, ...]]
 
     def parents(self, sense: int) -> Int[np.ndarray, "parent"]:
         """The senses that one is a kind of."""
