@@ -1,18 +1,18 @@
 """The embedding and unembedding matrices of a model, without the rest of it."""
 
-import re
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from src.errors import NotApplicableError
-from src.models.checkpoint import Weights, catalogue, read_matrix
+from src.models.checkpoint import Matrix, Weights, catalogue, read_matrix
+from src.models.checkpoint.names import named_parameter
 
-# names of vocabulary projections in Transformers' models
-_UNEMBEDDING = re.compile(
-    r"(lm_head|embed_out|output_projection|predictions\.decoder|vocab_projector)(\.decoder)?\.weight$"
-)
+# families whose position tables begin with rows that no position has: two (OPT, BART), or up to the padding token's
+_TWO_UNUSED = ("opt", "bart", "mbart", "plbart", "biogpt")
+_UP_TO_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "esm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class EmbeddingTables:
     """Rows of tokens in the dtype in which they are stored.
 
     output: None for a model that predicts no tokens; the same tensor as `input` where they are tied. tied: they are one
-    parameter. positions: of learned absolute positions. digest: sha256 of what was read.
+    parameter. positions: of learned absolute positions, from position 0. digest: sha256 of what was read.
     """
 
     input: Float[Tensor, "row d_model"]
@@ -37,13 +37,26 @@ def read_embeddings(weights: Weights) -> EmbeddingTables:
     if first is None:
         raise NotApplicableError("the model has no token embeddings")
     head = next((matrix for matrix in matrices if matrix.role == "unembedding"), None)
-    # of several stacks, such as text and pictures, the one of the tokens
-    learned = next((matrix for matrix in matrices if matrix.role == "position" and matrix.stack == first.stack), None)
+    learned = _positions(matrices, first)
     table = read_matrix(weights, first)
     # T5's stacks share their embeddings: an alias alone does not make an unembedding
-    heads = [alias for alias, name in weights.tied.items() if name == first.parameter and _UNEMBEDDING.search(alias)]
-    tied = bool(heads) and head is None
+    aliases = [alias for alias, name in weights.tied.items() if name == first.parameter]
+    tied = head is None and any(named_parameter(alias).role == "unembedding" for alias in aliases)
     output = table if tied else None if head is None else read_matrix(weights, head)
-    positions = None if learned is None else read_matrix(weights, learned)
+    positions = None if learned is None else read_matrix(weights, learned)[unused_positions(weights.architecture) :]
     names = dict.fromkeys(matrix.parameter for matrix in (first, head, learned) if matrix is not None)
     return EmbeddingTables(table, output, tied, positions, weights.digest(names))
+
+
+def _positions(matrices: list[Matrix], embedding: Matrix) -> Matrix | None:
+    """Of the stack that reads the tokens; pictures have positions too."""
+    tables = [matrix for matrix in matrices if matrix.role == "position" and matrix.stack != "vision"]
+    return next((table for table in tables if table.stack == embedding.stack), next(iter(tables), None))
+
+
+def unused_positions(architecture: PreTrainedConfig) -> int:
+    """Rows at the start of a family's position table that stand for no position."""
+    family = architecture.get_text_config().model_type
+    if family in _UP_TO_PADDING:
+        return int(getattr(architecture, "pad_token_id", None) or 0) + 1
+    return 2 if family in _TWO_UNUSED else 0

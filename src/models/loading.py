@@ -35,13 +35,13 @@ def load_model(config: ModelConfig, device: torch.device | str) -> LanguageModel
     Raises:
         StrataError: no such folder or hub model, missing or damaged weights, or an unknown family.
     """
-    source, options = _source(config), _origin(config)
+    source, options = source_of(config), origin_of(config)
     architecture = architecture_of(config)
     auto_class = AutoModelForCausalLM if is_causal_lm(architecture) else AutoModel
     if config.attention is not None:
         options["attn_implementation"] = config.attention
     options |= {"dtype": config.dtype, "weights_only": True, "output_loading_info": True}
-    module, info = _explained(
+    module, info = explained(
         config, lambda: cast(Any, auto_class).from_pretrained(source, config=architecture, **options)
     )
     model = wrap_model(module.to(device), config)
@@ -60,7 +60,7 @@ def load_random_model(config: ModelConfig, device: torch.device | str, seed: int
     options |= {"dtype": torch.float32, "trust_remote_code": config.trust_remote_code}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _explained(config, lambda: cast(Any, auto_class).from_config(architecture, **options))
+        module = explained(config, lambda: cast(Any, auto_class).from_config(architecture, **options))
     return wrap_model(module.to(device), config)
 
 
@@ -99,7 +99,7 @@ def refuse_other_than_causal_lm(config: ModelConfig) -> None:
     if not is_causal_lm(architecture):
         kind = ", ".join(architecture.architectures or ()) or architecture.model_type
         raise StrataError(
-            f"{_named(config)} is no causal language model ({kind}): it can't go on with a text; choose one that can"
+            f"{named(config)} is no causal language model ({kind}): it can't go on with a text; choose one that can"
         )
 
 
@@ -109,29 +109,29 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         StrataError: no such folder or hub model, or no tokenizer in it.
     """
-    source = _source(config)
+    source = source_of(config)
     if config.path is not None and not any(file for pattern in _TOKENIZER_FILES for file in Path(source).glob(pattern)):
         raise StrataError(f"model.path={config.path}: {source} holds no tokenizer; save it there with save_pretrained")
-    return _explained(config, lambda: AutoTokenizer.from_pretrained(source, **_origin(config)))
+    return explained(config, lambda: AutoTokenizer.from_pretrained(source, **origin_of(config)))
 
 
-def _origin(config: ModelConfig) -> dict[str, Any]:
+def origin_of(config: ModelConfig) -> dict[str, Any]:
     """What every loader of transformers is told besides the source."""
     return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
 
 
 def architecture_of(config: ModelConfig) -> PreTrainedConfig:
     """A checkpoint's config.json. Raises StrataError as `load_model` does."""
-    source = _source(config)
+    source = source_of(config)
     if config.path is not None and not (Path(source) / "config.json").is_file():
         raise StrataError(
             f"model.path={config.path}: {source} holds no config.json, so it is no Hugging Face model folder. "
             "Point model.path at the folder that save_pretrained wrote"
         )
-    return _explained(config, lambda: AutoConfig.from_pretrained(source, **_origin(config)))
+    return explained(config, lambda: AutoConfig.from_pretrained(source, **origin_of(config)))
 
 
-def _source(config: ModelConfig) -> str:
+def source_of(config: ModelConfig) -> str:
     """The folder or the hub id to load from."""
     if config.path is None:
         return config.name
@@ -146,7 +146,7 @@ def _source(config: ModelConfig) -> str:
     return str(folder)
 
 
-def _named(config: ModelConfig) -> str:
+def named(config: ModelConfig) -> str:
     """The key that chose the model."""
     return f"model.path={config.path}" if config.path else f"model.name={config.name}"
 
@@ -162,7 +162,7 @@ def _as_tuple(entry: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else tuple(entry)
 
 
-def _explained(config: ModelConfig, load: Callable[[], Loaded]) -> Loaded:
+def explained(config: ModelConfig, load: Callable[[], Loaded]) -> Loaded:
     """Run a loader of transformers; what goes wrong becomes one message with the remedy."""
     try:
         return load()
@@ -184,7 +184,7 @@ def _refuse_missing_weights(model: LanguageModel, missing: set[str], with_head: 
     harmful = sorted(missing if with_head or not missing else missing & _names_in_use(model))
     if harmful:
         raise StrataError(
-            f"{_named(model.config)}: the checkpoint lacks {len(harmful)} weights that {type(model.module).__name__} "
+            f"{named(model.config)}: the checkpoint lacks {len(harmful)} weights that {type(model.module).__name__} "
             f"needs ({', '.join(harmful[:5])}{', ...' if len(harmful) > 5 else ''}), so they would be random. "
             "Point model.path at a complete checkpoint of this architecture"
         )

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from src.config.geometry.circuits import CircuitsConfig
 from src.config.geometry.embeddings import EmbeddingsConfig
 from src.config.geometry.layers import LayersConfig
 from src.config.geometry.lexicon import LexiconConfig
@@ -31,6 +32,7 @@ class GeometryConfig(StageConfig):
     layers: LayersConfig
     lexicon: LexiconConfig
     weights: WeightsConfig
+    circuits: CircuitsConfig
 
     @property
     def analyses(self) -> tuple[Analysis, ...]:
