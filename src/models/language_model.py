@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from src.config.schema import fingerprint
 from src.config.shared import ModelConfig
 from src.errors import StrataError
 from src.hook_points import HookPoint, refuse_shifted
+from src.models.architecture import architecture_digest
 from src.models.blocks import Blocks, find_blocks
 from src.models.increments import Increments, find_increments
 from src.models.inner import InnerModel, find_inner_model
@@ -113,9 +112,6 @@ class LanguageModel:
         that a retrained or edited local model is another one. What the config left to be found (dtype, blocks, stack,
         attention implementation) is here as it was found.
         """
-        architecture = json.loads(self.module.config.to_json_string(use_diff=False))
-        for key in ("_name_or_path", "transformers_version"):
-            architecture.pop(key, None)
         return {
             "name": self.config.name,
             "path": self.config.path,
@@ -124,7 +120,7 @@ class LanguageModel:
             "blocks": self.block_list.path,
             "stack": self.inner.stack,
             "attention": getattr(self.module.config, "_attn_implementation", None),
-            "architecture": fingerprint(architecture),
+            "architecture": architecture_digest(self.module.config),
             "weights": self._weights_digest(),
         }
 

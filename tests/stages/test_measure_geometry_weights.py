@@ -102,6 +102,22 @@ def test_two_runs_are_the_same_and_other_weights_another_artifact(tmp_path: Path
     assert run(folder, "weights.circuits=false").path != first.path
 
 
+def test_equal_weights_with_other_heads_or_a_foreign_tensor_are_another_artifact(tmp_path: Path) -> None:
+    """Heads, rotary frequencies and the rest of config.json decide circuits as much as weights do."""
+    folder = saved("llama", tmp_path)
+    first = run(folder)
+    config = json.loads((folder / "config.json").read_text())
+    fewer = config | {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    (folder / "config.json").write_text(json.dumps(fewer))
+    other = run(folder)
+    assert other.path != first.path
+    assert (read(first, "circuits.json")["n_heads"], read(other, "circuits.json")["n_heads"]) == (12, 6)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert run(folder).path == first.path
+    save_file(load_file(folder / "model.safetensors") | {"foreign": torch.ones(3)}, folder / "model.safetensors")
+    assert run(folder).path != first.path
+
+
 def test_what_is_not_recognised_is_said(tmp_path: Path) -> None:
     folder = saved("gpt2", tmp_path)
     tensors = load_file(folder / "model.safetensors") | {"adapter.<b>x</b>": torch.ones(3, 4)}

@@ -6,9 +6,11 @@ from typing import Any
 
 from src.artifacts import Parent, label
 from src.config.geometry.stage import Analysis, GeometryConfig
+from src.config.schema import fingerprint
 from src.errors import NotApplicableError
 from src.geometry.weights.notebook import notebook_weights
 from src.geometry.weights.profile import is_measured, profile_weights
+from src.models.architecture import architecture_digest
 from src.models.checkpoint import Matrix, Weights, catalogue, open_weights
 from src.report.finding import Finding
 from src.report.geometry.weights import weight_finding
@@ -45,7 +47,15 @@ class WeightAnalysis:
         return {
             "analysis": self.name,
             "weights": self.digest,
-            "model_type": self.weights.architecture.model_type,
+            "architecture": architecture_digest(self.weights.architecture),
+            "parameters": fingerprint(
+                {
+                    "shapes": {name: list(shape) for name, shape in self.weights.shapes.items()},
+                    "tied": dict(self.weights.tied),
+                    "missing": list(self.weights.missing),
+                    "unread": list(self.weights.unread),
+                }
+            ),
             "settings": settings,
             "compat": self.config.compat,
             "seed": self.config.seed,
