@@ -1,5 +1,6 @@
 """What one analysis of a stage has found, ready to be written and shown."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,15 @@ def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
         for stem, records in finding.records.items():
             write_records(folder / stem, records)
         for name, values in finding.files.items():
-            write_json(folder / name, values)
+            write_json(folder / name, _defined(values))
         for stem, tensors in finding.tensors.items():
             save_tensors(folder / f"{stem}.safetensors", tensors)
+
+
+def _defined(values: Any) -> Any:
+    """Plain nested values with null for numbers that are not defined: JSON has no NaN."""
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, Mapping):
+        return {key: _defined(value) for key, value in values.items()}
+    return [_defined(value) for value in values] if isinstance(values, list | tuple) else values

@@ -144,6 +144,44 @@ def test_quantised_weights_are_refused_before_work(tmp_path: Path) -> None:
     assert not (tmp_path / "artifacts/geometry").exists()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "message"),
+    [
+        (torch.float32, float("nan"), "holds NaN or infinite values"),
+        (torch.float16, float("inf"), "holds NaN or infinite values"),
+        (torch.int8, 3, "is stored as int8, as quantised weights are"),
+        (torch.float8_e4m3fn, 1.0, "is stored as float8_e4m3fn, as quantised weights are"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused_before_work(
+    dtype: torch.dtype, value: float, message: str, tmp_path: Path
+) -> None:
+    folder, name = saved("llama", tmp_path), "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][2, 3] = value
+    save_file(tensors | {name: tensors[name].to(dtype)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StrataError, match=f"tiny: {name} {message}"):
+        run(folder)
+
+
+def test_zeros_missing_embeddings_and_whole_subspaces_are_measured(tmp_path: Path) -> None:
+    """What is not defined (ranks' null of the whole space, conditions of zeros) is null in JSON."""
+    folder = saved("llama", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if name != "model.embed_tokens.weight"}
+    kept = {name: torch.zeros_like(value) if ".layers.1." in name else value for name, value in kept.items()}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    artifact = run(folder, "weights.subspace_rank=32", "compat=notebook")
+    found = read(artifact, "weights.json")
+    assert found["missing"] == ["model.embed_tokens.weight"]
+    assert "1 parameters of the model class are not in the files (model.embed_tokens.weight)" in (
+        read_report(artifact.path).text
+    )
+    assert found["comparisons"][0]["overlaps"]["z_mean_pair"] is None
+    zeros = [record for record in read(artifact, "matrices.json") if record["layer"] == 1]
+    assert {record["stable_rank"] for record in zeros} == {0}
+
+
 def test_a_model_without_matrices(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("src.stage.geometry.weights.is_measured", lambda _: False)
     with pytest.raises(NotApplicableError, match="no matrices"):

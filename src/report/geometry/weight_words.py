@@ -137,6 +137,10 @@ def _left_out(weights: Weights, matrices: Sequence[Matrix], profile: WeightProfi
         said.append(f"No queries, keys, values and outputs were found in {_some(uncovered)}.")
     if profile.skipped:
         said.append(f"{len(profile.skipped)} parameters are no matrices and are listed alone.")
+    if weights.missing:
+        said.append(
+            f"{len(weights.missing)} parameters of the model class are not in the files ({_some(weights.missing)})."
+        )
     if weights.unread:
         said.append(f"{len(weights.unread)} tensors of the files belong to no parameter ({_some(weights.unread)}).")
     return said

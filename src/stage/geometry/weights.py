@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from src.artifacts import Parent, label
 from src.config.geometry.stage import Analysis, GeometryConfig
 from src.config.schema import fingerprint
-from src.errors import NotApplicableError
+from src.errors import NotApplicableError, StrataError
 from src.geometry.weights.notebook import notebook_weights
 from src.geometry.weights.profile import is_measured, profile_weights
 from src.models.architecture import architecture_digest
@@ -16,6 +19,8 @@ from src.report.finding import Finding
 from src.report.geometry.weights import weight_finding
 from src.stage.context import Stage
 from src.stage.geometry.circuits import circuit_findings
+
+_PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +89,7 @@ def prepare(config: GeometryConfig, stage: Stage) -> WeightAnalysis:
     """Find what each parameter is for, and read all once for their digest.
 
     Raises:
-        StrataError: no such model; missing, damaged or quantised weights.
+        StrataError: no such model; missing, damaged, quantised or not finite weights.
         NotApplicableError: it has no matrices.
     """
     weights = open_weights(config.model)
@@ -99,7 +104,24 @@ def prepare(config: GeometryConfig, stage: Stage) -> WeightAnalysis:
         def told() -> Iterator[str]:
             for name in names:
                 yield name
+                # the digest has just read it: it is still in memory
+                _refuse_unusable(config.model.name, name, weights.read(name))
                 advance(1)
 
         digest = weights.digest(told())
     return WeightAnalysis(config, weights, matrices, digest)
+
+
+def _refuse_unusable(model: str, name: str, values: Tensor) -> None:
+    """Codes of quantised weights (their scales lie elsewhere), and numbers that nothing can be computed from."""
+    if values.dtype not in _PLAIN:
+        dtype = str(values.dtype).removeprefix("torch.")
+        raise StrataError(
+            f"{model}: {name} is stored as {dtype}, as quantised weights are. Choose the checkpoint that it was made "
+            "of, or dequantise it and save it"
+        )
+    if not bool(torch.isfinite(values).all()):
+        raise StrataError(
+            f"{model}: {name} holds NaN or infinite values: the checkpoint is damaged, or overflowed when it was "
+            "saved in half precision. Choose another one"
+        )
