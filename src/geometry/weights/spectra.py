@@ -12,6 +12,8 @@ from torch import Tensor
 
 from src.geometry.weights.blocks import exact_device, gram, row_blocks
 
+# of the Tracy-Widom law of real matrices (beta = 1), at 0.999 (Bejan 2005)
+_TRACY_WIDOM = 3.2724
 ENERGY_SHARES = (0.8, 0.9, 0.95, 0.99)
 # the notebook counts singular values above this share of the largest
 _ACTIVE = 0.01
@@ -87,6 +89,19 @@ class Spectrum:
         return self.rms * (math.sqrt(self.shape[0]) + math.sqrt(self.shape[1]))
 
     @property
+    def stands_out(self) -> bool:
+        """Whether independent entries have so large a singular value in less than 1 of 1000 matrices.
+
+        The edge is the limit of infinite matrices: the largest value of 1 in 6 random matrices lies a little beyond it.
+        s_1^2 less its mean, over its scale, has the Tracy-Widom law (Johnstone 2001, theorem 1.1).
+        """
+        m, n = math.sqrt(max(self.shape) - 1), math.sqrt(min(self.shape))
+        if self.is_zero or m == 0:
+            return False
+        scale = (m + n) * (1 / m + 1 / n) ** (1 / 3)
+        return bool(self._energy[0] > self.rms**2 * ((m + n) ** 2 + _TRACY_WIDOM * scale))
+
+    @property
     def above_edge(self) -> int:
         """Singular values beyond the edge of independent entries of this variance."""
         return int((self.values > self.edge).sum())
@@ -116,6 +131,7 @@ class Spectrum:
             "condition": self.condition,
             "edge": self.edge,
             "above_edge": self.above_edge,
+            "stands_out": float(self.stands_out),
             "energy_above_edge": self.energy_above_edge,
         }
 

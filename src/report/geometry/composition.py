@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from src.geometry.circuits.composition import ComposedPair
+from src.geometry.significance import largest_by_chance
 from src.report.artifact_report import NamedChart
 from src.report.figures.grid import grid
 from src.report.finding import Finding
@@ -37,7 +38,8 @@ def composition_finding(pairs: Sequence[ComposedPair]) -> Finding:
         f"Of {len(records):,} pairs of heads, the strongest composition is {best['kind']}-composition of "
         f"{_head(best, 'reader', several)} with {_head(best, 'writer', several)} (layer.head): a score of "
         f"{best['score']:.2f}, {best['ratio']:.1f} times what a random rotation between the two heads gives "
-        f"in energy; over all pairs that ratio is {ratio:.2f} on average."
+        f"in energy (z = {best['z']:.1f}; the largest of as many random pairs has about "
+        f"{largest_by_chance(len(records)):.1f}); over all pairs that ratio is {ratio:.2f} on average."
     )
     caption = (
         "score: |reader · writer| / (|reader| |writer|), Elhage et al. 2021. ratio: its square against its mean under "

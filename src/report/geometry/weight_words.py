@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from src.geometry.significance import largest_by_chance
 from src.geometry.weights.norms import SharedOutliers, shared_outliers
 from src.geometry.weights.profile import WeightProfile
 from src.models.checkpoint import Matrix, Weights
@@ -29,7 +30,7 @@ def weight_text(
 
 def _structure(profile: WeightProfile) -> str:
     layered = [each for each in profile.matrices if each.matrix.layer is not None] or profile.matrices
-    having = sum(each.spectrum.above_edge > 0 for each in layered)
+    having = sum(each.spectrum.stands_out for each in layered)
     energy = 100 * float(np.mean([each.spectrum.energy_above_edge for each in layered]))
     ratio = np.mean(
         [each.spectrum.stable_rank / profile.random_number(each.spectrum.shape, "stable_rank") for each in layered]
@@ -37,8 +38,8 @@ def _structure(profile: WeightProfile) -> str:
     chance = float(np.mean([profile.random_number(each.spectrum.shape, "above_edge") for each in layered]))
     counted = float(np.mean([each.spectrum.above_edge for each in layered]))
     return (
-        f"{having} of {len(layered)} matrices of the layers have directions that random entries would not have: "
-        f"{counted:.1f} singular values on average beyond the random edge (chance {chance:.1f}), with {energy:.0f} % "
+        f"{having} of {len(layered)} matrices of the layers have directions that random entries would not have "
+        f"(p < 0.001 each, Tracy-Widom): {counted:.1f} singular values on average beyond the random edge (chance {chance:.1f}), with {energy:.0f} % "
         f"of the energy; their stable rank is {ratio:.2f} of a random matrix's."
     )
 
@@ -86,10 +87,12 @@ def _composition(profile: WeightProfile) -> list[str]:
         return []
     strongest = max(records, key=lambda record: record["gram_cosine"])
     mean = float(np.mean([record["gram_cosine"] for record in records]))
+    chance = profile.compositions[0].cosines.deviation * largest_by_chance(len(records))
     return [
         f"Readers overlap with earlier writers by a Gram cosine of {mean:.3f} on average over {len(records)} pairs: "
         f"most {strongest['reader']} of layer {strongest['layer']} with {strongest['writer']} of layer "
-        f"{strongest['writer_layer']} ({strongest['gram_cosine']:.2f})."
+        f"{strongest['writer_layer']} ({strongest['gram_cosine']:.2f}; the largest of as many random rotations is about "
+        f"{chance:.2f})."
     ]
 
 

@@ -109,3 +109,17 @@ def test_scale_changes_nothing_but_the_scale() -> None:
     for name in set(one) - {"largest", "smallest", "edge"}:
         assert other[name] == pytest.approx(one[name], rel=1e-4), name
     assert isinstance(spectrum(matrix, CPU), Spectrum)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (40, 160), (160, 40)])
+def test_random_matrices_lie_beyond_the_edge_now_and_then_and_do_not_stand_out(shape: tuple[int, int]) -> None:
+    draws = torch.Generator().manual_seed(5)
+    found = [spectrum(torch.randn(shape, generator=draws), CPU) for _ in range(150)]
+    beyond = sum(each.above_edge > 0 for each in found)
+    assert 5 < beyond < 45  # Tracy-Widom: 1 in 6 at most
+    assert sum(each.stands_out for each in found) <= 1
+    weak = torch.randn(shape, generator=draws)
+    weak += 2.2 * (shape[0] * shape[1]) ** 0.25 * torch.outer(*(torch.randn(n, generator=draws) for n in shape)) / (
+        (shape[0] * shape[1]) ** 0.5
+    )
+    assert spectrum(weak, CPU).stands_out
