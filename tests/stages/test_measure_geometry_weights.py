@@ -81,7 +81,7 @@ def test_the_testbed(tmp_path: Path) -> None:
     titles = [table.title for table in report.tables]
     assert titles[:5] == ["Spectra", "Sparsity", "Layers against each other", "MLP neurons", "Norms"]
     assert "As the notebook computes it" in titles
-    assert report.text.startswith("39 of 42 matrices of the layers have directions that random entries would not have")
+    assert report.text.startswith("37 of 42 matrices of the layers have directions that random entries would not have")
     assert len(pq.read_table(artifact.path / "layer_pairs.parquet")) == 7 * 15
     assert {record["type"] for record in read(artifact, "weights_notebook.json")["types"]} >= {"self_attn_q", "mlp_up"}
     assert (artifact.path / "circuits.json").is_file()

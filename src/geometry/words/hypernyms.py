@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy import stats
 from torch import Tensor
 
 from src.geometry.lexicon.ancestors import find_ancestors
 from src.geometry.lexicon.taxonomy import Taxonomy
+from src.geometry.words.pair_sums import jackknife_error
+
+# of words that are left out in turn
+_MOST_GROUPS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +48,12 @@ def hypernym_pairs(taxonomy: Taxonomy, senses: Sequence[int]) -> HypernymPairs:
 
 @dataclass(frozen=True)
 class Slope:
-    """Change for each step up, by least squares, with a 95 % interval whose errors are clustered by ancestor."""
+    """Change for each step up, by least squares, with a 95 % interval over words. n_ancestors: words above."""
 
     value: float
     low: float
     high: float
-    n_clusters: int
+    n_ancestors: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,59 +78,79 @@ def hypernym_decay(units: Float[Tensor, "word d"], pairs: HypernymPairs) -> Hype
     """Cosines of all word-ancestor pairs, and of each word with those as deep as the ancestor that are not above it.
 
     The control is the expectation of drawing such a word at random, so nothing is drawn; pairs whose depth has no other
-    word are left out. None without pairs at two numbers of steps.
+    word are left out. Intervals leave groups of words out, below and above and in the controls (jackknife): a few words
+    stand above most others, and each word below several, so that errors clustered by ancestor alone would be several
+    times too small. None without pairs at two numbers of steps.
     """
     cosine = (units[pairs.word] * units[pairs.ancestor]).sum(-1).cpu().double().numpy()
-    control = _control(units, pairs)
-    kept = np.isfinite(control)
-    steps, ancestor, cosine, control = pairs.steps[kept], pairs.ancestor[kept], cosine[kept], control[kept]
-    levels, place = np.unique(steps, return_inverse=True)
+    everyone = np.ones(len(units), bool)
+    control, kept = _control(units, pairs, cosine, everyone)
+    levels, place = np.unique(pairs.steps[kept], return_inverse=True)
     if len(levels) < 2:
         return None
     n_pairs = np.bincount(place)
+    ancestor = pairs.ancestor[kept]
+    values = _slopes(pairs.steps[kept], cosine[kept], control[kept])
+    left = []
+    for group in _groups(len(units)):
+        alive = everyone.copy()
+        alive[group] = False
+        others, part = _control(units, pairs, cosine, alive)
+        left.append(_slopes(pairs.steps[part], cosine[part], others[part]))
+    reach = stats.t.ppf(0.975, len(left) - 1) * np.array([jackknife_error(each) for each in np.stack(left, 1)])
+    n_above = len(np.unique(ancestor))
     return HypernymDecay(
         levels,
         n_pairs,
         np.array([len(np.unique(ancestor[place == level])) for level in range(len(levels))]),
-        np.bincount(place, cosine) / n_pairs,
-        np.bincount(place, control) / n_pairs,
-        *(clustered_slope(steps, values, ancestor) for values in (cosine, control, cosine - control)),
+        np.bincount(place, cosine[kept]) / n_pairs,
+        np.bincount(place, control[kept]) / n_pairs,
+        *(
+            Slope(float(value), float(value - by), float(value + by), n_above)
+            for value, by in zip(values, reach, strict=True)
+        ),
     )
 
 
-def _control(units: Float[Tensor, "word d"], pairs: HypernymPairs) -> Float64[np.ndarray, "pair"]:
-    """Mean cosine of each pair's word with the words as deep as its ancestor, less itself and its own ancestors."""
-    depths, level = np.unique(pairs.depth, return_inverse=True)
-    sums = torch.zeros(len(depths), units.shape[1], dtype=units.dtype, device=units.device)
-    sums.index_add_(0, torch.from_numpy(level).to(units.device), units)
-    total = (units @ sums.T).cpu().double().numpy()
-    count = np.broadcast_to(np.bincount(level), total.shape).astype(np.float64)
-    own = (units * units).sum(-1).cpu().double().numpy()
-    everyone = np.arange(len(units))
-    taken = (units[pairs.word] * units[pairs.ancestor]).sum(-1).cpu().double().numpy()
-    np.subtract.at(total, (everyone, level), own)
-    np.subtract.at(total, (pairs.word, level[pairs.ancestor]), taken)
-    count = count.copy()
-    np.subtract.at(count, (everyone, level), 1)
-    np.subtract.at(count, (pairs.word, level[pairs.ancestor]), 1)
-    here = pairs.word, level[pairs.ancestor]
-    return np.where(count[here] > 0, total[here] / np.maximum(count[here], 1), np.nan)
+def _groups(n: int) -> list[Int64[np.ndarray, "member"]]:
+    """Of words that are left out together: single ones of few words."""
+    order = np.random.default_rng(0).permutation(n)
+    return np.array_split(order, min(n, _MOST_GROUPS))
 
 
-def clustered_slope(
-    x: Float[np.ndarray, "pair"], y: Float[np.ndarray, "pair"], cluster: Int64[np.ndarray, "pair"]
-) -> Slope:
-    """Least squares slope of y on x with the CR1 sandwich error (Liang and Zeger 1986) and t of clusters - 1."""
-    clusters, member = np.unique(cluster, return_inverse=True)
-    n, groups = len(x), len(clusters)
-    design = x - x.mean()
+def _slopes(steps: np.ndarray, cosine: np.ndarray, control: np.ndarray) -> Float64[np.ndarray, "three"]:
+    """Least squares slopes of the cosine, the control, and their difference; NaN where steps do not differ."""
+    design = steps - steps.mean() if len(steps) else np.zeros(0)
     spread = float(design @ design)
-    slope = float(design @ y) / spread if spread > 0 else np.nan
-    residual = y - y.mean() - slope * design
-    scores = np.bincount(member, design * residual)
-    if groups < 3 or n < 4:
-        return Slope(slope, np.nan, np.nan, groups)
-    correction = groups / (groups - 1) * (n - 1) / (n - 2)
-    error = float(np.sqrt(correction * (scores @ scores))) / spread
-    reach = float(stats.t.ppf(0.975, groups - 1)) * error
-    return Slope(slope, slope - reach, slope + reach, groups)
+    if not spread > 0:
+        return np.full(3, np.nan)
+    return np.array([design @ values for values in (cosine, control, cosine - control)]) / spread
+
+
+def _control(
+    units: Float[Tensor, "word d"],
+    pairs: HypernymPairs,
+    cosine: Float64[np.ndarray, "pair"],
+    alive: Bool[np.ndarray, "word"],
+) -> tuple[Float64[np.ndarray, "pair"], Bool[np.ndarray, "pair"]]:
+    """Mean cosine of each pair's word with the words as deep as its ancestor, less itself and its own ancestors.
+
+    Returns it with the pairs that have both words alive, and a control.
+    """
+    depths, level = np.unique(pairs.depth, return_inverse=True)
+    living = np.flatnonzero(alive)
+    sums = torch.zeros(len(depths), units.shape[1], dtype=units.dtype, device=units.device)
+    index = torch.from_numpy(living).to(units.device)
+    sums.index_add_(0, torch.from_numpy(level[living]).to(units.device), units[index])
+    total = (units @ sums.T).cpu().double().numpy()
+    count = np.tile(np.bincount(level[living], minlength=len(depths)).astype(np.float64), (len(units), 1))
+    own = (units * units).sum(-1).cpu().double().numpy()
+    there = alive[pairs.word] & alive[pairs.ancestor]
+    everyone, above = np.arange(len(units)), (pairs.word[there], level[pairs.ancestor[there]])
+    total[everyone, level] -= own
+    count[everyone, level] -= 1
+    np.subtract.at(total, above, cosine[there])
+    np.subtract.at(count, above, 1)
+    here = pairs.word, level[pairs.ancestor]
+    kept = there & (count[here] > 0)
+    return np.where(kept, total[here] / np.maximum(count[here], 1), np.nan), kept

@@ -63,7 +63,7 @@ def lexicon_finding(found: LexiconFound) -> Finding:
         "words), and what permuted words give. Mean cosine at each distance. Mean cosine of words with those above "
         "them, and with other words as deep (dashed). Mean cosine within classes, where labels are permuted in grey. "
         "Purity: nearest neighbours of the same class. Slope: change of the cosine with words above, less the control, "
-        "for each step up, with intervals clustered by the word above."
+        "for each step up, with intervals over words (jackknife)."
     )
     numbers = [profile_values(profile) for profile in found.profiles]
     return Finding(

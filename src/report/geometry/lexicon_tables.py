@@ -71,13 +71,13 @@ def decay_tables(best: Sequence[WordProfile]) -> list[Table]:
                 ("difference", profile.decay.excess_slope),
             ):
                 rows.append(
-                    [profile_name(profile), name, interval_cell(slope.value, slope.low, slope.high), slope.n_clusters]
+                    [profile_name(profile), name, interval_cell(slope.value, slope.low, slope.high), slope.n_ancestors]
                 )
     if not rows:
         return []
     caption = (
         "Change of the cosine for each step up. control: words as deep as the one above that are not above. Intervals: "
-        "95 %, clustered by the word above."
+        "95 %, jackknife over words."
     )
     return [Table("Hypernym slopes", ["representation", "cosine with", "slope", "words above"], rows, caption)]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.geometry.words.cosines import unit_rows
-from src.geometry.words.hypernyms import clustered_slope, hypernym_decay, hypernym_pairs
+from src.geometry.words.hypernyms import hypernym_decay, hypernym_pairs
 from tests.fixtures.random_taxonomy import made_taxonomy, random_taxonomy
 
 
@@ -83,22 +83,54 @@ def test_no_steps_to_compare():
     assert hypernym_decay(units, hypernym_pairs(flat, [0, 1, 2, 3])) is None
 
 
-def test_slope_of_single_clusters_has_the_error_of_hc1():
-    rng = np.random.default_rng(4)
-    x, y = rng.normal(size=50), rng.normal(size=50)
-    found = clustered_slope(x, y, np.arange(50))
-    design = np.stack([np.ones(50), x], 1)
-    inverse = np.linalg.inv(design.T @ design)
-    residual = y - design @ (inverse @ design.T @ y)
-    sandwich = inverse @ (design.T * residual**2 @ design) @ inverse * 50 / 48
-    assert found.value == pytest.approx(np.polyfit(x, y, 1)[0])
-    assert (found.high - found.low) / 2 / 2.0095752 == pytest.approx(np.sqrt(sandwich[1, 1]), rel=1e-6)
+def test_slopes_and_their_jackknife_are_those_of_listed_pairs():
+    taxonomy = random_taxonomy(40, 21)
+    units = unit_rows(torch.randn(40, 7, generator=torch.Generator().manual_seed(1)), "centred", torch.device("cpu"))
+    pairs, cosine = hypernym_pairs(taxonomy, range(40)), (units @ units.T).numpy()
+    above = np.zeros((40, 40), bool)
+    above[pairs.word, pairs.ancestor] = True
+
+    def slopes(alive: set[int]) -> list[float]:
+        listed = []
+        for word, up, steps in zip(pairs.word.tolist(), pairs.ancestor.tolist(), pairs.steps.tolist(), strict=True):
+            deep = [o for o in alive if pairs.depth[o] == pairs.depth[up] and o != word and not above[word, o]]
+            if {word, up} <= alive and deep:
+                listed.append((steps, cosine[word, up], cosine[word, deep].mean()))
+        x, y, control = np.array(listed).T
+        return [np.polyfit(x, values, 1)[0] for values in (y, control, y - control)]
+
+    decay = hypernym_decay(units, pairs)
+    assert decay is not None
+    left = np.array([slopes(set(range(40)) - {word}) for word in range(40)])
+    error = np.sqrt(39 / 40 * np.square(left - left.mean(0)).sum(0))
+    for place, found in enumerate((decay.slope, decay.control_slope, decay.excess_slope)):
+        assert found.value == pytest.approx(slopes(set(range(40)))[place])
+        assert (found.high - found.value, found.value - found.low) == pytest.approx([2.0226909 * error[place]] * 2)
 
 
-def test_copies_within_clusters_do_not_narrow_the_interval():
-    rng = np.random.default_rng(5)
-    x, y = rng.normal(size=40), rng.normal(size=40)
-    once = clustered_slope(x, y, np.arange(40))
-    copied = clustered_slope(np.tile(x, 25), np.tile(y, 25), np.tile(np.arange(40), 25))
-    assert copied.n_clusters == 40
-    assert copied.high - copied.low == pytest.approx(once.high - once.low, rel=0.03)
+def test_random_words_have_no_slope():
+    """A word stands above many, and below several: errors clustered by ancestor covered 0 in 60 of 100 draws."""
+    taxonomy = random_taxonomy(80, 3)
+    pairs, draws = hypernym_pairs(taxonomy, range(80)), torch.Generator().manual_seed(2)
+    outside = np.zeros(3)
+    for _ in range(60):
+        rows = torch.randn(80, 24, generator=draws) + torch.randn(80, 1, generator=draws) * torch.randn(
+            24, generator=draws
+        )
+        decay = hypernym_decay(unit_rows(rows, "centred", torch.device("cpu")), pairs)
+        assert decay is not None
+        slopes = (decay.slope, decay.control_slope, decay.excess_slope)
+        outside += [each.low > 0 or each.high < 0 for each in slopes]
+    assert outside.max() <= 8  # 3 expected
+
+
+def test_many_words_are_left_out_in_groups(monkeypatch):
+    taxonomy = random_taxonomy(300, 5)
+    units = unit_rows(torch.randn(300, 9, generator=torch.Generator().manual_seed(4)), "raw", torch.device("cpu"))
+    grouped = hypernym_decay(units, hypernym_pairs(taxonomy, range(300)))
+    monkeypatch.setattr("src.geometry.words.hypernyms._MOST_GROUPS", 300)
+    single = hypernym_decay(units, hypernym_pairs(taxonomy, range(300)))
+    assert grouped is not None
+    assert single is not None
+    ratio = (grouped.slope.high - grouped.slope.low) / (single.slope.high - single.slope.low)
+    assert ratio == pytest.approx(1, abs=0.4)
