@@ -1,12 +1,17 @@
 """Words and those above them: true steps, control and slope, pair by pair."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from src.geometry.lexicon.sources import read_taxonomy
 from src.geometry.words.cosines import unit_rows
 from src.geometry.words.hypernyms import hypernym_decay, hypernym_pairs
 from tests.fixtures.random_taxonomy import made_taxonomy, random_taxonomy
+
+TESTBED = Path(__file__).resolve().parents[3] / "testbed"
 
 
 def test_steps_are_true_ones_where_senses_between_have_no_word():
@@ -109,19 +114,21 @@ def test_slopes_and_their_jackknife_are_those_of_listed_pairs():
 
 
 def test_random_words_have_no_slope():
-    """A word stands above many, and below several: errors clustered by ancestor covered 0 in 60 of 100 draws."""
-    taxonomy = random_taxonomy(80, 3)
-    pairs, draws = hypernym_pairs(taxonomy, range(80)), torch.Generator().manual_seed(2)
-    outside = np.zeros(3)
-    for _ in range(60):
-        rows = torch.randn(80, 24, generator=draws) + torch.randn(80, 1, generator=draws) * torch.randn(
-            24, generator=draws
-        )
+    """A few words stand above most, and a word below several: errors clustered by ancestor miss 0 in 9, 17 and 12."""
+    taxonomy = read_taxonomy(str(TESTBED / "taxonomy.json"))
+    n = len(taxonomy.pos)
+    pairs, draws = hypernym_pairs(taxonomy, range(n)), torch.Generator().manual_seed(2)
+    missed = np.zeros(3)
+    for _ in range(30):
+        # norms and a direction of frequency, which no taxonomy knows
+        frequency = torch.randn(n, 1, generator=draws)
+        rows = torch.randn(n, 24, generator=draws) + 0.5 * frequency * torch.randn(24, generator=draws)
+        rows *= (frequency / 2).exp()
         decay = hypernym_decay(unit_rows(rows, "centred", torch.device("cpu")), pairs)
         assert decay is not None
         slopes = (decay.slope, decay.control_slope, decay.excess_slope)
-        outside += [each.low > 0 or each.high < 0 for each in slopes]
-    assert outside.max() <= 8  # 3 expected
+        missed += [each.low > 0 or each.high < 0 for each in slopes]
+    assert missed.max() <= 5  # 1.5 expected
 
 
 def test_many_words_are_left_out_in_groups(monkeypatch):
