@@ -30,6 +30,8 @@ CONFIGS = ROOT / "configs"
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
+# sections of a config that are models
+_MODELS = ("model", "target")
 
 # what shells expect of a program that Ctrl-C has ended
 _INTERRUPTED = 130
@@ -57,7 +59,7 @@ def entry_point(run: Callable[[ConfigT, Stage], Any], schema: type[ConfigT], con
             raise StageFailure(f"job failed: {config_name} {' '.join(overrides)} (its message stands above)") from None
 
     def main() -> None:
-        sys.argv[1:] = arguments = [quoted(word) for word in sys.argv[1:]]
+        sys.argv[1:] = arguments = [placed(quoted(word), config_name) for word in sys.argv[1:]]
         if {"--help", "-h"} & set(arguments):
             print_help(run, schema, config_name, CONFIGS)
             return
@@ -108,20 +110,22 @@ def run_stage(
 def _refuse_ignored_name(config: DictConfig, overrides: list[str]) -> None:
     """A model's path wins over its name: a name set beside the path of a config group would change nothing."""
     keys = {override_key(word) for word in overrides}
-    path = OmegaConf.select(config, "model.path")
-    if "model.name" in keys and "model.path" not in keys and path is not None:
-        raise StrataError(
-            f"model.name={config.model.name} would be ignored: the chosen model config loads the folder {path}; "
-            f"for a model of the hub use model=hub model.name={config.model.name}"
-        )
+    for model in _MODELS:
+        path, name = (OmegaConf.select(config, f"{model}.{key}") for key in ("path", "name"))
+        if f"{model}.name" in keys and f"{model}.path" not in keys and path is not None:
+            raise StrataError(
+                f"{model}.name={name} would be ignored: the chosen model config loads the folder {path}; "
+                f"for a model of the hub use {model}=hub {model}.name={name}"
+            )
 
 
 def _name_after_folder(config: DictConfig, overrides: list[str]) -> None:
     """A model folder of the user's own is not called what the chosen model config is called."""
     keys = {override_key(word) for word in overrides}
-    path = OmegaConf.select(config, "model.path")
-    if "model.path" in keys and "model.name" not in keys and isinstance(path, str):
-        OmegaConf.update(config, "model.name", Path(path).resolve().name)
+    for model in _MODELS:
+        path = OmegaConf.select(config, f"{model}.path")
+        if f"{model}.path" in keys and f"{model}.name" not in keys and isinstance(path, str):
+            OmegaConf.update(config, f"{model}.name", Path(path).resolve().name)
 
 
 def checked_config(schema: type[ConfigT], config: DictConfig) -> ConfigT:
@@ -137,11 +141,29 @@ def checked_config(schema: type[ConfigT], config: DictConfig) -> ConfigT:
 def compose(config_name: str, overrides: list[str]) -> DictConfig:
     """Compose a primary config with overrides, as the command line does (for run_pipeline.py and tests)."""
     GlobalHydra.instance().clear()
+    overrides = [placed(word, config_name) for word in overrides]
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
         try:
             return hydra.compose(config_name, overrides=overrides)
         except HydraException as error:
             raise StrataError(str(error)) from None
+
+
+def placed(argument: str, config_name: str) -> str:
+    """An override such as `target=gpt2`, where a config has a second model in the section `target`, in Hydra's words.
+
+    (`model@target=gpt2`: an option of the group `model`.) Anything else comes back as it was.
+    """
+    section, equals, value = argument.partition("=")
+    group = second_groups(config_name).get(section)
+    return f"{group}@{section}={value}" if equals and group else argument
+
+
+def second_groups(config_name: str) -> dict[str, str]:
+    """The sections of a primary config that are filled from a group of another name, and that group."""
+    defaults = OmegaConf.select(OmegaConf.load(CONFIGS / f"{config_name}.yaml"), "defaults") or []
+    named = [str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry]
+    return {key.partition("@")[2]: key.partition("@")[0] for key in named if "@" in key}
 
 
 def override_key(argument: str) -> str:
@@ -204,9 +226,10 @@ def _unknown_options(override: Override, group: str) -> list[str]:
     named = list(override.sweep_string_iterator()) if override.is_choice_sweep() else [override.value()]
     options = sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
     messages = []
+    section = override.package or group
     for option in map(str, named):
         if option not in options:
             near = difflib.get_close_matches(option, options, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
-            messages.append(f"{group}={option}: there is no such config; {hint}choose from {', '.join(options)}")
+            messages.append(f"{section}={option}: there is no such config; {hint}choose from {', '.join(options)}")
     return messages

@@ -37,11 +37,13 @@ def print_help(run: Callable[..., Any], schema: type[StageConfig], config_name: 
     console.print(table)
     console.print("\n[bold]Groups[/bold] (choose one with group=option)")
     assert isinstance(choices, dict)
-    for group, chosen in choices.items():
-        folder = configs / str(group)
-        if not str(group).startswith("hydra") and folder.is_dir():
+    for name, chosen in choices.items():
+        # model@target: an option of the group model for the section target
+        group, _, section = str(name).partition("@")
+        folder = configs / group
+        if not group.startswith("hydra") and folder.is_dir():
             options = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
-            console.print(f"{group}={chosen or 'null'}  ({', '.join(options)})")
+            console.print(f"{section or group}={chosen or 'null'}  ({', '.join(options)})")
     console.print("\nHydra's own flags: --hydra-help; the composed config: --cfg job")
 
 

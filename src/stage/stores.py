@@ -18,8 +18,12 @@ from src.stage.context import Stage
 _LOPSIDED = 0.1
 
 
-def find_store(stage: Stage, chosen: str | None, model: ModelConfig, dataset: DatasetConfig) -> ActivationStore:
+def find_store(
+    stage: Stage, chosen: str | None, model: ModelConfig, dataset: DatasetConfig, key: str = "activations"
+) -> ActivationStore:
     """The store that the user chose by name or path, else the only one of this model and dataset.
+
+    key: what the store is called in the stage's config.
 
     Raises StrataError if there is none, or more than one; the message says what to do.
     """
@@ -31,9 +35,9 @@ def find_store(stage: Stage, chosen: str | None, model: ModelConfig, dataset: Da
     candidates = [artifact for artifact in list_artifacts(stage.root, "activations") if fits(artifact)]
     remedy = (
         f"collect them with collect_activations.py (model={model.name}, dataset.dataset_name={dataset.dataset_name}), "
-        "or name a store with activations=..."
+        f"or name a store with {key}=..."
     )
-    artifact = choose_artifact(stage.root, "activations", chosen, candidates, key="activations", remedy=remedy)
+    artifact = choose_artifact(stage.root, "activations", chosen, candidates, key=key, remedy=remedy)
     return ActivationStore(artifact)
 
 

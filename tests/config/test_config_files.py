@@ -11,6 +11,7 @@ from src.config.causal import CausalEvalConfig
 from src.config.compare_runs import CompareRunsConfig
 from src.config.compare_topology import CompareTopologyConfig
 from src.config.explain_features import ExplainConfig
+from src.config.geometry.alignment import AlignmentConfig
 from src.config.plot_heatmap import PlotHeatmapConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
@@ -32,6 +33,7 @@ STAGES = {
     "score_features": ScoreFeaturesConfig,
     "measure_topology": TopologyConfig,
     "compare_topology": CompareTopologyConfig,
+    "align_models": AlignmentConfig,
     "capture_scenario": CaptureScenarioConfig,
     "plot_heatmap": PlotHeatmapConfig,
     "analyse_run": AnalyseRunConfig,

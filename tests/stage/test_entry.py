@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from src.config.geometry.alignment import AlignmentConfig
 from src.config.stages import TransportConfig
 from src.errors import StrataError
-from src.stage.entry import check_overrides, compose, override_key, quoted
+from src.stage.entry import check_overrides, compose, override_key, placed, quoted
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,3 +104,14 @@ def test_a_bad_config_is_one_message_and_a_non_zero_exit_before_torch_is_importe
     assert "HYDRA_FULL_ERROR" not in message
     assert "| torch" not in done.stderr
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_second_model_is_chosen_by_the_name_of_its_section():
+    assert placed("target=gpt2", "align_models") == "model@target=gpt2"
+    assert placed("target.dtype=float32", "align_models") == "target.dtype=float32"
+    assert placed("target=gpt2", "measure_topology") == "target=gpt2"
+    config = compose("align_models", ["model=testbed", "target=testbed_chat"])
+    assert (config.model.path, config.target.path) == ("testbed/models/base", "testbed/models/chat")
+    check_overrides(["model@target=gpt2,testbed", "target.path=x"], AlignmentConfig)
+    with pytest.raises(StrataError, match=r"^target=gtp2: there is no such config; did you mean gpt2"):
+        check_overrides([placed("target=gtp2", "align_models")], AlignmentConfig)

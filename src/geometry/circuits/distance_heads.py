@@ -1,6 +1,5 @@
 """Which heads look near, far, or to one side, from what they add to logits by distance; one rule for all sources."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,8 +85,8 @@ def _head(bias: Float[np.ndarray, "delta"], delta: Int[np.ndarray, "delta"], by:
     if variation <= by.flat:
         kind = "flat"
     elif far >= by.share:
-        sides: Sequence[tuple[float, Kind]] = ((far_past, "global past"), (far_future, "global future"))
-        kind = next((name for part, name in sides if two_sided and part >= by.one_sided * far), "global")
+        past_side, future_side = (two_sided and part >= by.one_sided * far for part in (far_past, far_future))
+        kind = "global past" if past_side else "global future" if future_side else "global"
     elif two_sided and max(past, future) >= max(by.share, by.one_sided * (past + future)):
         kind = "directional past" if past > future else "directional future"
     elif near >= by.share:

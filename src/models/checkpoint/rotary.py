@@ -45,7 +45,7 @@ def rotary_of(skeleton: nn.Module, attention_path: str, d_head: int) -> Rotary |
 
     Frequencies are those of short texts, where they depend on the length (dynamic scaling, LongRoPE).
     """
-    attention = skeleton.get_submodule(attention_path)
+    attention: Any = skeleton.get_submodule(attention_path)
     config: Any = getattr(attention, "config", None)
     if hasattr(attention, "embed_positions") and hasattr(attention, "rotary_dim"):  # gptj, codegen
         width = attention.rotary_dim or getattr(attention, "embed_dim", d_head)

@@ -118,9 +118,9 @@ def notebook_table(results: CircuitResults) -> Table:
     rows: list[list[Cell]] = []
     for record, each in zip(results.notebook, results.layers, strict=True):
         units, pooled = record["units"], record["pooled"]
-        its: list[Cell] = ["not square"] + [None] * 3 if units is None else [
-            units["positive_fraction"], units["symmetry_deviation"], units["stable_rank"], units["participation"]
-        ]  # fmt: skip
+        its: list[Cell] = ["not square", None, None, None]
+        if units is not None:
+            its = [units[name] for name in ("positive_fraction", "symmetry_deviation", "stable_rank", "participation")]
         meant: list[Cell] = (
             [None, None] if pooled is None else [pooled["positive_fraction"], pooled["symmetry_deviation"]]
         )

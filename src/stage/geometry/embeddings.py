@@ -1,16 +1,25 @@
 """analysis=embeddings."""
 
+import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from src.artifacts import Parent, label
 from src.config.geometry.stage import Analysis, GeometryConfig
-from src.models.checkpoint import open_weights
-from src.models.embedding_tables import EmbeddingTables, read_embeddings
+from src.geometry.embedding.category_lists import CATEGORIES
+from src.geometry.embedding.census import parameter_census
+from src.geometry.embedding.ordered_sets import BUILT_IN
+from src.geometry.embedding.relative_bias import relative_bias
+from src.geometry.embedding.word_lists import read_categories, read_ordered_sets
+from src.models.checkpoint import Weights, catalogue, open_weights, read_matrix
+from src.models.embedding_tables import read_embeddings
 from src.models.loading import load_tokenizer
-from src.models.token_table import TokenTable, token_table
+from src.models.token_table import token_table
 from src.report.finding import Finding
+from src.report.geometry.embeddings import embedding_finding
 from src.stage.context import Stage
+from src.stage.geometry.embedding_profile import EmbeddingInputs, profile_embeddings
 from src.text import tokenizer_identity
 
 
@@ -18,12 +27,15 @@ from src.text import tokenizer_identity
 class EmbeddingAnalysis:
     """The embeddings of one model."""
 
-    config: GeometryConfig
-    tables: EmbeddingTables
-    tokens: TokenTable
+    inputs: EmbeddingInputs
     tokenizer: dict[str, Any]
     name: Analysis = "embeddings"
     parents: list[Parent] = field(default_factory=list)
+
+    @property
+    def config(self) -> GeometryConfig:
+        """Of the stage."""
+        return self.inputs.config
 
     @property
     def title(self) -> str:
@@ -37,26 +49,57 @@ class EmbeddingAnalysis:
 
     def identity(self) -> dict[str, Any]:
         """What decides the content."""
-        settings = self.config.embeddings.model_dump(mode="json")
+        settings = self.config.embeddings.model_dump(mode="json", exclude={"ordered_sets", "categories"})
+        biases = hashlib.sha256(b"".join(bias.table.tobytes() for bias in self.inputs.biases)).hexdigest()
         return {
             "analysis": self.name,
-            "embeddings": self.tables.digest,
+            "embeddings": self.inputs.tables.digest,
+            "biases": biases,
+            "census": self.inputs.census.by_module,
             "tokenizer": self.tokenizer,
             "settings": settings,
+            "ordered_sets": [[each.name, list(each.words), each.cycle] for each in self.inputs.ordered],
+            "categories": {name: list(words) for name, words in self.inputs.categories.items()},
             "compat": self.config.compat,
             "seed": self.config.seed,
         }
 
     def measure(self, stage: Stage) -> list[Finding]:
-        """Nothing yet but the mean norm."""
-        rows = self.tables.input[self.tokens.counted].double()
-        norm = float(rows.norm(dim=-1).mean())
-        return [Finding(f"The mean norm is {norm:.3g}.", files={"embeddings.json": {"mean_norm": norm}})]
+        """All of it, as one finding."""
+        return [embedding_finding(profile_embeddings(self.inputs, stage), self.config)]
 
 
 def prepare(config: GeometryConfig, stage: Stage) -> EmbeddingAnalysis:
-    """Read the embeddings. Raises StrataError if there are none, or no tokenizer."""
-    tables = read_embeddings(open_weights(config.model))
+    """Read the embeddings and word lists. Raises StrataError if there are none, no tokenizer, or no such word list."""
+    own_sets, own_categories = config.embeddings.ordered_sets, config.embeddings.categories
+    ordered = BUILT_IN if own_sets is None else (*BUILT_IN, *read_ordered_sets(Path(own_sets)))
+    categories = CATEGORIES if own_categories is None else read_categories(Path(own_categories))
+    weights = open_weights(config.model)
+    tables = read_embeddings(weights)
     tokenizer = load_tokenizer(config.model)
-    tokens = token_table(tokenizer, len(tables.input))
-    return EmbeddingAnalysis(config, tables, tokens, tokenizer_identity(tokenizer))
+    identity = tokenizer_identity(tokenizer)
+    matrices = catalogue(weights)
+    biases = tuple(
+        relative_bias(matrix.name, read_matrix(weights, matrix))
+        for matrix in matrices
+        if matrix.role == "relative_position" and len(matrix.shape) == 2
+    )
+    inputs = EmbeddingInputs(
+        config=config,
+        tables=tables,
+        tokens=token_table(tokenizer, len(tables.input)),
+        tokenizer=tokenizer,
+        ordered=ordered,
+        categories=categories,
+        biases=biases,
+        census=parameter_census(weights, matrices),
+        sizes=_sizes(weights),
+    )
+    return EmbeddingAnalysis(inputs, identity)
+
+
+def _sizes(weights: Weights) -> dict[str, int]:
+    text = weights.architecture.get_text_config()
+    names = ("num_hidden_layers", "num_decoder_layers", "hidden_size", "num_attention_heads", "num_key_value_heads")
+    found = {name: getattr(text, name, None) for name in (*names, "head_dim", "d_kv", "vocab_size")}
+    return {name: value for name, value in found.items() if isinstance(value, int)}

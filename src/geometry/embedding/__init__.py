@@ -1,0 +1,1 @@
+"""Embedding and unembedding matrices: norms, cosines, spectra, ordered sets, categories. Pure functions on rows."""

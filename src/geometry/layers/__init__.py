@@ -1,0 +1,1 @@
+"""States by layer: norms, cosines, dimensions, updates of the stream, and two stacks against each other."""

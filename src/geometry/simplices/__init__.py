@@ -1,0 +1,1 @@
+"""Volumes of random simplices of a cloud of points, and what clouds without structure give."""
