@@ -9,6 +9,7 @@ Each override goes to every stage that has its key. A stage whose artifact is th
 
 import sys
 
+import align_models
 import analyse_run
 import capture_scenario
 import causal_eval
@@ -16,6 +17,7 @@ import collect_activations
 import compare_runs
 import eval
 import explain_features
+import measure_geometry
 import measure_topology
 import score_features
 import train_transport_operators
@@ -24,6 +26,8 @@ from src.config.capture_scenario import CaptureScenarioConfig
 from src.config.causal import CausalEvalConfig
 from src.config.compare_runs import CompareRunsConfig
 from src.config.explain_features import ExplainConfig
+from src.config.geometry.alignment import AlignmentConfig
+from src.config.geometry.stage import GeometryConfig
 from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.config.topology import TopologyConfig
@@ -67,6 +71,8 @@ STAGES = (
         PipelineStage("measure_topology", measure_topology.run, TopologyConfig, (f"tokens=[{words}]", *_CYCLE))
         for words in (WEEKDAYS, MONTHS)
     ),
+    PipelineStage("measure_geometry", measure_geometry.run, GeometryConfig),
+    PipelineStage("align_models", align_models.run, AlignmentConfig, needs="target"),
     PipelineStage("capture_scenario", capture_scenario.run, CaptureScenarioConfig, needs="scenario"),
     PipelineStage(
         "compare_runs", compare_runs.run, CompareRunsConfig, needs="scenario", takes={"scenario_run": "runs"}

@@ -12,6 +12,8 @@ from src.config.compare_runs import CompareRunsConfig
 from src.config.compare_topology import CompareTopologyConfig
 from src.config.explain_features import ExplainConfig
 from src.config.geometry.alignment import AlignmentConfig
+from src.config.geometry.comparison import CompareGeometryConfig
+from src.config.geometry.stage import GeometryConfig
 from src.config.plot_heatmap import PlotHeatmapConfig
 from src.config.scaling import ScalingConfig
 from src.config.schema import flat_keys, parse_config
@@ -38,6 +40,8 @@ STAGES = {
     "plot_heatmap": PlotHeatmapConfig,
     "analyse_run": AnalyseRunConfig,
     "compare_runs": CompareRunsConfig,
+    "measure_geometry": GeometryConfig,
+    "compare_geometry": CompareGeometryConfig,
 }
 
 

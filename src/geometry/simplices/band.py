@@ -9,8 +9,8 @@ def gaussian_cv(k: int, n: float) -> float:
     """Coefficient of variation of the volume of k-simplices of an isotropic Gaussian in n dimensions (spec B4).
 
     V is sqrt(k + 1) / k! times a product of independent chi variables of n, n - 1, ..., n - k + 1 degrees of freedom,
-    so CV^2 = prod(n - i) / prod(E[chi_{n-i}])^2 - 1, about k / (2n). n: whole or not; NaN for n <= k - 1, where there is
-    no volume.
+    so CV^2 = prod(n - i) / prod(E[chi_{n-i}])^2 - 1, about k / (2n). n: whole or not; NaN for n <= k - 1, where there
+    is no volume.
     """
     if n <= k - 1:
         return math.nan

@@ -33,8 +33,9 @@ class JointStatistics:
     """Volumes of the same index sets in two spaces (spec B2).
 
     n_joint: simplices that have a volume in both; one without in either is left out of both (BUG B-1). volumes,
-    log_volumes: correlations of V and of log V. beyond_norms: of log V less what the vertices' centred norms explain in
-    each space. log_pairs: log V in both spaces, of the first simplices.
+    log_volumes: correlations of V and of log V. beyond_norms: of log V less what a line in the log volume of
+    orthogonal vertices of the same centred norms explains, in each space. log_pairs: log V in both spaces, of the first
+    simplices.
     """
 
     n_simplices: int
@@ -82,13 +83,13 @@ def joint_statistics(
     ]
     norms = [pool.points.norm(dim=1).double().clamp(min=torch.finfo(torch.float64).tiny).log() for pool in pools]
     fixed = pools[0].log_volumes(simplices).double()
-    residual = _beyond(fixed, norms[0][simplices].sum(dim=1))
+    residual = _beyond(fixed, _of_norms(norms[0][simplices]))
     resampling = point_weights(len(rows), settings.resamples, draws)
 
     def measured(vertices: Int[Tensor, "simplex vertex"]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         other = pools[1].log_volumes(vertices).double()
         both = joint_mask(fixed, other)
-        beyond = _beyond(other, norms[1][vertices].sum(dim=1))
+        beyond = _beyond(other, _of_norms(norms[1][vertices]))
         kinds = ((fixed, other), (residual, beyond))
         (a, b), (c, d) = ([values[both] for values in pair] for pair in kinds)
         return both, [(_relative(a), _relative(b)), (a, b), (c, d)]
@@ -114,8 +115,16 @@ def _relative(logs: Float[Tensor, " simplex"]) -> Float[Tensor, " simplex"]:
     return (logs - logs.max()).exp() if len(logs) else logs
 
 
+def _of_norms(log_norms: Float[Tensor, "simplex vertex"]) -> Float[Tensor, " simplex"]:
+    """Log volume, but for log k!, of a simplex whose vertices are orthogonal and have these norms.
+
+    The edges' Gram determinant is then the sum over vertices of the product of the others' squared norms.
+    """
+    return log_norms.sum(dim=1) + (-2 * log_norms).logsumexp(dim=1) / 2
+
+
 def _beyond(logs: Float[Tensor, " simplex"], norms: Float[Tensor, " simplex"]) -> Float[Tensor, " simplex"]:
-    """What a line in the sum of log norms does not explain; what is not finite stays so."""
+    """What a line in the log volume of the norms does not explain; what is not finite stays so."""
     here = logs.isfinite()
     x, y = norms[here] - norms[here].mean(), logs[here] - logs[here].mean()
     power = x.square().sum()

@@ -60,8 +60,10 @@ def _with_norms(
     """
     tiny = torch.finfo(torch.float64).tiny
     own = gaussian.norm(dim=1).clamp(min=tiny)
-    log_own, log_norms = own.log(), norms.clamp(min=tiny).log()
-    spread, wanted = float(log_own.std(correction=0)), float(log_norms[norms > 0].std(correction=0))
+    log_own = own.log()
+    # a point at the mean itself would drown the spread of all others
+    log_norms = norms[norms > 0].log() if (norms > 0).any() else own.new_zeros(1)
+    spread, wanted = float(log_own.std(correction=0)), float(log_norms.std(correction=0))
     shared = min(1.0, spread / wanted) if wanted > 0 else 1.0
     noise = torch.from_numpy(draws.standard_normal(len(norms))).to(gaussian)
     standard = (log_own - log_own.mean()) / max(spread, tiny)

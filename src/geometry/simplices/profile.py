@@ -181,7 +181,7 @@ def _nulls(
             advance(1)
         null_cv = np.mean([sums.cv(resampling) for sums in all_sums], axis=0)
         null_mean = np.mean([sums.mean(resampling) for sums in all_sums], axis=0)
-        mean = np.logaddexp.reduce(means) - math.log(n_draws)
+        mean = np.logaddexp.reduce(means) - math.log(n_draws) if volumes.n_valid else math.nan
         compared[name] = NullComparison(
             cv=interval_of(float(np.mean(cvs)), null_cv),
             draws=tuple(cvs),

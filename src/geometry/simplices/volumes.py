@@ -9,8 +9,9 @@ from torch import Tensor
 # below this part of the points' squared norms a pivot of the Gram matrix has lost too many digits (spec B5), and the
 # simplex is measured again from its edges
 _ILL_CONDITIONED = 1e-6
-# a height that is less than this many roundings of the longest edge is 0
-_ROUNDINGS = 8
+# a height that is less than this many roundings of the longest edge is 0; float64 can afford to be strict, for nothing
+# that was stored in fewer bits means anything so far down
+_ROUNDINGS = {torch.float32: 2**3, torch.float64: 2**12}
 # numbers that one block of gathered blocks or edges may hold
 _BLOCK = 2**21
 
@@ -72,7 +73,7 @@ class VertexPool:
         factor = torch.linalg.qr(edges.transpose(1, 2), mode="r").R
         heights = factor.diagonal(dim1=1, dim2=2).abs()
         longest = edges.norm(dim=2).amax(dim=1, keepdim=True)
-        flat = (heights <= _ROUNDINGS * torch.finfo(edges.dtype).eps * longest).any(dim=1)
+        flat = (heights <= _ROUNDINGS[edges.dtype] * torch.finfo(edges.dtype).eps * longest).any(dim=1)
         return heights.log().sum(dim=1).masked_fill(flat, -math.inf)
 
 

@@ -49,7 +49,7 @@ def _titled(chart: Any, title: str) -> Any:
     return chart.properties(width=_WIDTH, height=_HEIGHT, title=heading)
 
 
-def _densities(records: Sequence[Record], order: Sequence[str], scale: alt.Scale, label: str) -> alt.LayerChart:
+def _densities(records: Sequence[Record], order: Sequence[str], scale: alt.Scale, label: str) -> Any:
     legend = alt.Legend(title=None, orient="bottom", columns=2, symbolType="stroke", symbolOpacity=1, labelLimit=170)
     base = alt.Chart(data(records)).encode(
         x=alt.X("x:Q", title=label, scale=alt.Scale(zero=False, nice=False)),
@@ -61,7 +61,7 @@ def _densities(records: Sequence[Record], order: Sequence[str], scale: alt.Scale
     return alt.layer(filled, base.mark_line(strokeWidth=1.7, interpolate="monotone").encode(tooltip=tooltip))
 
 
-def _spreads(records: Sequence[Record], order: Sequence[str]) -> alt.LayerChart:
+def _spreads(records: Sequence[Record], order: Sequence[str]) -> Any:
     scale = alt.Scale(domain=[*order, OTHER], range=[*_COLOURS[: len(order)], VERMILION])
     base = alt.Chart(data(records)).encode(
         y=alt.Y("what:N", sort=None, title=None, axis=alt.Axis(labelLimit=150, domain=False, ticks=False)),

@@ -242,7 +242,7 @@ def untrained_table(profile: EmbeddingProfile) -> Table:
     places = np.flatnonzero(found.untrained)
     rows: list[list[Cell]] = [
         [
-            visible(profile.text(profile.token_ids[place]), _TOKEN_WIDTH), int(profile.token_ids[place]),
+            visible(profile.text(int(profile.token_ids[place])), _TOKEN_WIDTH), int(profile.token_ids[place]),
             bool(found.like_padding[place]), bool(found.copy[place]), bool(found.zero[place]),
             bool(found.low_norm[place]),
         ]

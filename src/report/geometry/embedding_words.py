@@ -60,7 +60,7 @@ def _groups(profile: EmbeddingProfile) -> list[str]:
     close = sum(p <= LEVEL for p in found.adjusted_p)
     tested = sum(math.isfinite(p) for p in found.adjusted_p)
     outside = [one_line(each.name, 30) for each, p in zip(found.statistics, found.adjusted_p, strict=True) if p > LEVEL]
-    apart = f" (not {_some(outside)})" if outside else ""
+    apart = f" (not {_some(outside)})" if outside and close else ""
     centred = sum(p <= LEVEL for p in found.adjusted_centred_p)
     purity = found.purity
     return [

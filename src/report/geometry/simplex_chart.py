@@ -54,13 +54,13 @@ def simplex_chart(profiles: Mapping[str, SimplexProfile], joint: Mapping[str, Jo
 
 
 def _space(name: str, profile: SimplexProfile) -> dict[str, Any]:
-    order = {DATA: DATA} | {null: _SHORT[null] for null in reversed(NULLS)}
+    order = {DATA: DATA} | {null: _SHORT[null] for null in reversed(list(NULLS))}
     reference = profile.volumes.log_mean
     clouds = {DATA: profile.log_volumes} | dict(profile.null_log_volumes)
     relative = {null: (clouds[null] - reference).exp() for null in order}
     spreads: list[dict[str, Any]] = [{"what": DATA, "colour": DATA} | _estimate(profile.cv)]
     spreads += [
-        {"what": order[null], "colour": order[null]} | _estimate(profile.nulls[null].cv) for null in reversed(NULLS)
+        {"what": order[null], "colour": order[null]} | _estimate(profile.nulls[null].cv) for null in list(order)[1:]
     ]
     formulas = {"formula with norms": profile.predicted_cv, "formula, Gaussian": profile.gaussian_cv}
     spreads += [{"what": words, "colour": OTHER, "cv": value} for words, value in formulas.items()]
@@ -119,6 +119,6 @@ def _histograms(series: Mapping[str, Float[Tensor, " value"]]) -> list[tuple[str
 def _cells(pairs: Float[Tensor, "simplex 2"]) -> list[dict[str, float]]:
     counts, x, y = np.histogram2d(*pairs.double().numpy().T, bins=_CELLS)
     return [
-        {"x": x[i], "x2": x[i + 1], "y": y[j], "y2": y[j + 1], "count": float(counts[i, j])}
+        {"x": float(x[i]), "x2": float(x[i + 1]), "y": float(y[j]), "y2": float(y[j + 1]), "count": float(counts[i, j])}
         for i, j in zip(*np.nonzero(counts), strict=True)
     ]

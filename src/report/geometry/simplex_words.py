@@ -24,8 +24,8 @@ def simplex_words(profiles: Mapping[str, SimplexProfile], joint: Mapping[str, Jo
 def _beyond_null(name: str, profile: SimplexProfile, n_tests: int) -> str:
     if not profile.volumes.n_valid:
         return (
-            f"No {profile.k}-simplex of {_the(name)} has a volume: the points are copies of each other, or lie in fewer "
-            "dimensions."
+            f"No {profile.k}-simplex of {_the(name)} has a volume: the points are copies of each other, or lie in "
+            "fewer dimensions."
         )
     null, excess = profile.matched, profile.matched.excess
     low, high = format_number(excess.low), format_number(excess.high)
@@ -34,7 +34,8 @@ def _beyond_null(name: str, profile: SimplexProfile, n_tests: int) -> str:
     more = "more" if excess.value > 0 else "less"
     corrected = "" if n_tests == 1 else f", times {n_tests} spaces"
     figures = f"CV {format_number(profile.cv.value)}"
-    beside = f"(null {format_number(null.cv.value)}, excess {low} to {high}, p {format_number(p)}{corrected})"
+    beyond = f"excess {format_number(excess.value)}, {low} to {high}"
+    beside = f"(null {format_number(null.cv.value)}, {beyond}, p {format_number(p)}{corrected})"
     if found:
         return (
             f"Volumes of {profile.k}-simplices of {_the(name)} vary {more} than those of a cloud that has nothing but "
@@ -50,8 +51,8 @@ def _formula(name: str, profile: SimplexProfile) -> str:
     if math.isnan(profile.predicted_cv):
         return ""
     return (
-        f"The formula for clouds without structure gives {format_number(profile.predicted_cv)} for {_the(name)}, from an "
-        f"effective dimension of {profile.effective_dimension:.1f} and a spread of log norms of "
+        f"The formula for clouds without structure gives {format_number(profile.predicted_cv)} for {_the(name)}, from "
+        f"an effective dimension of {profile.effective_dimension:.1f} and a spread of log norms of "
         f"{format_number(profile.log_norm_std)}; a Gaussian of that dimension has {format_number(profile.gaussian_cv)}."
     )
 
@@ -76,8 +77,8 @@ def _shared(first: str, name: str, found: JointStatistics, n_tests: int) -> str:
     holds = "go together" if p <= _LEVEL else "do not go together beyond chance"
     return (
         f"Log volumes in {_the(first)} and {_the(name)} {holds}: r {r.r.value:.3f} ({r.r.low:.3f} to {r.r.high:.3f}; "
-        f"tokens permuted {r.null_low:.3f} to {r.null_high:.3f}, p {format_number(p)}), and {beyond.r.value:.3f} beyond "
-        "what norms explain."
+        f"tokens permuted {r.null_low:.3f} to {r.null_high:.3f}, p {format_number(p)}), and {beyond.r.value:.3f} "
+        "beyond what norms explain."
     )
 
 

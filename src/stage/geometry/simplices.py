@@ -41,6 +41,10 @@ class Space:
     token_ids: Int[np.ndarray, " token"]
     points: Float[Tensor, "token d"]
 
+    def of(self, token_ids: Int[np.ndarray, " some"]) -> Float[Tensor, "some d"]:
+        """The points of some of its tokens."""
+        return self.points[torch.from_numpy(np.searchsorted(self.token_ids, token_ids))]
+
 
 @dataclass(frozen=True, eq=False)
 class SimplexAnalysis:
@@ -107,9 +111,15 @@ class SimplexAnalysis:
                 )
             for space in others:
                 both = np.intersect1d(first.token_ids, space.token_ids)
-                pair = [each.points[np.searchsorted(each.token_ids, both)] for each in (first, space)]
                 joint[space.name] = joint_statistics(
-                    *pair, settings, config.permutations, self.config.seed, self._weights_of(both), device, advance
+                    first.of(both),
+                    space.of(both),
+                    settings,
+                    config.permutations,
+                    self.config.seed,
+                    self._weights_of(both),
+                    device,
+                    advance,
                 )
         notebook = self._notebook() if self.config.compat == "notebook" else None
         described = {**config.model_dump(mode="json"), "seed": self.config.seed, "device": str(device)}
