@@ -35,7 +35,7 @@ _QWEN = {
 
 
 def measure(console: Console) -> None:
-    """Measure, and print a table. STRATA_LARGE=0 leaves the large model out (10 minutes of CPU time, 3 GB of disk)."""
+    """Measure, and print a table. STRATA_LARGE=0 leaves the large model out (8 minutes of CPU time, 3 GB of disk)."""
     rows: list[list[Cell]] = []
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "gpt2"
