@@ -10,8 +10,8 @@ from src.artifacts import Artifact, Parent, choose_artifact, label, list_artifac
 from src.config.geometry.comparison import CompareGeometryConfig
 from src.errors import StrataError
 from src.geometry.published import PUBLISHED
-from src.report.geometry.comparison import ModelResults
-from src.report.geometry.metrics import FILES, METRICS, NOTEBOOK_FILES
+from src.report.geometry.comparison.finding import ModelResults
+from src.report.geometry.comparison.metrics import FILES, METRICS, NOTEBOOK_FILES
 from src.stage.context import Stage
 
 KIND = "geometry"
