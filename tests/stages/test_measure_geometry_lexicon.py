@@ -16,6 +16,7 @@ from src.report.artifact_report import read_report
 from src.stage.entry import ROOT, compose, run_stage
 from tests.fixtures.tiny_project import make_project
 
+_LAST = ("lexicon.layers=[5]", "lexicon.min_class=2")
 QUICK = ("lexicon.permutations=99", "lexicon.class_permutations=19", "lexicon.documents=600", "threads=1", "device=cpu")
 
 
@@ -67,7 +68,9 @@ def test_the_testbed_knows_its_taxonomy_at_every_layer(made):
         assert values["pearson_p_corrected"] == pytest.approx(0.02, abs=0.025)
         assert values["pearson_chance_low"] < 0 < values["pearson_chance_high"] < 0.05
     assert found["carrier", 3]["pearson"] > 0.4 > found["static", None]["pearson"] > 0.2
-    assert found["carrier", 3]["hypernym_excess_slope_high"] < 0
+    assert found["carrier", 3]["hypernym_excess_slope"] < 0
+    assert found["carrier", 3]["hypernym_excess_slope_p"] == 0.05  # the smallest of 19 permutations
+    assert found["carrier", 3]["pearson_reach"] > 2
     report = read_report(made.path)
     assert re.match(
         r"Cosines of 110 nouns follow their distances in the taxonomy testbed: at most r = 0\.\d+", report.text
@@ -155,11 +158,26 @@ def test_contexts_of_a_store(tmp_path, monkeypatch):
     assert next(iter(found.values()))["coverage"] < 0.5
 
 
+def test_words_counted_beyond_the_contexts_that_are_read_decide_too(folder, tmp_path):
+    """Frequencies are of all the text: more of it at the end is another result, though the same contexts are read."""
+    names = ["robin", "sparrow", "eagle", "salmon", "trout", "oak", "pine", "rose", "dog", "cat"]
+    lines = [f"the {name} is here" for name in names for _ in range(2)]
+    made = []
+    for more in (0, 3):
+        (tmp_path / "text.txt").write_text("\n".join(lines + ["the robin is here"] * more) + "\n")
+        dataset = (f"dataset.dataset_name={tmp_path / 'text.txt'}", "dataset.dataset_split=null")
+        made.append(run(folder, *dataset, "lexicon.contexts=2", "lexicon.representations=[contexts]", *_LAST))
+    assert made[0].path != made[1].path
+    assert profiles(made[0])["contexts", 5]["partial"] != profiles(made[1])["contexts", 5]["partial"]
+
+
 def test_what_does_not_fit_is_refused_before_it_is_measured(folder, tmp_path):
     with pytest.raises(StrataError, match=r"lexicon\.layers=\[6\]: .* has layers 0\.\.5"):
         run(folder, "lexicon.layers=[6]")
     with pytest.raises(NotApplicableError, match="0 verbs of the taxonomy"):
         run(folder, "lexicon.pos=v")
+    with pytest.raises(StrataError, match=r"whitened: 110 words in 128 dimensions"):
+        run(folder, "lexicon.transform=whitened")
     with pytest.raises(StrataError, match=r"carriers: each needs \{word\}"):
         run(folder, "lexicon.carriers=[the]")
     (tmp_path / "text.txt").write_text("the robin\n")

@@ -23,7 +23,7 @@ def unit_rows(rows: Float[Tensor, "word d"], transform: Transform, device: torch
     `whitened` also gives every direction in which the words differ the same variance.
 
     Raises:
-        StrataError: a value that is not finite.
+        StrataError: a value that is not finite; too few words to whiten.
     """
     values = rows.to(device, working_dtype(device))
     if not bool(torch.isfinite(values).all()):
@@ -33,6 +33,12 @@ def unit_rows(rows: Float[Tensor, "word d"], transform: Transform, device: torch
     if transform == "whitened":
         left, singular, _ = torch.linalg.svd(values, full_matrices=False)
         kept = singular > singular[0] * max(values.shape) * torch.finfo(values.dtype).eps
+        if int(kept.sum()) >= len(values) - 1:
+            raise StrataError(
+                f"transform=whitened: {len(values)} words differ in all of {len(values) - 1} directions, so that "
+                "whitening makes all their cosines alike. Take more words than the model has dimensions "
+                f"({values.shape[1]}), or lexicon.transform=centred"
+            )
         values = left[:, kept]
     norm = values.norm(dim=1, keepdim=True)
     return values / torch.where(norm > 0, norm, torch.ones_like(norm))

@@ -48,11 +48,15 @@ def hypernym_pairs(taxonomy: Taxonomy, senses: Sequence[int]) -> HypernymPairs:
 
 @dataclass(frozen=True)
 class Slope:
-    """Change for each step up, by least squares, with a 95 % interval over words. n_ancestors: words above."""
+    """Change for each step up, by least squares, with a 95 % interval over words.
+
+    p: of words at each other's places, two-sided about the mean of the draws. n_ancestors: words above.
+    """
 
     value: float
     low: float
     high: float
+    p: float
     n_ancestors: int
 
 
@@ -74,13 +78,22 @@ class HypernymDecay:
     excess_slope: Slope
 
 
-def hypernym_decay(units: Float[Tensor, "word d"], pairs: HypernymPairs) -> HypernymDecay | None:
+def hypernym_decay(
+    units: Float[Tensor, "word d"], pairs: HypernymPairs, permutations: int, seed: int
+) -> HypernymDecay | None:
     """Cosines of all word-ancestor pairs, and of each word with those as deep as the ancestor that are not above it.
 
     The control is the expectation of drawing such a word at random, so nothing is drawn; pairs whose depth has no other
     word are left out. Intervals leave groups of words out, below and above and in the controls (jackknife): a few words
     stand above most others, and each word below several, so that errors clustered by ancestor alone would be several
-    times too small. None without pairs at two numbers of steps.
+    times too small. With few words above, one of them decides the interval; p does not suffer from it. None without
+    pairs at two numbers of steps.
+
+    Args:
+        units: rows of length 1.
+        pairs: of words and those above them.
+        permutations: of the words.
+        seed: of the permutations.
     """
     cosine = (units[pairs.word] * units[pairs.ancestor]).sum(-1).cpu().double().numpy()
     everyone = np.ones(len(units), bool)
@@ -98,6 +111,14 @@ def hypernym_decay(units: Float[Tensor, "word d"], pairs: HypernymPairs) -> Hype
         others, part = _control(units, pairs, cosine, alive)
         left.append(_slopes(pairs.steps[part], cosine[part], others[part]))
     reach = stats.t.ppf(0.975, len(left) - 1) * np.array([jackknife_error(each) for each in np.stack(left, 1)])
+    rng, drawn = np.random.default_rng([seed, 5]), []
+    for _ in range(permutations):
+        moved = units[torch.from_numpy(rng.permutation(len(units))).to(units.device)]
+        theirs = (moved[pairs.word] * moved[pairs.ancestor]).sum(-1).cpu().double().numpy()
+        drawn.append(_slopes(pairs.steps[kept], theirs[kept], _control(moved, pairs, theirs, everyone)[0][kept]))
+    centre = np.mean(drawn, 0)
+    beyond = (np.abs(drawn - centre) >= np.abs(values - centre) * (1 - 1e-9)).sum(0)
+    p = (1 + beyond) / (1 + permutations)
     n_above = len(np.unique(ancestor))
     return HypernymDecay(
         levels,
@@ -106,8 +127,8 @@ def hypernym_decay(units: Float[Tensor, "word d"], pairs: HypernymPairs) -> Hype
         np.bincount(place, cosine[kept]) / n_pairs,
         np.bincount(place, control[kept]) / n_pairs,
         *(
-            Slope(float(value), float(value - by), float(value + by), n_above)
-            for value, by in zip(values, reach, strict=True)
+            Slope(float(value), float(value - by), float(value + by), float(each), n_above)
+            for value, by, each in zip(values, reach, p, strict=True)
         ),
     )
 

@@ -13,13 +13,15 @@ from src.geometry.words.pair_sums import bins_of, row_blocks
 # values that are held at once: of all tests, and of a batch of permutations
 _BLOCK_VALUES = 1 << 22
 _DRAWS_AT_ONCE = 32
+# a standard deviation of cosines that is rounding
+_ALIKE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class MantelTests:
     """Pearson correlations of several sets of cosines with the same taxonomy.
 
-    observed: of each test. drawn: under permutations of the words, the same ones for all tests. p: of each test alone,
+    observed: of each test; NaN where its cosines are all alike (its p too). drawn: under permutations of the words, the same ones for all tests. p: of each test alone,
     two-sided about the mean of its draws. adjusted: the same over all tests, from the largest deviation of each draw
     (in units of each test's standard deviation; Westfall and Young 1993, maxT): the chance of one so large anywhere.
     """
@@ -31,13 +33,14 @@ class MantelTests:
     def p(self) -> Float64[np.ndarray, "test"]:
         """(1 + draws at least as far out) / (1 + draws)."""
         observed, drawn = self._deviations()
-        return (1 + (drawn >= observed).sum(0)) / (1 + len(drawn))
+        return np.where(np.isfinite(self.observed), (1 + (drawn >= observed).sum(0)) / (1 + len(drawn)), np.nan)
 
     @property
     def adjusted(self) -> Float64[np.ndarray, "test"]:
         """The p-values corrected for the number of tests."""
         observed, drawn = self._deviations()
-        return (1 + (drawn.max(1)[:, None] >= observed).sum(0)) / (1 + len(drawn))
+        adjusted = (1 + (drawn.max(1)[:, None] >= observed).sum(0)) / (1 + len(drawn))
+        return np.where(np.isfinite(self.observed), adjusted, np.nan)
 
     def band(self, share: float = 0.95) -> tuple[Float64[np.ndarray, "test"], Float64[np.ndarray, "test"]]:
         """Where this share of the draws of each test lies."""
@@ -48,7 +51,9 @@ class MantelTests:
         mean, spread = self.drawn.mean(0), self.drawn.std(0)
         spread = np.where(spread > 0, spread, 1)
         # a permutation that moves words within equal places gives the same correlation, but for its last bits
-        return np.abs(self.observed - mean) / spread - 1e-9, np.abs(self.drawn - mean) / spread
+        # where nothing varies there is no test, and no deviation to hide others
+        known = np.isfinite(self.observed)
+        return np.abs(self.observed - mean) / spread - 1e-9, np.where(known, np.abs(self.drawn - mean) / spread, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +101,13 @@ def mantel_tests(
     generator = torch.Generator().manual_seed(seed)
     orders = torch.stack([torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(draws))]).to(device)
     products, sums, squares = (torch.zeros(draws + 1, len(tests), dtype=torch.float64) for _ in range(3))
+    offsets = [_mean_value(test) for test in tests]
     height = max(1, _BLOCK_VALUES // (n * max(2 * len(tests), _DRAWS_AT_ONCE)))
     for start in range(0, n, height):
         stop = min(start + height, n)
-        values = torch.stack([_values(test, start, stop).flatten() for test in tests])
+        values = torch.stack(
+            [_values(test, offset, start, stop).flatten() for test, offset in zip(tests, offsets, strict=True)]
+        )
         for first in range(0, draws + 1, _DRAWS_AT_ONCE):
             batch = orders[first : first + _DRAWS_AT_ONCE]
             into = slice(first, first + len(batch))
@@ -114,12 +122,21 @@ def mantel_tests(
         advance((stop - start) * len(tests))
     spread = (squares - sums.square() / n_pairs) * float(of_pairs.square().sum())
     correlations = (products / spread.clamp_min(1e-300).sqrt()).numpy()
+    correlations[(squares <= n_pairs * _ALIKE**2).numpy()] = np.nan
     return MantelTests(correlations[0], correlations[1:])
 
 
-def _values(test: CosineTest, start: int, stop: int) -> Float[Tensor, "row word"]:
+def _mean_value(test: CosineTest) -> float:
+    """About which sums in float32 stay exact, however much words share; ranks are about 0 already."""
+    n = len(test.units)
+    if test.value_of_bin is not None:
+        return 0.0
+    return float((test.units.sum(0).square().sum() - test.units.square().sum()) / (n * (n - 1)))
+
+
+def _values(test: CosineTest, offset: float, start: int, stop: int) -> Float[Tensor, "row word"]:
     cosines = (test.units[start:stop] @ test.units.T).clamp_(-1, 1)
-    values = cosines if test.value_of_bin is None else test.value_of_bin[bins_of(cosines)]
+    values = cosines - offset if test.value_of_bin is None else test.value_of_bin[bins_of(cosines)]
     values[torch.arange(stop - start), torch.arange(start, stop)] = 0
     return values.float()
 

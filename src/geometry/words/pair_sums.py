@@ -97,12 +97,16 @@ def _levels(distances: UInt8[Tensor, "word word"]) -> tuple[Int64[Tensor, "dista
     return levels, level_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JackknifeEstimate:
-    """A number and its standard error from leaving each word out in turn; NaN where it is not defined."""
+    """A number and its standard error from leaving each word out in turn; NaN where it is not defined.
+
+    left: the values without each word.
+    """
 
     value: float
     error: float
+    left: Float64[np.ndarray, "word"] | None = None
 
     @property
     def low(self) -> float:
@@ -132,7 +136,7 @@ def jackknife(sums: PairSums, statistic: Statistic) -> JackknifeEstimate:
         left = statistic(
             *(all_of - part for all_of, part in zip(whole, (sums.count, sums.total, sums.squares), strict=True))
         )
-    return JackknifeEstimate(value, jackknife_error(left))
+    return JackknifeEstimate(value, jackknife_error(left), left)
 
 
 def jackknife_error(left: Float64[np.ndarray, "word"]) -> float:

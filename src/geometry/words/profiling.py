@@ -14,6 +14,7 @@ from src.geometry.words.correlations import Correlations, correlate
 from src.geometry.words.cosines import Transform, unit_rows
 from src.geometry.words.hypernyms import HypernymDecay, hypernym_decay, hypernym_pairs
 from src.geometry.words.mantel import CosineTest, MantelTests, mantel_tests
+from src.geometry.words.simultaneous import simultaneous_reach
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,17 @@ class Chance:
 
 @dataclass(frozen=True, eq=False)
 class WordProfile:
-    """What was measured of one representation at one layer. clustering, decay: None without classes, or kinds."""
+    """What was measured of one representation at one layer. clustering, decay: None without classes, or kinds.
+
+    pearson_reach: standard errors that intervals of the Pearson correlation reach if all representations and layers are
+    to lie in theirs together (95 %): for one that was chosen for its size.
+    """
 
     representation: str
     layer: int | None
     words: Int64[np.ndarray, "row"]
     correlations: Correlations
+    pearson_reach: float
     pearson_chance: Chance
     spearman_chance: Chance
     clustering: Clustering | None
@@ -115,7 +121,17 @@ def profile_words(
         )
         for each, profile in zip(family, _tested(measured, between, len(families), settings, advance), strict=True):
             found[id(each)] = profile
-    return [found[id(rows)] for rows in all_rows]
+    profiles = [found[id(rows)] for rows in all_rows]
+    reach = simultaneous_reach([_influence(each, len(distances)) for each in profiles], settings.seed)
+    return [replace(each, pearson_reach=reach) for each in profiles]
+
+
+def _influence(profile: WordProfile, n_words: int) -> Float64[np.ndarray, "word"]:
+    left = profile.correlations.pearson.left
+    assert left is not None
+    influence = np.zeros(n_words)
+    influence[profile.words] = left - left.mean()
+    return influence
 
 
 def _measure(
@@ -139,11 +155,12 @@ def _measure(
             rows.layer,
             rows.words,
             correlate(units, between, properties, lowest=int(rows.by_sense)),
+            np.nan,
             _NO_CHANCE,
             _NO_CHANCE,
             cluster_words(units, classes, settings.neighbours, settings.class_permutations, settings.seed),
             classes.names,
-            hypernym_decay(units, pairs),
+            hypernym_decay(units, pairs, settings.class_permutations, settings.seed),
         )
         measured.append(_Measured(rows, units, profile))
         advance(len(units))

@@ -221,6 +221,11 @@ def prepare(config: GeometryConfig, stage: Stage) -> LexiconAnalysis:
     )
     if len(matches.words) < _FEW_WORDS:
         stage.warn(f"only {len(matches.words)} words of {taxonomy.source} are tokens of this model: intervals are wide")
+    if settings.transform == "whitened" and len(matches.words) <= tables.input.shape[1] + 1:
+        raise StrataError(
+            f"lexicon.transform=whitened: {len(matches.words)} words in {tables.input.shape[1]} dimensions: whitening "
+            "makes all their cosines alike. Take a larger taxonomy, or lexicon.transform=centred"
+        )
     texts = find_texts(config, stage, taxonomy, matches, tokenizer)
     parents = [reading.store.artifact.parent for reading in texts.readings if reading.store is not None]
     model = None

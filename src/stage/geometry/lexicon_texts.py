@@ -56,7 +56,12 @@ class Texts:
 
     def identity(self) -> dict[str, Any]:
         """What decides the states besides the model."""
-        return {reading.representations[0]: reading.digest() for reading in self.readings}
+        found = {reading.representations[0]: reading.digest() for reading in self.readings}
+        if self.occurrences is not None:
+            # all are counted, more than are read: frequencies that the partial correlation holds fixed
+            counted = self.occurrences.count.astype(np.int64).tobytes() + f"|{self.occurrences.named}".encode()
+            found["counts"] = hashlib.sha256(counted).hexdigest()
+        return found
 
 
 def find_texts(

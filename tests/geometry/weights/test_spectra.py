@@ -119,7 +119,10 @@ def test_random_matrices_lie_beyond_the_edge_now_and_then_and_do_not_stand_out(s
     assert 5 < beyond < 45  # Tracy-Widom: 1 in 6 at most
     assert sum(each.stands_out for each in found) <= 1
     weak = torch.randn(shape, generator=draws)
-    weak += 2.2 * (shape[0] * shape[1]) ** 0.25 * torch.outer(*(torch.randn(n, generator=draws) for n in shape)) / (
-        (shape[0] * shape[1]) ** 0.5
+    weak += (
+        2.2
+        * (shape[0] * shape[1]) ** 0.25
+        * torch.outer(*(torch.randn(n, generator=draws) for n in shape))
+        / ((shape[0] * shape[1]) ** 0.5)
     )
     assert spectrum(weak, CPU).stands_out

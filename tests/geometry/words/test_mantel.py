@@ -89,3 +89,23 @@ def test_the_same_seed_draws_the_same():
     one, same, other = (mantel_tests([CosineTest(units)], distances, scores, 9, seed).drawn for seed in (1, 1, 2))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_cosines_that_are_all_alike_are_no_test_and_hide_no_other():
+    planted, distances = words(60, 0.0, signal=1.5)
+    alike = torch.full((60, 4), 0.5, dtype=torch.float64) + 1e-13 * planted[:, :4]
+    scores = {d: 1 / (1 + d) for d in range(60)}
+    both = mantel_tests([CosineTest(alike), CosineTest(planted)], distances, scores, draws=39, seed=0)
+    alone = mantel_tests([CosineTest(planted)], distances, scores, draws=39, seed=0)
+    assert np.isnan([both.observed[0], both.p[0], both.adjusted[0]]).all()
+    assert (both.p[1], both.adjusted[1]) == (alone.p[0], alone.adjusted[0])
+
+
+@pytest.mark.parametrize("roots", [0.0, 0.1])
+def test_what_all_words_share_costs_no_digits(roots):
+    """Raw cosines of anisotropic states are all near 1: their sums in float32 must not cancel."""
+    units, distances = words(50, roots, signal=1.0)
+    shared = torch.cat([torch.ones(50, 1, dtype=torch.float64) * 60, units], 1)
+    raw = unit_rows(shared, "raw", torch.device("cpu"))
+    found = mantel_tests([CosineTest(raw)], distances, {d: 1 / (1 + d) for d in range(60)}, draws=2, seed=0)
+    assert found.observed[0] == pytest.approx(listed_correlation((raw @ raw.T).numpy(), distances.numpy()), abs=1e-4)

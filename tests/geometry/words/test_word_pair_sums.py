@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from src.errors import StrataError
 from src.geometry.lexicon.distances import path_distances
 from src.geometry.lexicon.taxonomy import UNCONNECTED
 from src.geometry.words import pair_sums as module
@@ -180,3 +181,11 @@ def test_whitened_rows_vary_alike_in_every_direction():
     units = unit_rows(rows @ torch.randn(5, 8, dtype=torch.float64), "whitened", CPU)
     assert units.shape == (300, 5)
     assert torch.linalg.svdvals(units).div(300**0.5) == pytest.approx(np.full(5, 5**-0.5), rel=0.15)
+
+
+def test_too_few_words_to_whiten_are_refused():
+    """Of n words in n - 1 directions or more, all whitened cosines are -1 / (n - 1)."""
+    rows = torch.randn(9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    with pytest.raises(StrataError, match="9 words differ in all of 8 directions"):
+        unit_rows(rows, "whitened", CPU)
+    assert unit_rows(rows[:, :5], "whitened", CPU).shape == (9, 5)

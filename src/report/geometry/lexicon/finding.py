@@ -107,12 +107,14 @@ def lexicon_text(found: LexiconFound, best: Sequence[WordProfile]) -> str:
     r, chance = top.correlations.pearson, top.pearson_chance
     verdict = "follow" if chance.adjusted <= LEVEL and r.value > 0 else "do not follow"
     n_tests = len(found.profiles)
+    reach = top.pearson_reach * r.error
     pos = NAMES_OF_POS[found.config["pos"]]
     first = (
         f"Cosines of {top.correlations.n_words:,} {pos} {verdict} their distances in the taxonomy "
         f"{_taxonomy_name(found)}: at most r = {r.value:.3f} with path similarity ({profile_name(top)}); "
         f"permuted words give {chance.low:.3f} to {chance.high:.3f} (p = {chance.adjusted:.2g}, corrected over "
-        f"{n_tests} tests). Its 95 % interval is {r.low:.3f} to {r.high:.3f}, over {top.correlations.n_pairs:,} pairs."
+        f"{n_tests} tests). Its 95 % interval is {r.value - reach:.3f} to {r.value + reach:.3f} (for the largest of "
+        f"{n_tests}), over {top.correlations.n_pairs:,} pairs."
     )
     others = [_sentence(profile) for profile in best if profile is not top]
     parts = [" ".join([first, *others, *_beyond(found)]), " ".join(_words_of(found)), " ".join(_warnings(found, best))]

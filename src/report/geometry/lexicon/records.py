@@ -20,6 +20,7 @@ def profile_values(profile: WordProfile) -> dict[str, Any]:
     for name in ("pearson", "pearson_distance", "spearman", "partial", "gradient"):
         estimate = getattr(measured, name)
         values |= {name: estimate.value, f"{name}_error": estimate.error}
+    values["pearson_reach"] = profile.pearson_reach
     for name, chance in (("pearson", profile.pearson_chance), ("spearman", profile.spearman_chance)):
         values |= {f"{name}_chance_low": chance.low, f"{name}_chance_high": chance.high}
         values |= {f"{name}_p": chance.p, f"{name}_p_corrected": chance.adjusted}
@@ -41,6 +42,7 @@ def profile_values(profile: WordProfile) -> dict[str, Any]:
                 f"hypernym_{name}": slope.value,
                 f"hypernym_{name}_low": slope.low,
                 f"hypernym_{name}_high": slope.high,
+                f"hypernym_{name}_p": slope.p,
             }
     return values
 

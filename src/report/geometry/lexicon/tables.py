@@ -71,15 +71,21 @@ def decay_tables(best: Sequence[WordProfile]) -> list[Table]:
                 ("difference", profile.decay.excess_slope),
             ):
                 rows.append(
-                    [profile_name(profile), name, interval_cell(slope.value, slope.low, slope.high), slope.n_ancestors]
+                    [
+                        profile_name(profile),
+                        name,
+                        interval_cell(slope.value, slope.low, slope.high),
+                        finite_or_none(slope.p),
+                        slope.n_ancestors,
+                    ]
                 )
     if not rows:
         return []
     caption = (
         "Change of the cosine for each step up. control: words as deep as the one above that are not above. Intervals: "
-        "95 %, jackknife over words."
+        "95 %, jackknife over words. p: of permuted words, each test alone."
     )
-    return [Table("Hypernym slopes", ["representation", "cosine with", "slope", "words above"], rows, caption)]
+    return [Table("Hypernym slopes", ["representation", "cosine with", "slope", "p", "words above"], rows, caption)]
 
 
 def class_tables(best: Sequence[WordProfile]) -> list[Table]:
