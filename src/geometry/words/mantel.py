@@ -21,9 +21,10 @@ _ALIKE = 1e-9
 class MantelTests:
     """Pearson correlations of several sets of cosines with the same taxonomy.
 
-    observed: of each test; NaN where its cosines are all alike (its p too). drawn: under permutations of the words, the same ones for all tests. p: of each test alone,
-    two-sided about the mean of its draws. adjusted: the same over all tests, from the largest deviation of each draw
-    (in units of each test's standard deviation; Westfall and Young 1993, maxT): the chance of one so large anywhere.
+    observed: of each test; NaN where its cosines are all alike (its p too). drawn: under permutations of the words, the
+    same ones for all tests. p: of each test alone, two-sided about the mean of its draws. adjusted: the same over all
+    tests, from the largest deviation of each draw (in units of each test's standard deviation; Westfall and Young 1993,
+    maxT): the chance of one so large anywhere.
     """
 
     observed: Float64[np.ndarray, "test"]

@@ -39,7 +39,8 @@ def _structure(profile: WeightProfile) -> str:
     counted = float(np.mean([each.spectrum.above_edge for each in layered]))
     return (
         f"{having} of {len(layered)} matrices of the layers have directions that random entries would not have "
-        f"(p < 0.001 each, Tracy-Widom): {counted:.1f} singular values on average beyond the random edge (chance {chance:.1f}), with {energy:.0f} % "
+        f"(p < 0.001 each, Tracy-Widom): {counted:.1f} singular values on average beyond the random edge "
+        f"(chance {chance:.1f}), with {energy:.0f} % "
         f"of the energy; their stable rank is {ratio:.2f} of a random matrix's."
     )
 
@@ -91,8 +92,8 @@ def _composition(profile: WeightProfile) -> list[str]:
     return [
         f"Readers overlap with earlier writers by a Gram cosine of {mean:.3f} on average over {len(records)} pairs: "
         f"most {strongest['reader']} of layer {strongest['layer']} with {strongest['writer']} of layer "
-        f"{strongest['writer_layer']} ({strongest['gram_cosine']:.2f}; the largest of as many random rotations is about "
-        f"{chance:.2f})."
+        f"{strongest['writer_layer']} ({strongest['gram_cosine']:.2f}; the largest of as many random rotations is "
+        f"about {chance:.2f})."
     ]
 
 
