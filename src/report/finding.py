@@ -1,5 +1,6 @@
 """What one analysis of a stage has found, ready to be written and shown."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,15 @@ def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
         for stem, records in finding.records.items():
             write_records(folder / stem, records)
         for name, values in finding.files.items():
-            write_json(folder / name, values)
+            write_json(folder / name, _without_non_finite(values))
         for stem, tensors in finding.tensors.items():
             save_tensors(folder / f"{stem}.safetensors", tensors)
+
+
+def _without_non_finite(values: Any) -> Any:
+    """JSON has no NaN: what is undefined for a model (no spread, no pairs) is null, and the other numbers are kept."""
+    if isinstance(values, Mapping):
+        return {key: _without_non_finite(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_without_non_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
