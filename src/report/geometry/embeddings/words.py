@@ -89,8 +89,8 @@ def _clumped(profile: EmbeddingProfile) -> list[str]:
     if not texts:
         return []
     return [
-        f"{len(texts):,} other tokens' rows all point one way (cosines above 0.95 less the mean row), as rows of tokens "
-        f"do that training hardly met: {_some(texts)}."
+        f"{len(texts):,} other tokens' rows all point one way (cosines above 0.95 less the mean row), like rows of "
+        f"tokens that training hardly met: {_some(texts)}."
     ]
 
 
