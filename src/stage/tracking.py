@@ -86,7 +86,8 @@ class WandbTracker:
 
     def log_table(self, table: Table) -> None:
         """Log a table under its title (estimates without their intervals)."""
-        self._run.log({f"tables/{table.title}": self._wandb.Table(columns=list(table.columns), data=_rows(table))})
+        rows: list[Any] = _rows(table)
+        self._run.log({f"tables/{table.title}": self._wandb.Table(columns=list(table.columns), data=rows)})
 
     def log_figure(self, title: str, png: bytes) -> None:
         """Log a picture under its title."""
@@ -107,7 +108,7 @@ class WandbTracker:
         self._run.finish(exit_code=exit_code)
 
 
-def _rows(table: Table) -> list[list[Any]]:
+def _rows(table: Table) -> list[Any]:
     """The cells of a table with one type a column: W&B refuses a column of numbers and words, which becomes words."""
     columns = [[_plain(cell) for cell in column] for column in zip(*table.rows, strict=True)]
     for column in columns:

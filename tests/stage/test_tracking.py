@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src.config.shared import LoggerConfig
-from src.report.tables import Table
+from src.report.tables import Interval, Table
 from src.stage.tracking import WandbTracker
 
 
@@ -20,7 +20,7 @@ def tracker(tmp_path, monkeypatch):
 
 
 def test_a_table_of_numbers_and_words_in_one_column_is_logged(tracker, tmp_path):
-    interval = {"value": 0.5, "low": 0.4, "high": 0.6}
+    interval: Interval = {"value": 0.5, "low": 0.4, "high": 0.6}
     tracker.log_table(Table("Rows", ["", "count", "r"], [["rows", 1557, interval], ["tied", "one table", None]]))
     (written,) = (json.loads(path.read_text()) for path in Path(tmp_path).rglob("*.table.json"))
     assert written["data"] == [["rows", "1,557", 0.5], ["tied", "one table", None]]
