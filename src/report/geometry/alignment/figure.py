@@ -19,7 +19,7 @@ from src.report.geometry.alignment.records import (
 from src.report.token_text import visible
 
 # one colour for a method in all panels
-_COLOURS = dict(zip(("orthogonal", "scaled", "ridge", "cca"), CATEGORIES, strict=False))
+_COLOURS: dict[str, str] = dict(zip(("orthogonal", "scaled", "ridge", "cca"), CATEGORIES, strict=False))
 _WIDTH, _HEIGHT = 250, 200
 _BINS = 30
 _COMPONENTS = 200
