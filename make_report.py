@@ -13,10 +13,10 @@ def main() -> None:
     parser.add_argument(
         "artifacts_dir",
         nargs="?",
-        type=Path,
+        type=_folder,
         default=Path("artifacts"),
         metavar="ARTIFACTS_DIR",
-        help="the folder that stages write their artifacts into (default: %(default)s)",
+        help="the folder that stages write their artifacts into; artifacts_dir=FOLDER does too (default: %(default)s)",
     )
     arguments = parser.parse_args()
     from src.report.index import write_index
@@ -25,6 +25,11 @@ def main() -> None:
         print(f"report: {write_index(arguments.artifacts_dir)}")
     except StrataError as error:
         sys.exit(f"make_report: {error}")
+
+
+def _folder(argument: str) -> Path:
+    """The folder, also where it is written as stages take it."""
+    return Path(argument.removeprefix("artifacts_dir="))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
   python measure_geometry.py analysis=embeddings compat=notebook     the published notebook's numbers beside ours
   python measure_geometry.py -m analysis=embeddings,weights model=gpt2,pythia_70m
 
-Each analysis is an artifact of its own: JSON, parquet, PNG and HTML. layers needs a store (collect_activations.py).
+Each analysis is an artifact of its own: tables, JSON, parquet, PNG. layers reads a store (collect_activations.py) if
+there is one of this model and dataset; else the model reads the dataset.
 """
 
 from src.artifacts import Artifact

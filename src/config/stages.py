@@ -107,7 +107,7 @@ class SplitConfig(Schema):
 
     train: float = Field(gt=0, lt=1, description="share that operators are fitted on, by cross-validation")
     val: float = Field(gt=0, lt=1, description="share that the fit is checked on")
-    test: float = Field(gt=0, lt=1, description="share that eval.py scores, seen by nothing before")
+    test: float = Field(gt=0, lt=1, description="share that is scored in the end (by eval.py), seen by nothing before")
 
     @model_validator(mode="after")
     def _sum(self) -> Self:

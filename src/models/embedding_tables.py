@@ -35,7 +35,9 @@ def read_embeddings(weights: Weights) -> EmbeddingTables:
     matrices = catalogue(weights)
     first = next((matrix for matrix in matrices if matrix.role == "embedding"), None)
     if first is None:
-        raise NotApplicableError("the model has no token embeddings")
+        raise NotApplicableError(
+            "the model reads no text, so it has no token embeddings (measure_geometry.py analysis=weights needs none)"
+        )
     head = next((matrix for matrix in matrices if matrix.role == "unembedding"), None)
     learned = _positions(matrices, first)
     table = read_matrix(weights, first)

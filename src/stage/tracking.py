@@ -86,7 +86,7 @@ class WandbTracker:
 
     def log_table(self, table: Table) -> None:
         """Log a table under its title (estimates without their intervals)."""
-        rows: list[Any] = [[_plain(cell) for cell in row] for row in table.rows]
+        rows: list[Any] = _rows(table)
         self._run.log({f"tables/{table.title}": self._wandb.Table(columns=list(table.columns), data=rows)})
 
     def log_figure(self, title: str, png: bytes) -> None:
@@ -106,6 +106,15 @@ class WandbTracker:
     def finish(self, exit_code: int) -> None:
         """Close the run."""
         self._run.finish(exit_code=exit_code)
+
+
+def _rows(table: Table) -> list[Any]:
+    """The cells of a table with one type a column: W&B refuses a column of numbers and words, which becomes words."""
+    columns = [[_plain(cell) for cell in column] for column in zip(*table.rows, strict=True)]
+    for column in columns:
+        if any(isinstance(cell, str) for cell in column):
+            column[:] = [cell if cell is None or isinstance(cell, str) else f"{cell:,}" for cell in column]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _plain(cell: Cell) -> Any:

@@ -157,9 +157,10 @@ def test_the_heading_of_the_index_tells_models_and_datasets(tmp_path):
     assert lead[1] == "Models: gpt2, bert. Dataset: wikitext"
 
 
-def test_make_report_writes_the_index_of_the_named_folder(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("form", ["{}", "artifacts_dir={}"])
+def test_make_report_writes_the_index_of_the_named_folder(tmp_path, monkeypatch, capsys, form):
     make_artifact(tmp_path, "activations", "store", "Activations of the store")
-    monkeypatch.setattr(sys, "argv", ["make_report.py", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["make_report.py", form.format(tmp_path)])
     make_report.main()
     assert capsys.readouterr().out == f"report: {tmp_path / 'index.html'}\n"
     assert "Activations of the store" in (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -1,7 +1,9 @@
+import json
 import math
 
 import pytest
 
+from src.report.finding import Finding, write_findings
 from src.report.findings import lead, span
 
 
@@ -29,3 +31,11 @@ def test_a_lead_without_end_is_cut_at_a_word():
     found = lead("word " * 200)
     assert len(found) < 270
     assert found.endswith("word …")
+
+
+def test_a_number_that_is_undefined_costs_nobody_the_others(tmp_path):
+    """Weights narrower than the subspace that is compared have an overlap without spread, whose z is NaN."""
+    values = {"overlaps": [{"mean": 1.0, "z": math.nan}], "range": (math.inf, 2), "name": "nan"}
+    write_findings(tmp_path, [Finding("text", files={"weights.json": values})])
+    written = json.loads((tmp_path / "weights.json").read_text())
+    assert written == {"overlaps": [{"mean": 1.0, "z": None}], "range": [None, 2], "name": "nan"}

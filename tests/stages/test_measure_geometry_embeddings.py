@@ -26,7 +26,7 @@ def _without_drawing(monkeypatch):
     monkeypatch.setattr("src.report.charts.draw_png", lambda _: b"\x89PNG\r\n\x1a\n" + bytes(24))
     for name in ("overview", "category_figure"):
         monkeypatch.setattr(
-            f"src.report.geometry.embeddings.{name}", lambda _: alt.Chart(alt.Data(values=[])).mark_point()
+            f"src.report.geometry.embeddings.finding.{name}", lambda _: alt.Chart(alt.Data(values=[])).mark_point()
         )
 
 
@@ -75,6 +75,21 @@ def test_special_tokens_are_no_rows_and_the_first_sentence_is_the_finding(testbe
     assert text.startswith("The 549 rows of testbed spread over 27.9 of 128 dimensions")
     assert "if isotropic" in text.split(". ")[0] + text.split(". ")[1]
     assert "digits (r = -0.68" in text
+
+
+def test_rows_that_training_hardly_met_are_told_where_they_point_one_way(testbed):
+    """The base model never met the words of chats: 28 rows of one direction, which no copy or padding row betrays."""
+    assert values_of(testbed)["rows"]["untrained"] == 0
+    assert values_of(testbed)["rows"]["clumped"] == 28
+    assert "28 other tokens' rows all point one way" in read_report(testbed.path).text
+
+
+def test_categories_of_which_no_word_is_known_are_told(tmp_path, capsys):
+    file = tmp_path / "kinds.json"
+    file.write_text('{"a": ["zzqq", "qqzz", "wwyy"], "b": ["xxkk"]}')
+    artifact = run(tmp_path, f"embeddings.categories={file}")
+    assert values_of(artifact)["categories"] is None
+    assert "kinds.json: fewer than 2 categories" in capsys.readouterr().err
 
 
 def test_the_notebooks_numbers_stand_beside_ours(testbed):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 import measure_geometry
 from src.activations.store import open_store
@@ -14,6 +15,7 @@ from src.config.geometry.stage import GeometryConfig
 from src.errors import NotApplicableError, StrataError
 from src.report.artifact_report import read_report
 from src.stage.entry import ROOT, compose, run_stage
+from tests.fixtures.tiny_models import tiny_model
 from tests.fixtures.tiny_project import make_project
 
 _LAST = ("lexicon.layers=[5]", "lexicon.min_class=2")
@@ -183,3 +185,14 @@ def test_what_does_not_fit_is_refused_before_it_is_measured(folder, tmp_path):
     (tmp_path / "text.txt").write_text("the robin\n")
     with pytest.raises(StrataError, match=r"1 of 110 words occur in dataset .*, and contexts needs 8"):
         run(folder, f"dataset.dataset_name={tmp_path / 'text.txt'}", "dataset.dataset_split=null")
+
+
+def test_texts_are_no_longer_than_the_model_has_positions(tmp_path, capsys):
+    """A BERT with 40 positions, and texts of up to 128 tokens by default."""
+    model = tmp_path / "bert"
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "testbed/models/base")
+    tiny_model("bert", vocab_size=len(tokenizer), max_position_embeddings=40).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    made = run(tmp_path, f"model.path={model}", "model.name=bert", "lexicon.representations=[contexts]")
+    assert "texts are cut off at 40 tokens: bert has no more positions" in capsys.readouterr().out
+    assert verify(made.path) == []

@@ -1,6 +1,7 @@
 """measure_geometry.py analysis=weights as a user runs it: any family, from files; what it writes; what it refuses."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,18 @@ def test_a_model_without_matrices(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("src.stage.geometry.weights.is_measured", lambda _: False)
     with pytest.raises(NotApplicableError, match="no matrices"):
         run(saved("llama", tmp_path))
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    module = tiny_model("gpt_neox")
+    with torch.no_grad():
+        module.get_parameter("gpt_neox.layers.1.attention.dense.weight")[0, 0] = math.nan
+    module.save_pretrained(tmp_path / "broken")
+    with pytest.raises(StrataError, match=r"layers\.1\.attention\.dense\.weight has entries that are not finite"):
+        run(tmp_path / "broken")
+
+
+def test_models_narrower_than_the_subspace_are_measured(tmp_path):
+    """All 32 directions of matrices that have 16: every overlap is 1, and has no spread to be judged by."""
+    artifact = run(saved("gpt_neox", tmp_path), "weights.subspace_rank=32", "weights.circuits=false")
+    assert read(artifact, "weights.json")["comparisons"][0]["overlaps"]["z_mean_pair"] is None

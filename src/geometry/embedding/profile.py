@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 
 from src.geometry.embedding.categories import CategoryPair, CategoryStatistics, Purity
 from src.geometry.embedding.census import Census
@@ -75,7 +75,8 @@ class SpecialTokens:
 class EmbeddingProfile:
     """A model's embeddings.
 
-    ids: of the rows that statistics are over. token_ids, untrained: of all tokens. too_short: ordered sets of which
+    ids: of the rows that statistics are over. token_ids, untrained, clumped: of all tokens; clumped:
+    in one direction with many others. too_short: ordered sets of which
     too few words are single tokens. categories: None without two categories that have words. sizes: depth, width and
     heads as config.json tells them.
     """
@@ -96,6 +97,7 @@ class EmbeddingProfile:
     categories: Categories | None
     special: SpecialTokens
     untrained: UntrainedRows
+    clumped: Bool[np.ndarray, "token"]
     input_output: InputOutput | None
     positions: PositionTable | None
     biases: Sequence[RelativeBias]

@@ -51,13 +51,20 @@ def read_categories(path: Path) -> dict[str, tuple[str, ...]]:
     return {name: tuple(words) for name, words in categories.items()}
 
 
+def _first(error: ValidationError) -> str:
+    """What is wrong first, and at which name and word."""
+    found = error.errors()[0]
+    place = next((str(part) for part in found["loc"]), "")
+    return f"{place}: {found['msg']}" if place else found["msg"]
+
+
 def _read(path: Path, form: TypeAdapter, shape: str) -> dict:
     try:
         values = form.validate_python(json.loads(path.read_text(encoding="utf-8")), strict=True)
     except OSError as error:
         raise StrataError(f"{path} can't be read ({error.strerror}): give a JSON file {shape}") from None
     except (ValueError, RecursionError, ValidationError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        why = _first(error) if isinstance(error, ValidationError) else str(error)
         raise StrataError(f"{path} is no word list ({' '.join(why.split())}): it must be JSON {shape}") from None
     if not values:
         raise StrataError(f"{path} holds no words: it must be JSON {shape}")

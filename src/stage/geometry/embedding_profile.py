@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -18,6 +18,7 @@ from src.geometry.embedding.categories import (
     words_like,
 )
 from src.geometry.embedding.census import Census
+from src.geometry.embedding.clumps import clumped_rows
 from src.geometry.embedding.cosines import cosine_histogram
 from src.geometry.embedding.distances import summarise_distances
 from src.geometry.embedding.input_output import compare_input_output
@@ -86,6 +87,13 @@ def profile_embeddings(given: EmbeddingInputs, stage: Stage) -> EmbeddingProfile
     found = [find_set(given.tokenizer, each) for each in given.ordered]
     found = [each for each in found if all(token < tokens.n_rows for token in each.tokens)]
     tested = testable(found)
+    categories = _categories(inputs, moments, given)
+    if categories is None and config.embeddings.categories is not None:
+        stage.warn(
+            f"{config.embeddings.categories}: fewer than 2 categories have words that are single tokens of "
+            f"{config.model.name}, so none is measured"
+        )
+    untrained = untrained_rows(everything, tokens.padding)
     special = np.flatnonzero(tokens.special)[:_MOST_SPECIAL]
     special_rows = inputs.take(special)
     return EmbeddingProfile(
@@ -102,12 +110,13 @@ def profile_embeddings(given: EmbeddingInputs, stage: Stage) -> EmbeddingProfile
         tables=profiles,
         ordered=_ordered(inputs, tested, given),
         too_short=[each for each in found if each not in tested],
-        categories=_categories(inputs, moments, given),
+        categories=categories,
         special=SpecialTokens(
             special, [tokens.texts[token] for token in special], special_rows.norm(dim=1).cpu().numpy(),
             cosine_matrix(special_rows),
         ),
-        untrained=untrained_rows(everything, tokens.padding),
+        untrained=untrained,
+        clumped=_clumped(tables.input, token_ids, untrained.copy | tokens.special[token_ids], stage),
         input_output=input_output,
         positions=_positions(tables.positions, given, stage),
         biases=given.biases,
@@ -116,6 +125,16 @@ def profile_embeddings(given: EmbeddingInputs, stage: Stage) -> EmbeddingProfile
             for variant in (VARIANTS if config.compat == "notebook" else ())
         ],
     )  # fmt: skip
+
+
+def _clumped(
+    table: Tensor, token_ids: Int[np.ndarray, "token"], without: Bool[np.ndarray, "token"], stage: Stage
+) -> Bool[np.ndarray, "token"]:
+    """Tokens whose rows all point one way; copies and special tokens are told apart from them."""
+    clumped = np.zeros(len(token_ids), bool)
+    plain = np.flatnonzero(~without)
+    clumped[plain] = clumped_rows(Rows(table, token_ids[plain], stage.device))
+    return clumped
 
 
 def _rng(given: EmbeddingInputs, *part: int) -> np.random.Generator:

@@ -20,6 +20,7 @@ from src.geometry.words.hypernyms import hypernym_pairs
 from src.geometry.words.matching import Matches
 from src.geometry.words.occurrences import Occurrences, at_occurrences, find_occurrences
 from src.geometry.words.passages import Passages, in_carriers, in_definitions
+from src.models import positions_in_config
 from src.stage.context import Stage
 from src.stage.stores import find_store
 from src.text import read_documents, tokenize_documents
@@ -76,19 +77,27 @@ def find_texts(
     wanted = set(settings.representations)
     readings: list[Reading] = []
     occurrences = None
+    longest = _longest(config, stage)
     if "carrier" in wanted:
-        passages = in_carriers(matches.words, tokenizer, settings.carriers, settings.max_length)
+        passages = in_carriers(matches.words, tokenizer, settings.carriers, longest)
         readings.append(Reading(("carrier",), passages))
     if "contexts" in wanted:
-        occurrences, reading = _contexts(config, stage, taxonomy, matches, tokenizer)
+        occurrences, reading = _contexts(config, stage, taxonomy, matches, tokenizer, longest)
         readings.append(reading)
     if wanted & {"definition_mean", "definition_last"}:
         definitions = [taxonomy.definitions[sense] for sense in matches.senses]
-        passages = in_definitions(
-            matches.words, definitions, tokenizer, settings.definition_template, settings.max_length
-        )
+        passages = in_definitions(matches.words, definitions, tokenizer, settings.definition_template, longest)
         readings.append(Reading(("definition_mean", "definition_last"), passages))
     return Texts(readings, occurrences)
+
+
+def _longest(config: GeometryConfig, stage: Stage) -> int:
+    """Tokens of a text at most: no more than the model has positions for."""
+    asked, positions = config.lexicon.max_length, positions_in_config(config.model)
+    if positions is None or positions >= asked:
+        return asked
+    stage.say(f"texts are cut off at {positions} tokens: {config.model.name} has no more positions")
+    return positions
 
 
 def _contexts(
@@ -97,6 +106,7 @@ def _contexts(
     taxonomy: Taxonomy,
     matches: Matches,
     tokenizer: PreTrainedTokenizerBase,
+    longest: int,
 ) -> tuple[Occurrences, Reading]:
     settings = config.lexicon
     store, sequences = None, None
@@ -106,7 +116,7 @@ def _contexts(
         blocks, source = store_tokens(store), f"{store.path}"
     else:
         documents = islice(read_documents(config.dataset), settings.documents)
-        sequences = list(tokenize_documents(documents, tokenizer, settings.max_length))
+        sequences = list(tokenize_documents(documents, tokenizer, longest))
         blocks, source = sequence_tokens(sequences), f"dataset {config.dataset.dataset_name}"
     found = find_occurrences(blocks, matches.words, kinds_above(taxonomy, matches.senses), settings.contexts)
     n_words = len(np.unique(found.word))

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.geometry.alignment.clumps import clumped_rows
 from src.geometry.alignment.pairing import candidates, pair_by_id, pair_by_text
 from src.geometry.alignment.rows import Group, split_tokens
+from src.geometry.embedding.clumps import clumped_rows
 from src.geometry.embedding.rows import Rows
 
 
@@ -81,6 +81,6 @@ def test_untrained_rows_lie_in_one_direction():
 
 
 def test_in_a_large_table_clumps_are_found_from_a_sample(monkeypatch):
-    monkeypatch.setattr("src.geometry.alignment.clumps._PROBES", 300)
+    monkeypatch.setattr("src.geometry.embedding.clumps._PROBES", 300)
     marked = clumped_rows(Rows(clumped(3000, 200), np.arange(3000), torch.device("cpu")))
     assert np.flatnonzero(marked).tolist() == list(range(200))

@@ -18,6 +18,8 @@ from src.report.geometry.alignment.records import (
 )
 from src.report.token_text import visible
 
+# one colour for a method in all panels
+_COLOURS: dict[str, str] = dict(zip(("orthogonal", "scaled", "ridge", "cca"), CATEGORIES, strict=False))
 _WIDTH, _HEIGHT = 250, 200
 _BINS = 30
 _COMPONENTS = 200
@@ -138,8 +140,8 @@ def _curve_panel(found: Aligned) -> Any:
         color=alt.Color(
             "map:N",
             sort=methods,
-            scale=alt.Scale(domain=methods, range=CATEGORIES[: len(methods)]),
-            legend=alt.Legend(title=None, orient="bottom"),
+            scale=alt.Scale(domain=methods, range=[_COLOURS[name] for name in methods]),
+            legend=alt.Legend(title=None, orient="bottom", symbolOpacity=1),
         ),
     )
     y = alt.Y("value:Q", title="mean cosine")
@@ -211,7 +213,7 @@ def _spectrum_panel(found: Aligned) -> alt.Chart:
             color=alt.Color(
                 "of:N",
                 sort=list(names.values()),
-                scale=alt.Scale(domain=list(names.values()), range=[INK, *CATEGORIES][: len(names)]),
+                scale=alt.Scale(domain=list(names.values()), range=[_COLOURS.get(name, INK) for name in names]),
                 legend=alt.Legend(title=None, orient="bottom", columns=2),
             ),
             tooltip=["of:N", "component:Q", alt.Tooltip("share:Q", format=".2e")],

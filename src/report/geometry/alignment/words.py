@@ -59,9 +59,9 @@ def _retrieval(found: Aligned) -> str:
     intervals, alignment = found.best.intervals, found.alignment
     return (
         f"Its own token is nearest of {alignment.n_candidates:,} by cosine for {_share(intervals['p_at_1'])} (among "
-        "the "
-        f"first ten: {_share(intervals['p_at_10'])}), by CSLS for {_share(intervals['csls_p_at_1'])} (first ten: "
-        f"{_share(intervals['csls_p_at_10'])}); chance is {alignment.chance(1):.2%} and {alignment.chance(10):.2%}."
+        f"the first ten: {_share(intervals['p_at_10'])}), by CSLS for {_share(intervals['csls_p_at_1'])} (first ten: "
+        f"{_share(intervals['csls_p_at_10'])}); chance is {_percent(alignment.chance(1))} and "
+        f"{_percent(alignment.chance(10))}."
     )
 
 
@@ -145,6 +145,11 @@ def _in(interval: object) -> str:
 def _plain(value: float) -> str:
     """Two decimals, and no minus sign before a zero."""
     return f"{round(value, 2) + 0.0:.2f}"
+
+
+def _percent(share: float) -> str:
+    """Two significant digits: the chance of one token among 20,000 is not 0.01 %."""
+    return f"{100 * share:.2g} %"
 
 
 def _share(interval: object) -> str:

@@ -72,9 +72,10 @@ def _single_layers(results: CircuitResults) -> list[str]:
     if ways * results.level < 1:
         few = f"Single layers can't be judged: their heads can be dealt to each other's keys in {ways} ways only."
         return [few] if ways > 1 else []
-    parts = [f"{TITLES[name]} in {n}" for name in SIGNED if (n := _n_layers(results, name)) is not None]
+    parts = [f"{n} by {TITLES[name]}" for name in SIGNED if (n := _n_layers(results, name)) is not None]
     found = (
-        f"Of {len(results.layers)} attention layers, these are beyond other heads' keys and values: {', '.join(parts)}"
+        f"One by one, of {len(results.layers)} attention layers so many differ from other heads' keys and values: "
+        f"{', '.join(parts)}"
     )
     few = "" if ways * results.level >= len(results.layers) else f"; {ways} dealings of a layer's heads are few"
     return [f"{found} (false discovery rate {results.level:g}{few})."] if parts else []

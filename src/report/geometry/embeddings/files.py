@@ -25,6 +25,7 @@ def embedding_values(profile: EmbeddingProfile, config: GeometryConfig) -> dict[
             "special": profile.n_special, "counted": len(profile.ids), "tied": profile.tied,
             "untrained": int(untrained.untrained.sum()), "like_padding": int(untrained.like_padding.sum()),
             "copies": int(untrained.copy.sum()), "zero": int(untrained.zero.sum()),
+            "clumped": int(profile.clumped.sum()),
             "low_norm": int(untrained.low_norm.sum()), "padding_cosine": untrained.padding_cosine,
         },
         "tables": {table.name: _table(table) for table in profile.tables},

@@ -28,6 +28,7 @@ def rows_table(profile: EmbeddingProfile) -> Table:
         ["special tokens", profile.n_special, "stand for no text"],
         ["rows counted", len(profile.ids), "in all statistics below"],
         ["look untrained", int(untrained.untrained.sum()), "copies, zeros, cosine to mean padding row > 0.99"],
+        ["in one direction", int(profile.clumped.sum()), "5 or more with a centred cosine > 0.95: hardly trained?"],
         ["lowest 1 % of norms", int(untrained.low_norm.sum()), "candidates by construction"],
         ["input and output", tied, ""],
         *([name.replace("_", " "), size, "config.json"] for name, size in profile.sizes.items()),

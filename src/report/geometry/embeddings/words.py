@@ -81,6 +81,20 @@ def _rows(profile: EmbeddingProfile) -> str:
 
 
 def _untrained(profile: EmbeddingProfile) -> list[str]:
+    return _marked(profile) + _clumped(profile)
+
+
+def _clumped(profile: EmbeddingProfile) -> list[str]:
+    texts = [visible(profile.text(token), 20) for token in profile.token_ids[profile.clumped]]
+    if not texts:
+        return []
+    return [
+        f"{len(texts):,} other tokens' rows all point one way (cosines above 0.95 less the mean row), like rows of "
+        f"tokens that training hardly met: {_some(texts)}."
+    ]
+
+
+def _marked(profile: EmbeddingProfile) -> list[str]:
     found = profile.untrained
     places = [place for place, mark in enumerate(found.untrained) if mark]
     if not places:

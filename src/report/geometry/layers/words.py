@@ -111,16 +111,18 @@ def comparison_sentence(records: Sequence[Record], first: str, second: str) -> s
     streams = [record for record in records if "final_norm" not in (record["first"], record["second"])]
     ends = [record for record in streams if record["first"] == record["second"]] or streams
     begin, last = ends[0], ends[-1]
-    text = f"The same token in {first} and {second} has "
+    text = ""
     if "cosine" in last:
-        text += (
-            f"a cosine of {_short(begin['cosine'])} at {site_name(_of(begin))} and of {_short(last['cosine'])}"
-            f"{_interval(last, 'cosine')} at {site_name(_of(last))} (other tokens of its text: "
-            f"{_short(begin['shuffled_cosine'])} and {_short(last['shuffled_cosine'])}); "
+        text = (
+            f"The same token in {first} and {second} has a cosine of {_short(begin['cosine'])} at "
+            f"{site_name(_of(begin))} and of {_short(last['cosine'])}{_interval(last, 'cosine')} at "
+            f"{site_name(_of(last))} (other tokens of its text: {_short(begin['shuffled_cosine'])} and "
+            f"{_short(last['shuffled_cosine'])}). "
         )
     text += (
-        f"CKA is {_short(begin['cka'])} and {_short(last['cka'])} (shuffled: {_short(begin['shuffled_cka'])} and "
-        f"{_short(last['shuffled_cka'])})."
+        f"The CKA of {first} and {second} on the same tokens is {_short(begin['cka'])} at {site_name(_of(begin))} and "
+        f"{_short(last['cka'])} at {site_name(_of(last))} (other tokens of the same text: "
+        f"{_short(begin['shuffled_cka'])} and {_short(last['shuffled_cka'])})."
     )
     return text
 

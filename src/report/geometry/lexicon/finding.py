@@ -56,7 +56,7 @@ def lexicon_finding(found: LexiconFound) -> Finding:
         decay_panel(best),
         class_panel(best),
         title,
-        f"grey: chance (95 % of permuted words or labels; of purity, its mean){shown}",
+        f"grey areas: chance (95 % of permuted words or labels; of purity, its mean){shown}",
     )
     caption = (
         "Correlation of cosines with path similarity over all pairs of words, with 95 % intervals (jackknife over "

@@ -181,7 +181,7 @@ def _notebook_table(
         ["space", "quantity", "notebook", "ours"],
         rows,
         "The notebook: 1,000 simplices (500 for r) of all rows, padding and special ones too, seed 42; r of lists that "
-        "lose rejected simplices apart (BUG B-1). Published “universal band” of CV: 0.20 to 0.23.",
+        "lose rejected simplices apart, and so pair different ones. Published “universal band” of CV: 0.20 to 0.23.",
     )
 
 

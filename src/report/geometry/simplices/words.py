@@ -28,14 +28,13 @@ def _beyond_null(name: str, profile: SimplexProfile, n_tests: int) -> str:
             "fewer dimensions."
         )
     null, excess = profile.matched, profile.matched.excess
-    low, high = format_number(excess.low), format_number(excess.high)
     p = min(1.0, null.p * n_tests)
     found = p <= _LEVEL and (excess.low > 0 or excess.high < 0)
     more = "more" if excess.value > 0 else "less"
-    corrected = "" if n_tests == 1 else f", times {n_tests} spaces"
-    figures = f"CV {format_number(profile.cv.value)}"
-    beyond = f"excess {format_number(excess.value)}, {low} to {high}"
-    beside = f"(null {format_number(null.cv.value)}, {beyond}, p {format_number(p)}{corrected})"
+    corrected = "" if n_tests == 1 else f", corrected for {n_tests} spaces"
+    figures = f"CV {profile.cv.value:.3f}"
+    beyond = f"excess {excess.value:.3f} [{excess.low:.3f}, {excess.high:.3f}]"
+    beside = f"(null {null.cv.value:.3f}, {beyond}, p = {p:.2g}{corrected})"
     if found:
         return (
             f"Volumes of {profile.k}-simplices of {_the(name)} vary {more} than those of a cloud that has nothing but "

@@ -14,9 +14,9 @@ from src.artifacts import Parent
 from src.config.geometry.alignment import AlignmentConfig
 from src.config.shared import ModelConfig
 from src.errors import NotApplicableError, StrataError
-from src.geometry.alignment.clumps import clumped_rows
 from src.geometry.alignment.pairing import Candidates, TokenPairs, candidates, pair_by_id, pair_by_text
 from src.geometry.alignment.rows import PairedRows, split_tokens
+from src.geometry.embedding.clumps import clumped_rows
 from src.geometry.embedding.ordered_sets import BUILT_IN, FEWEST_WORDS, FoundSet, find_set
 from src.geometry.embedding.rows import Rows
 from src.geometry.embedding.untrained import untrained_rows
