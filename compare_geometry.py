@@ -16,7 +16,7 @@ from src.stage import Stage, entry_point
 def run(config: CompareGeometryConfig, stage: Stage) -> Artifact:
     """Compare the results, or show what an earlier run found."""
     from src.report.finding import write_findings
-    from src.report.geometry.comparison import TITLE, comparison_finding
+    from src.report.geometry.comparison.finding import TITLE, comparison_finding
     from src.stage.geometry.comparing import prepare
 
     work = prepare(config, stage)

@@ -71,7 +71,12 @@ STAGES = (
         PipelineStage("measure_topology", measure_topology.run, TopologyConfig, (f"tokens=[{words}]", *_CYCLE))
         for words in (WEEKDAYS, MONTHS)
     ),
-    PipelineStage("measure_geometry", measure_geometry.run, GeometryConfig),
+    PipelineStage(
+        "measure_geometry",
+        measure_geometry.run,
+        GeometryConfig,
+        ("simplices.null_draws=19", "simplices.n_simplices=20000"),
+    ),
     PipelineStage("align_models", align_models.run, AlignmentConfig, needs="target"),
     PipelineStage("capture_scenario", capture_scenario.run, CaptureScenarioConfig, needs="scenario"),
     PipelineStage(

@@ -1,5 +1,5 @@
 from src.geometry.published import PUBLISHED
-from src.report.geometry.metrics import METRICS, Where, number_at
+from src.report.geometry.comparison.metrics import METRICS, Where, number_at
 
 
 def test_metrics_have_names_of_their_own_and_published_ones_are_measured():

@@ -11,6 +11,8 @@ from scipy.stats import median_abs_deviation
 OUTLIER = 6.0
 # share of the norms that must agree on an outlier dimension
 SHARED = 0.8
+# the standard deviation of a normal law over its median absolute deviation
+_NORMAL = 1.4826
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +24,7 @@ class Gains:
     @property
     def outliers(self) -> Bool[np.ndarray, "dim"]:
         """Dimensions further from the median than OUTLIER robust standard deviations (median absolute deviation)."""
-        spread = float(median_abs_deviation(self.values, scale="normal"))
+        spread = _NORMAL * float(median_abs_deviation(self.values))
         distance = np.abs(self.values - np.median(self.values))
         # gains that are almost all the same have no spread: float noise is no outlier
         return distance > max(OUTLIER * spread, 1e-3 * float(np.abs(np.median(self.values))), 1e-9)

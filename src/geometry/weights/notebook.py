@@ -150,7 +150,8 @@ def _neurons(weights: Weights, matrices: Sequence[Matrix], kind: str, device: to
     records = []
     for (stack, layer), parts in layers.items():
         if {"up", "down"} <= set(parts) and not (kind in _T5 and "gate" in parts):
-            found = neurons(*(read_matrix(weights, parts[role]).to(device) for role in ("up", "down")), None)
+            up, down = (read_matrix(weights, parts[role]).to(device) for role in ("up", "down"))
+            found = neurons(up, down, None)
             numbers = found.numbers()
             dead, weak = numbers["dead_of_mean"], numbers["weak_of_mean"]
             records.append({"stack": stack, "layer": layer, "n": numbers["n_neurons"], "dead": dead, "weak": weak})

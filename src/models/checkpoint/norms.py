@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -14,6 +14,11 @@ _BEFORE_ATTENTION = (
     r"^(?:input_layernorm|ln_1|ln_attn|norm_?1|layer_norm_?1|layernorm_before|attention_norm|attn_norm)$"
 )
 _BEFORE_MLP = r"^(?:ln_2|ln_mlp|norm_?2|layer_norm_?2|layernorm_after|mlp_norm|ffn_norm|pre_feedforward_layernorm\w*)$"
+_AFTER: Mapping[NormPlace, NormPlace] = {
+    "attention": "after_attention",
+    "mlp": "after_mlp",
+    "cross_attention": "after_cross_attention",
+}
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -33,8 +38,8 @@ def norm_place(config: PreTrainedConfig, path: str, in_layer: bool, siblings: Co
     if config.model_type in ("t5", "mt5", "umt5", "longt5"):
         return _of_t5(path, siblings)
     place = _by_name(module, path, siblings)
-    if _is_post_norm(config) and place in ("attention", "mlp", "cross_attention"):
-        return {"attention": "after_attention", "mlp": "after_mlp", "cross_attention": "after_cross_attention"}[place]
+    if _is_post_norm(config):
+        return _AFTER.get(place, place)
     if place == "attention" and not any(_by_name(_last(other), other, siblings) == "mlp" for other in siblings):
         # nothing normalises what the MLP reads but this norm, unless outputs are normalised instead (olmo2)
         return "attention_and_mlp" if not _has_output_norms(siblings) and not _has_residual_norms(siblings) else place

@@ -1,6 +1,7 @@
 """One figure of a model's weights: spectra, ranks, entries, neurons, layers, norms, conditions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
@@ -53,7 +54,7 @@ def weight_panels(
     return themed(chart, title, subtitle)
 
 
-def _panel(chart: alt.Chart | alt.LayerChart, title: str) -> alt.Chart | alt.LayerChart:
+def _panel(chart: Any, title: str) -> Any:
     heading = alt.TitleParams(title, fontSize=12, fontWeight=600, offset=8)
     return chart.properties(width=_WIDTH, height=_HEIGHT, title=heading)
 
@@ -80,7 +81,7 @@ def _spectra(records: Sequence[Record]) -> alt.LayerChart:
     )
     own = base.transform_filter("datum.kind === 'model'").mark_line(strokeWidth=1, opacity=0.55, clip=True)
     random = base.transform_filter("datum.kind === 'random'").mark_line(strokeWidth=1.4, strokeDash=[4, 3], color=GREY)
-    return _panel(alt.layer(own.encode(color=_colour(records, "role")), random), "Spectra")  # pyright: ignore
+    return _panel(alt.layer(own.encode(color=_colour(records, "role")), random), "Spectra")
 
 
 def _lines(
@@ -97,7 +98,7 @@ def _lines(
     if reference is not None:
         rule = alt.Chart(data([{"y": reference}])).mark_rule(color=GREY, strokeDash=[4, 3]).encode(y="y:Q")
         layered.insert(0, rule)  # pyright: ignore[reportArgumentType]
-    return _panel(alt.layer(*layered), title)  # pyright: ignore[reportReturnType]
+    return _panel(alt.layer(*layered), title)
 
 
 def _histograms(records: Sequence[Record]) -> alt.Chart:
@@ -110,7 +111,7 @@ def _histograms(records: Sequence[Record]) -> alt.Chart:
             color=_colour(records, "role"),
         )
     )
-    return _panel(chart, "Entries: scale, not sparsity")  # pyright: ignore[reportReturnType]
+    return _panel(chart, "Entries: scale, not sparsity")
 
 
 def _neurons(records: Sequence[Record]) -> alt.LayerChart:
@@ -120,7 +121,7 @@ def _neurons(records: Sequence[Record]) -> alt.LayerChart:
     least = base.mark_point(shape="stroke", color=CATEGORIES[6], size=90, strokeWidth=2).encode(y=alt.Y("least:Q"))
     limits = alt.Chart(data([{"y": 0.01}, {"y": 0.1}])).mark_rule(color=GREY, strokeDash=[4, 3]).encode(y="y:Q")
     middle = base.mark_point(filled=True, color=CATEGORIES[0], size=18).encode(y=axis)
-    return _panel(alt.layer(limits, band, middle, least), "Neurons: 5 to 95 %, and the least")  # pyright: ignore
+    return _panel(alt.layer(limits, band, middle, least), "Neurons: 5 to 95 %, and the least")
 
 
 def _heat(records: Sequence[Record], title: str) -> alt.Chart:
@@ -140,7 +141,7 @@ def _heat(records: Sequence[Record], title: str) -> alt.Chart:
             tooltip=["layer:O", "other:O", alt.Tooltip("value:Q", format=".4f")],
         )
     )
-    return _panel(chart, title)  # pyright: ignore[reportReturnType]
+    return _panel(chart, title)
 
 
 def _norms(records: Sequence[Record]) -> alt.LayerChart:
@@ -148,4 +149,4 @@ def _norms(records: Sequence[Record]) -> alt.LayerChart:
     band = base.mark_rule(opacity=0.45, strokeWidth=4).encode(y=alt.Y("low:Q", title="effective gain"), y2="high:Q")
     middle = base.mark_point(filled=True, size=18).encode(y=alt.Y("value:Q", title="effective gain"))
     rule = alt.Chart(data([{"y": 1.0}])).mark_rule(color=FAINT_INK, strokeDash=[4, 3], opacity=0.5).encode(y="y:Q")
-    return _panel(alt.layer(rule, band, middle), "Norms: 5 to 95 %")  # pyright: ignore[reportReturnType]
+    return _panel(alt.layer(rule, band, middle), "Norms: 5 to 95 %")

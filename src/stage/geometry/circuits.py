@@ -21,10 +21,10 @@ from src.models.checkpoint.attention import (
 )
 from src.models.checkpoint.unembedded import embedding_products
 from src.report.finding import Finding
-from src.report.geometry.circuit_results import CircuitResults
-from src.report.geometry.circuits import circuits_finding
-from src.report.geometry.composition import composition_finding
-from src.report.geometry.distance_bias import distance_finding
+from src.report.geometry.circuits.composition import composition_finding
+from src.report.geometry.circuits.distance_bias import distance_finding
+from src.report.geometry.circuits.finding import circuits_finding
+from src.report.geometry.circuits.results import CircuitResults
 from src.stage.context import Stage
 from src.stage.geometry.distance_biases import biases_of_layer, biases_of_tables
 

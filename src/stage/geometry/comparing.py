@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.artifacts import Artifact, Parent, choose_artifact, label, list_artifacts, refuse_damaged
+from src.artifacts import Artifact, Parent, choose_artifact, label, refuse_damaged
 from src.config.geometry.comparison import CompareGeometryConfig
 from src.errors import StrataError
 from src.geometry.published import PUBLISHED
-from src.report.geometry.comparison import ModelResults
-from src.report.geometry.metrics import FILES, METRICS, NOTEBOOK_FILES
+from src.report.geometry.comparison.finding import ModelResults
+from src.report.geometry.comparison.metrics import FILES, METRICS, NOTEBOOK_FILES
 from src.stage.context import Stage
+from src.stage.experiments import results_of_experiment
 
 KIND = "geometry"
 
@@ -63,17 +64,7 @@ def prepare(config: CompareGeometryConfig, stage: Stage) -> Comparison:
 
 def _chosen(config: CompareGeometryConfig, stage: Stage) -> list[Artifact]:
     if config.results == "all":
-        found = [
-            artifact
-            for artifact in list_artifacts(stage.root, KIND)
-            if artifact.meta.config["experiment_name"] == config.experiment_name
-        ]
-        if not found:
-            raise StrataError(
-                f"no results of experiment_name={config.experiment_name} are in {stage.root / KIND}: make some with "
-                "measure_geometry.py, or name them with results=[...]"
-            )
-        return _newest(found, stage)
+        return _newest(results_of_experiment(stage, KIND, "measure_geometry.py"), stage)
     named = [config.results] if isinstance(config.results, str) else config.results
     found = [choose_artifact(stage.root, KIND, name, [], key="results", remedy="") for name in named]
     for (_, analysis), count in Counter(map(_of, found)).items():

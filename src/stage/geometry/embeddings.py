@@ -21,7 +21,7 @@ from src.models.embedding_tables import read_embeddings
 from src.models.loading import load_tokenizer
 from src.models.token_table import token_table
 from src.report.finding import Finding
-from src.report.geometry.embeddings import embedding_finding
+from src.report.geometry.embeddings.finding import embedding_finding
 from src.stage.context import Stage
 from src.stage.geometry.embedding_profile import EmbeddingInputs, counted_rows, profile_embeddings
 from src.text import tokenizer_identity

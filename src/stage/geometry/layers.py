@@ -20,7 +20,7 @@ from src.hook_points import HookPoint
 from src.models.loading import architecture_of, load_model, load_tokenizer, positions_in_config
 from src.models.stack_states import Stacks, stacks_of
 from src.report.finding import Finding
-from src.report.geometry.layers import LayerReport, layers_finding
+from src.report.geometry.layers.finding import LayerReport, layers_finding
 from src.stage.context import Stage
 from src.stage.geometry.layer_notebook import notebook_finding
 from src.stage.geometry.layer_reading import Documents, documents_of, read_model, read_stores

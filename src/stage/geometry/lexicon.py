@@ -27,8 +27,8 @@ from src.models.embedding_tables import EmbeddingTables, read_embeddings
 from src.models.loading import load_tokenizer
 from src.models.token_table import token_table
 from src.report.finding import Finding
-from src.report.geometry.lexicon import LexiconFound, best_profiles, lexicon_finding
-from src.report.geometry.lexicon_notebook import seeds_finding
+from src.report.geometry.lexicon.finding import LexiconFound, best_profiles, lexicon_finding
+from src.report.geometry.lexicon.notebook import seeds_finding
 from src.stage.context import Stage
 from src.stage.geometry.lexicon_notebook import NotebookWork, prepare_notebook
 from src.stage.geometry.lexicon_texts import Reading, Texts, find_texts

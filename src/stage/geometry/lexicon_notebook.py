@@ -14,7 +14,7 @@ from src.geometry.words.notebook_states import notebook_contextual
 from src.models import LanguageModel
 from src.models.embedding_tables import EmbeddingTables
 from src.report.finding import Finding
-from src.report.geometry.lexicon_notebook import notebook_finding
+from src.report.geometry.lexicon.notebook import notebook_finding
 from src.stage.context import Stage
 
 

@@ -25,7 +25,7 @@ from src.models.embedding_tables import EmbeddingTables, read_embeddings
 from src.models.loading import load_tokenizer
 from src.models.token_table import TokenTable, token_table
 from src.report.finding import Finding
-from src.report.geometry.simplices import NotebookFigures, simplex_finding
+from src.report.geometry.simplices.finding import NotebookFigures, simplex_finding
 from src.stage.context import Stage
 from src.stage.stores import find_store
 from src.text import tokenizer_identity

@@ -11,7 +11,7 @@ from src.geometry.weights.notebook import notebook_weights
 from src.geometry.weights.profile import is_measured, profile_weights
 from src.models.checkpoint import Matrix, Weights, catalogue, open_weights
 from src.report.finding import Finding
-from src.report.geometry.weights import weight_finding
+from src.report.geometry.weights.finding import weight_finding
 from src.stage.context import Stage
 from src.stage.geometry.circuits import circuit_findings
 

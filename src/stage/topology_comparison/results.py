@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.artifacts import Artifact, choose_artifact, list_artifacts, open_artifact, refuse_damaged
+from src.artifacts import Artifact, choose_artifact, open_artifact, refuse_damaged
 from src.config.compare_topology import CompareTopologyConfig
 from src.config.shared import ModelConfig
 from src.errors import StrataError
 from src.report.topology.reading import Topology, read_topology
 from src.stage.context import Stage
+from src.stage.experiments import results_of_experiment
 
 KIND = "topology"
 # numbers of clouds whose sizes differ by more than this part are not set side by side
@@ -59,17 +60,7 @@ def find_results(config: CompareTopologyConfig, stage: Stage) -> list[Result]:
 
 def _chosen(config: CompareTopologyConfig, stage: Stage) -> list[Artifact]:
     if config.results == "all":
-        found = [
-            artifact
-            for artifact in list_artifacts(stage.root, KIND)
-            if artifact.meta.config["experiment_name"] == config.experiment_name
-        ]
-        if not found:
-            raise StrataError(
-                f"no results of experiment_name={config.experiment_name} are in {stage.root / KIND}: make some with "
-                "measure_topology.py, or name them with results=[...]"
-            )
-        return found
+        return results_of_experiment(stage, KIND, "measure_topology.py")
     names = [config.results] if isinstance(config.results, str) else config.results
     found = [choose_artifact(stage.root, KIND, name, [], key="results", remedy="") for name in names]
     twice = [path for path, count in Counter(artifact.path.resolve() for artifact in found).items() if count > 1]

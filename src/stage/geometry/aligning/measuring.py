@@ -22,8 +22,8 @@ from src.geometry.alignment.scores import held_out
 from src.geometry.simplices.joint import JointStatistics, joint_statistics
 from src.geometry.simplices.profile import SimplexSettings
 from src.report.finding import Finding
-from src.report.geometry.alignment import alignment_finding
-from src.report.geometry.alignment_records import OCCURRENCES, ONE_BY_ONE, TOGETHER, Aligned, OrderedResult
+from src.report.geometry.alignment.finding import alignment_finding
+from src.report.geometry.alignment.records import OCCURRENCES, ONE_BY_ONE, TOGETHER, Aligned, OrderedResult
 from src.stage.context import Stage
 from src.stage.geometry.aligning.spaces import PreparedSpaces, Spaces
 from src.stage.geometry.aligning.states import prepare_states

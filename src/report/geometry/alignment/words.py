@@ -1,6 +1,6 @@
 """What was found of an alignment, in words: every number beside what it must beat."""
 
-from src.report.geometry.alignment_records import OCCURRENCES, ONE_BY_ONE, TOGETHER, Aligned, null_range
+from src.report.geometry.alignment.records import OCCURRENCES, ONE_BY_ONE, TOGETHER, Aligned, null_range
 
 _LEVEL = 0.05
 _NAMES = {

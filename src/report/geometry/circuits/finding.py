@@ -5,10 +5,10 @@ from typing import Any
 from src.geometry.circuits.nulls import rejected
 from src.geometry.circuits.profile import COPYING, LayerMean
 from src.report.finding import Finding
-from src.report.geometry.circuit_figures import circuit_figures
-from src.report.geometry.circuit_records import head_records, layer_records
-from src.report.geometry.circuit_results import SIGNED, TITLES, CircuitResults
-from src.report.geometry.circuit_tables import (
+from src.report.geometry.circuits.figures import circuit_figures
+from src.report.geometry.circuits.records import head_records, layer_records
+from src.report.geometry.circuits.results import SIGNED, TITLES, CircuitResults
+from src.report.geometry.circuits.tables import (
     all_heads_table,
     head_table,
     layer_table,

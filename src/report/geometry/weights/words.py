@@ -7,7 +7,7 @@ import numpy as np
 from src.geometry.weights.norms import SharedOutliers, shared_outliers
 from src.geometry.weights.profile import WeightProfile
 from src.models.checkpoint import Matrix, Weights
-from src.report.geometry.weight_records import RoleSummary, composition_records
+from src.report.geometry.weights.records import RoleSummary, composition_records
 from src.report.token_text import visible
 
 # standard deviations of chance, for the mean of neighbouring layers

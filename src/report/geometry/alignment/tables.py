@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.geometry.alignment.scores import PERCENTILES, Interval
-from src.report.geometry.alignment_records import Aligned, above, by_id, null_range, relation_rows, volumes_json
+from src.report.geometry.alignment.records import Aligned, above, by_id, null_range, relation_rows, volumes_json
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 from src.report.token_text import visible
 

@@ -10,8 +10,8 @@ from src.geometry.weights.notebook import NotebookWeights
 from src.geometry.weights.profile import WeightProfile
 from src.models.checkpoint import Matrix, Weights
 from src.report.finding import Finding
-from src.report.geometry.weight_figures import weight_figure
-from src.report.geometry.weight_records import (
+from src.report.geometry.weights.figures import weight_figure
+from src.report.geometry.weights.records import (
     comparable_metrics,
     composition_records,
     matrix_records,
@@ -21,7 +21,7 @@ from src.report.geometry.weight_records import (
     singular_values,
     summaries,
 )
-from src.report.geometry.weight_tables import (
+from src.report.geometry.weights.tables import (
     catalogue_table,
     entries_table,
     layer_table,
@@ -33,7 +33,7 @@ from src.report.geometry.weight_tables import (
     spectrum_table,
     unrecognised_table,
 )
-from src.report.geometry.weight_words import uncovered_layers, weight_text
+from src.report.geometry.weights.words import uncovered_layers, weight_text
 from src.report.tables import Table
 
 

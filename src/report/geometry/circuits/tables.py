@@ -6,7 +6,7 @@ import numpy as np
 
 from src.geometry.circuits.nulls import rejected
 from src.geometry.circuits.profile import COPYING, HeadStatistic, LayerMean
-from src.report.geometry.circuit_results import SIGNED, TITLES, CircuitResults
+from src.report.geometry.circuits.results import SIGNED, TITLES, CircuitResults
 from src.report.tables import Cell, Table, finite_or_none
 
 _LISTED = 10

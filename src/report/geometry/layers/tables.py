@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from src.geometry.layers.dimensions import LEVEL, OUTLIER
 from src.geometry.layers.norms import SINK
-from src.report.geometry.layer_records import Record
+from src.report.geometry.layers.records import Record
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 from src.report.token_text import visible
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from src.geometry.layers.norms import SINK
-from src.report.geometry.layer_records import Record
-from src.report.geometry.layer_tables import site_name
+from src.report.geometry.layers.records import Record
+from src.report.geometry.layers.tables import site_name
 from src.report.tables import format_number
 from src.transport.bootstrap import FEW_DOCUMENTS
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from src.geometry.words.profiling import WordProfile
-from src.report.geometry.lexicon_panels import profile_name, representation_name
+from src.report.geometry.lexicon.panels import profile_name, representation_name
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 
 # representations beside each other with intervals on a terminal

@@ -7,7 +7,7 @@ import numpy as np
 
 from src.geometry.embedding.profile import EmbeddingProfile, TableProfile
 from src.geometry.percentiles import PERCENTILES
-from src.report.geometry.embedding_words import LEVEL, isotropic_participation
+from src.report.geometry.embeddings.words import LEVEL, isotropic_participation
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 from src.report.token_text import one_line, visible
 

@@ -11,7 +11,7 @@ from src.geometry.weights.norms import shared_outliers
 from src.geometry.weights.notebook import NotebookWeights
 from src.geometry.weights.profile import WeightProfile
 from src.models.checkpoint import Matrix, Weights
-from src.report.geometry.weight_records import RoleSummary, neuron_records, norm_records, role_title
+from src.report.geometry.weights.records import RoleSummary, neuron_records, norm_records, role_title
 from src.report.tables import Table
 from src.report.token_text import visible
 

@@ -14,7 +14,7 @@ from src.geometry.words.profiling import ProfileSettings, WordProfile
 from src.report.artifact_report import NamedChart
 from src.report.figures.lexicon import lexicon_figure
 from src.report.finding import Finding
-from src.report.geometry.lexicon_panels import (
+from src.report.geometry.lexicon.panels import (
     CONTROLS,
     NEUTRAL,
     class_panel,
@@ -23,8 +23,8 @@ from src.report.geometry.lexicon_panels import (
     layer_panels,
     profile_name,
 )
-from src.report.geometry.lexicon_records import class_records, decay_records, distance_records, profile_values
-from src.report.geometry.lexicon_tables import class_tables, correlation_table, decay_tables, distance_table
+from src.report.geometry.lexicon.records import class_records, decay_records, distance_records, profile_values
+from src.report.geometry.lexicon.tables import class_tables, correlation_table, decay_tables, distance_table
 from src.report.token_text import one_line
 
 LEVEL = 0.05

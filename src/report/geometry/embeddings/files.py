@@ -8,7 +8,7 @@ import numpy as np
 
 from src.config.geometry.stage import GeometryConfig
 from src.geometry.embedding.profile import EmbeddingProfile, TableProfile
-from src.report.geometry.embedding_words import isotropic_participation
+from src.report.geometry.embeddings.words import isotropic_participation
 
 
 def embedding_values(profile: EmbeddingProfile, config: GeometryConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from src.report.figures.embedding import (
     spectrum_lines,
 )
 from src.report.figures.theme import themed
-from src.report.geometry.embedding_words import LEVEL
+from src.report.geometry.embeddings.words import LEVEL
 from src.report.token_text import one_line
 
 _SHOWN_DIMENSIONS = 200

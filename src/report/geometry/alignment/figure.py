@@ -8,7 +8,7 @@ import numpy as np
 
 from src.report.artifact_report import NamedChart
 from src.report.figures.theme import BLUE, CATEGORIES, FAINT_INK, GREY, INK, SHADE, data, themed
-from src.report.geometry.alignment_records import (
+from src.report.geometry.alignment.records import (
     ONE_BY_ONE,
     Aligned,
     OrderedResult,

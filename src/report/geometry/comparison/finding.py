@@ -8,7 +8,7 @@ from src.geometry.published import PUBLISHED, PublishedFigure
 from src.report.artifact_report import NamedChart
 from src.report.figures.geometry_comparison import geometry_panels
 from src.report.finding import Finding
-from src.report.geometry.metrics import METRICS, Measured, Metric, as_the_notebook, measured
+from src.report.geometry.comparison.metrics import METRICS, Measured, Metric, as_the_notebook, measured
 from src.report.tables import Cell, Table, finite_or_none, format_number, interval_cell
 
 TITLE = "Geometry of models"

@@ -8,10 +8,10 @@ from src.config.geometry.stage import GeometryConfig
 from src.geometry.embedding.profile import EmbeddingProfile
 from src.report.artifact_report import NamedChart
 from src.report.finding import Finding
-from src.report.geometry.embedding_figures import category_figure, overview
-from src.report.geometry.embedding_files import embedding_metrics, embedding_records, embedding_values
-from src.report.geometry.embedding_notebook import notebook_tables
-from src.report.geometry.embedding_tables import (
+from src.report.geometry.embeddings.figures import category_figure, overview
+from src.report.geometry.embeddings.files import embedding_metrics, embedding_records, embedding_values
+from src.report.geometry.embeddings.notebook import notebook_tables
+from src.report.geometry.embeddings.tables import (
     category_table,
     census_table,
     input_output_table,
@@ -24,7 +24,7 @@ from src.report.geometry.embedding_tables import (
     table_of_numbers,
     untrained_table,
 )
-from src.report.geometry.embedding_words import embedding_text, overview_caption
+from src.report.geometry.embeddings.words import embedding_text, overview_caption
 
 
 def embedding_finding(profile: EmbeddingProfile, config: GeometryConfig) -> Finding:

@@ -4,7 +4,7 @@ from src.geometry.circuits.profile import COPYING
 from src.report.artifact_report import NamedChart
 from src.report.figures.circuits import circuit_panels, offset_lines
 from src.report.figures.grid import grid
-from src.report.geometry.circuit_results import TITLES, CircuitResults
+from src.report.geometry.circuits.results import TITLES, CircuitResults
 from src.report.tables import finite_or_none
 
 # maps of more heads are unreadable

@@ -3,7 +3,7 @@
 from typing import Any
 
 from src.geometry.circuits.profile import HeadStatistic
-from src.report.geometry.circuit_results import CircuitResults
+from src.report.geometry.circuits.results import CircuitResults
 
 
 def head_records(results: CircuitResults) -> list[dict[str, Any]]:

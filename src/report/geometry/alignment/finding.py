@@ -3,8 +3,8 @@
 from typing import Any
 
 from src.report.finding import Finding
-from src.report.geometry.alignment_figure import alignment_figures
-from src.report.geometry.alignment_records import (
+from src.report.geometry.alignment.figure import alignment_figures
+from src.report.geometry.alignment.records import (
     Aligned,
     as_json,
     curve_records,
@@ -15,8 +15,8 @@ from src.report.geometry.alignment_records import (
     spectrum_records,
     token_records,
 )
-from src.report.geometry.alignment_tables import alignment_details, alignment_tables
-from src.report.geometry.alignment_words import alignment_text
+from src.report.geometry.alignment.tables import alignment_details, alignment_tables
+from src.report.geometry.alignment.words import alignment_text
 
 
 def alignment_finding(found: Aligned) -> Finding:

@@ -12,7 +12,7 @@ from src.geometry.layers.stacks import StackComparison
 from src.report.artifact_report import NamedChart
 from src.report.figures.layer_states import Panel, StackMap, line_panels, stack_maps
 from src.report.finding import Finding
-from src.report.geometry.layer_records import (
+from src.report.geometry.layers.records import (
     Record,
     comparison_records,
     increment_records,
@@ -22,7 +22,7 @@ from src.report.geometry.layer_records import (
     site_records,
     update_records,
 )
-from src.report.geometry.layer_tables import (
+from src.report.geometry.layers.tables import (
     comparison_table,
     dimension_table,
     largest_table,
@@ -32,7 +32,7 @@ from src.report.geometry.layer_tables import (
     spread_table,
     update_table,
 )
-from src.report.geometry.layer_words import comparison_sentence, few_documents, stack_sentences
+from src.report.geometry.layers.words import comparison_sentence, few_documents, stack_sentences
 
 # lines of the panel over positions
 _MOST_CURVES = 6

@@ -9,15 +9,15 @@ from src.geometry.simplices.notebook import NotebookVolumes
 from src.geometry.simplices.nulls import NULLS
 from src.geometry.simplices.profile import SimplexProfile
 from src.report.finding import Finding
-from src.report.geometry.simplex_chart import simplex_chart
-from src.report.geometry.simplex_records import (
+from src.report.geometry.simplices.chart import simplex_chart
+from src.report.geometry.simplices.records import (
     joint_values,
     null_records,
     percentile_records,
     profile_values,
     space_key,
 )
-from src.report.geometry.simplex_words import simplex_words
+from src.report.geometry.simplices.words import simplex_words
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 
 

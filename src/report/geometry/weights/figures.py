@@ -9,7 +9,7 @@ from src.geometry.weights.entries import log_histogram_edges
 from src.geometry.weights.profile import LayerComparison, WeightProfile
 from src.report.artifact_report import NamedChart
 from src.report.figures.weights import weight_panels
-from src.report.geometry.weight_records import RoleSummary
+from src.report.geometry.weights.records import RoleSummary
 
 Record = dict[str, Any]
 _POINTS = 48  # of a curve

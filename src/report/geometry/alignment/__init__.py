@@ -1,0 +1,1 @@
+"""What align_models.py shows."""

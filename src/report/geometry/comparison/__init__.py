@@ -1,0 +1,1 @@
+"""What compare_geometry.py shows."""
