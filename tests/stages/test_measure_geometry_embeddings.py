@@ -28,7 +28,7 @@ def _without_drawing(monkeypatch):
     monkeypatch.setattr("src.report.charts.draw_png", lambda _: b"\x89PNG\r\n\x1a\n" + bytes(24))
     for name in ("overview", "category_figure"):
         monkeypatch.setattr(
-            f"src.report.geometry.embeddings.{name}", lambda _: alt.Chart(alt.Data(values=[])).mark_point()
+            f"src.report.geometry.embeddings.finding.{name}", lambda _: alt.Chart(alt.Data(values=[])).mark_point()
         )
 
 
