@@ -1,12 +1,14 @@
 """measure_geometry.py analysis=embeddings as a user runs it: order and kinds of the testbed; own lists; files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import altair as alt
+import numpy as np
 import pytest
 import vl_convert
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import measure_geometry
 from src.artifacts import Artifact
@@ -142,6 +144,21 @@ def test_padding_rows_are_left_out_and_rows_like_them_are_told(untied, tmp_path,
     assert "2 tokens' rows look untrained (copies, zeros, or like the padding rows): <|endoftext|>, " in said
     table = next(each for each in read_report(artifact.path).tables if each.title == "Rows that look untrained")
     assert [row[2] for row in table.rows] == [False, True]
+
+
+@pytest.mark.parametrize("table", ["embed_tokens", "lm_head"])
+def test_rows_that_are_not_finite_are_named_before_anything_is_measured(untied, tmp_path, table):
+    folder = tmp_path / "broken"
+    shutil.copytree(untied, folder)
+    weights = load_file(folder / "model.safetensors")
+    name = next(each for each in weights if table in each)
+    broken = weights[name].copy()
+    broken[[7, -1]] = np.nan  # the last one is a padding row, which counts for nothing
+    save_file({**weights, name: broken}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        StrataError, match=r"1 rows of the (embeddings|unembedding) of broken .* \(the first is row 7\)"
+    ):
+        run(tmp_path, f"model.path={folder}", "model.name=broken")
 
 
 def test_figures_are_drawn_from_what_was_written(testbed):

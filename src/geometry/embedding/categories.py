@@ -188,11 +188,15 @@ def _mean_cosines(
     ids, places = np.unique(sets, return_inverse=True)
     places = torch.from_numpy(places.reshape(sets.shape))
     unit = unit_rows(rows.take(ids) - centre)
-    n = sets.shape[1]
     total = torch.zeros(len(sets), unit.shape[1], dtype=unit.dtype, device=unit.device)
-    for word in range(n):
-        total += unit[places[:, word].to(unit.device)]
-    return ((total.square().sum(1) - n) / (n * (n - 1))).cpu().numpy()
+    # rows of zeros are in no pair
+    n = torch.zeros(len(sets), dtype=unit.dtype, device=unit.device)
+    known = unit.any(dim=1).to(unit.dtype)
+    for word in places.T:
+        total += unit[word.to(unit.device)]
+        n += known[word.to(unit.device)]
+    found = (total.square().sum(1) - n) / (n * (n - 1))
+    return torch.where(n > 1, found, 0.0).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)

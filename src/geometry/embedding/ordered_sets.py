@@ -16,6 +16,8 @@ from src.models.token_table import token_of_form
 # fewer words have too few orders for any p to be small
 FEWEST_WORDS = 4
 _BATCH_BYTES = 32 << 20
+# cosines of copies of one row differ by rounding, which a correlation would take for an order
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def order_statistics(
     All relabellings are enumerated where they are at most `permutations`: then p is their share with a correlation as
     low (the identity included); else p = (1 + count) / (1 + permutations) (Phipson and Smyth 2010).
 
-    Raises ValueError for fewer than 4 words.
+    NaN where all words have one cosine or one distance. Raises ValueError for fewer than 4 words.
     """
     n = len(cosines)
     if n < FEWEST_WORDS:
@@ -148,7 +150,7 @@ def order_statistics(
     exact = math.factorial(n) <= permutations
     adjacent, further = values[steps == 1], values[steps > 1]
     nearest, by_chance = _nearest(cosines, distances)
-    if scale < 1e-300 or len(adjacent) == 0 or len(further) == 0:
+    if np.ptp(values) < _ROUNDING or np.ptp(steps) == 0 or len(adjacent) == 0 or len(further) == 0:
         pearson, p, null_std, n_draws = math.nan, math.nan, math.nan, 0
     else:
         symmetric = (deviations + deviations.T) / 2

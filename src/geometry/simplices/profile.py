@@ -74,7 +74,7 @@ class SimplexProfile:
     cv: with its interval over points of the pool. nulls: by name. predicted_cv: by the band formula from
     effective_dimension and log_norm_std. gaussian_cv: of a Gaussian of that dimension, whose norms spread as its own
     do. n_copies: points of the pool that equal another one. log_volumes: of the data, and of the first cloud of each
-    null. norms: of all centred points.
+    null. norms: of all centred points (of the pool, where it is weighted).
     """
 
     n_points: int
@@ -118,12 +118,13 @@ def simplex_profile(
     Raises ValueError for fewer than k + 1 points.
     """
     draws = np.random.default_rng([seed, 0])
-    moments = cloud_moments(points, device)
     finite = np.flatnonzero(finite_rows(points).cpu().numpy())
     chosen = draw_pool(len(finite), settings.pool, draws, None if weights is None else weights[finite])
     drawn = draw_simplices(len(chosen), settings.k, settings.n_simplices, draws)
     simplices = torch.from_numpy(drawn).to(device)
     rows = points[torch.from_numpy(finite[chosen]).to(points.device)].to(device=device, dtype=torch.float64)
+    # a weighted pool has a mean and a covariance of its own, and its nulls have those
+    moments = cloud_moments(points if weights is None else rows, device)
     norms = (rows - moments.mean).norm(dim=1)
     log_volumes = VertexPool(rows.to(settings.dtype)).log_volumes(simplices)
     advance(1)
@@ -134,8 +135,8 @@ def simplex_profile(
     nulls, first = _nulls(moments, norms, simplices, volumes, sums, resampling, settings, seed, advance)
     dimension, spread = moments.participation_ratio, moments.log_norm_std
     return SimplexProfile(
-        n_points=moments.n_points,
-        n_non_finite=moments.n_non_finite,
+        n_points=len(finite),
+        n_non_finite=len(points) - len(finite),
         n_pool=len(rows),
         n_copies=len(rows) - len(torch.unique(rows, dim=0)),
         k=settings.k,

@@ -65,14 +65,17 @@ class EmbeddingInputs:
     sizes: Mapping[str, int]
 
 
+def counted_rows(tokens: TokenTable, rows: Literal["words", "tokens", "all"]) -> Int[np.ndarray, "token"]:
+    """Ids of the rows that statistics are over (embeddings.rows)."""
+    if rows == "words":
+        return tokens.counted
+    return np.flatnonzero(~tokens.padding) if rows == "tokens" else np.arange(tokens.n_rows)
+
+
 def profile_embeddings(given: EmbeddingInputs, stage: Stage) -> EmbeddingProfile:
     """Measure all of it on the stage's device."""
     tables, tokens, config = given.tables, given.tokens, given.config
-    ids = {
-        "words": tokens.counted,
-        "tokens": np.flatnonzero(~tokens.padding),
-        "all": np.arange(tokens.n_rows),
-    }[config.embeddings.rows]
+    ids = counted_rows(tokens, config.embeddings.rows)
     token_ids = np.flatnonzero(~tokens.padding)
     inputs = Rows(tables.input, ids, stage.device)
     everything = Rows(tables.input, token_ids, stage.device)
@@ -80,10 +83,10 @@ def profile_embeddings(given: EmbeddingInputs, stage: Stage) -> EmbeddingProfile
     profiles = [_table("input", inputs, moments, given, stage)]
     input_output = None
     if tables.output is not None and not tables.tied:
-        outputs = Rows(tables.output, ids, stage.device)
+        outputs = Rows(tables.output, ids[ids < len(tables.output)], stage.device)
         profiles.append(_table("output", outputs, table_moments(outputs), given, stage))
-        if outputs.width == inputs.width and len(tables.output) >= len(tables.input):
-            input_output = compare_input_output(inputs, outputs)
+        if outputs.width == inputs.width:
+            input_output = compare_input_output(Rows(tables.input, outputs.ids, stage.device), outputs)
     found = [find_set(given.tokenizer, each) for each in given.ordered]
     found = [each for each in found if all(token < tokens.n_rows for token in each.tokens)]
     tested = testable(found)

@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.artifacts import Parent, label
 from src.config.geometry.stage import Analysis, GeometryConfig
+from src.errors import NotApplicableError, StrataError
 from src.geometry.embedding.category_lists import CATEGORIES
 from src.geometry.embedding.census import parameter_census
 from src.geometry.embedding.ordered_sets import BUILT_IN
 from src.geometry.embedding.relative_bias import relative_bias
 from src.geometry.embedding.word_lists import read_categories, read_ordered_sets
+from src.geometry.simplices.moments import finite_rows
 from src.models.checkpoint import Weights, catalogue, open_weights, read_matrix
 from src.models.embedding_tables import read_embeddings
 from src.models.loading import load_tokenizer
@@ -19,7 +23,7 @@ from src.models.token_table import token_table
 from src.report.finding import Finding
 from src.report.geometry.embeddings.finding import embedding_finding
 from src.stage.context import Stage
-from src.stage.geometry.embedding_profile import EmbeddingInputs, profile_embeddings
+from src.stage.geometry.embedding_profile import EmbeddingInputs, counted_rows, profile_embeddings
 from src.text import tokenizer_identity
 
 
@@ -95,7 +99,28 @@ def prepare(config: GeometryConfig, stage: Stage) -> EmbeddingAnalysis:
         census=parameter_census(weights, matrices),
         sizes=_sizes(weights),
     )
+    _refuse_unusable(inputs)
     return EmbeddingAnalysis(inputs, identity)
+
+
+def _refuse_unusable(inputs: EmbeddingInputs) -> None:
+    """Too few rows for anything to be said, or rows that would make every number NaN."""
+    tokens, model = inputs.tokens, inputs.config.model.name
+    ids = counted_rows(tokens, inputs.config.embeddings.rows)
+    if len(ids) < 2:
+        raise NotApplicableError(
+            f"{model} has {len(ids)} tokens that stand for text, and two are the least: set embeddings.rows=tokens"
+        )
+    used = np.union1d(ids, np.flatnonzero(~tokens.padding))
+    for name, table in (("embeddings", inputs.tables.input), ("unembedding", inputs.tables.output)):
+        if table is None:
+            continue
+        bad = np.flatnonzero(~finite_rows(table).cpu().numpy())
+        if len(bad := np.intersect1d(bad, used)):
+            raise StrataError(
+                f"{len(bad):,} rows of the {name} of {model} hold numbers that are not finite (the first is row "
+                f"{bad[0]}): the checkpoint is damaged, or model.dtype too narrow for it"
+            )
 
 
 def _sizes(weights: Weights) -> dict[str, int]:

@@ -6,6 +6,7 @@ import torch
 
 from src.geometry.embedding.categories import (
     MatchedCategory,
+    _mean_cosines,
     category_statistics,
     centroid_cosines,
     matched_categories,
@@ -91,6 +92,16 @@ def test_matched_sets_are_alike_in_norm_and_rank_and_have_no_word_twice():
     # word by word: far nearer than random words are (a third of the range on average)
     assert np.abs(norms[sets] - norms[ids]).mean() < 0.15 * 9
     assert np.abs(sets - ids).mean() < 0.15 * N
+
+
+def test_rows_of_zeros_are_in_no_pair_of_a_matched_set():
+    table = random_table()
+    table[:200] = 0
+    unit = torch.nn.functional.normalize(table.double(), dim=1)
+    sets = np.array([[0, 300, 301, 302], [300, 301, 302, 303], [0, 1, 2, 300]])
+    means = _mean_cosines(Rows(table, np.arange(N), CPU), sets)
+    first, second = ((unit[ids] @ unit[ids].T)[np.triu_indices(len(ids), 1)] for ids in (sets[0][1:], sets[1]))
+    np.testing.assert_allclose(means, [float(first.mean()), float(second.mean()), 0.0], atol=1e-12)
 
 
 def test_too_few_other_words_give_no_set():

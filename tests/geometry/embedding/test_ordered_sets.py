@@ -92,6 +92,17 @@ def test_equal_rows_have_no_order():
     assert np.isnan(found.p)
 
 
+@pytest.mark.parametrize("d", [7, 64, 128, 1000])
+def test_copies_of_one_row_have_no_order_either(d):
+    # their cosines are 1 but for rounding, which correlated with steps at r = 0.87, p = 0.0005
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.standard_normal(d) * rng.uniform(0.5, 1.5, (10, 1)))
+    for table in (rows, rows[:1].expand(10, d).contiguous()):
+        found = order_statistics(cosine_matrix(table), line(10), 99, np.random.default_rng(0))
+        assert np.isnan(found.pearson)
+        assert np.isnan(found.p)
+
+
 def test_too_few_words_are_refused():
     with pytest.raises(ValueError, match="3 words"):
         order_statistics(np.eye(3), line(3), 99, np.random.default_rng(0))

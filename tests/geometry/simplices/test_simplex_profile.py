@@ -194,3 +194,30 @@ def test_rank_p_is_uniform_where_all_are_alike():
     ps = np.array([rank_p(row[0], row[1:].tolist()) for row in draws])
     for level in (0.05, 0.25, 0.5):
         assert (ps <= level + 1e-9).mean() == pytest.approx(level, abs=0.02)
+
+
+@pytest.mark.parametrize(("n", "d", "pool"), [(60, 48, 500), (40, 80, 500), (200, 48, 60)])
+def test_few_points_for_their_dimensions_are_no_structure(n, d, pool):
+    """The covariance is that of the sample: null points drawn freely with it had a higher CV, for every such cloud."""
+    settings = SimplexSettings(n_simplices=1500, pool=pool, null_draws=19, resamples=100)
+    found = [simplex_profile(torch.from_numpy(cloud(n, d, seed)), settings, seed).matched for seed in range(8)]
+    excess = np.array([each.excess.value for each in found])
+    assert abs(excess.mean()) < 4 * excess.std(ddof=1) / math.sqrt(len(excess))
+    assert sum(each.p <= 0.05 and (each.excess.low > 0 or each.excess.high < 0) for each in found) <= 2
+
+
+def test_null_points_have_the_covariance_of_their_cloud_exactly():
+    moments = cloud_moments(torch.from_numpy(cloud(90, 40, decay=1.0)))
+    drawn = null_points("covariance", moments, principal_spreads(moments), moments.norms, np.random.default_rng(0))
+    again = cloud_moments(drawn)
+    assert again.participation_ratio == pytest.approx(moments.participation_ratio, rel=1e-9)
+    assert float(again.mean.abs().max()) < 1e-12
+
+
+def test_a_weighted_pool_has_nulls_of_its_own():
+    near, far = (torch.from_numpy(cloud(300, 24, seed, decay=decay)) for seed, decay in ((0, 0.0), (1, 2.0)))
+    weights = np.repeat([1.0, 0.0], 300)
+    weighted = simplex_profile(torch.cat([near, 50 * far + 7]), QUICK, 0, weights)
+    alone = simplex_profile(near, QUICK, 0)
+    assert weighted.matched == alone.matched
+    assert (weighted.n_points, weighted.n_pool) == (600, 300)
