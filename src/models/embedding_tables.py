@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from src.config.schema import fingerprint
 from src.errors import NotApplicableError
 from src.models.checkpoint import Matrix, Weights, catalogue, read_matrix
 from src.models.checkpoint.names import named_parameter
@@ -20,7 +21,8 @@ class EmbeddingTables:
     """Rows of tokens in the dtype in which they are stored.
 
     output: None for a model that predicts no tokens; the same tensor as `input` where they are tied. tied: they are one
-    parameter. positions: of learned absolute positions, from position 0. digest: sha256 of what was read.
+    parameter. positions: of learned absolute positions, from position 0. digest: of what was read, its
+    shapes, and whether it is tied.
     """
 
     input: Float[Tensor, "row d_model"]
@@ -46,8 +48,10 @@ def read_embeddings(weights: Weights) -> EmbeddingTables:
     tied = head is None and any(named_parameter(alias).role == "unembedding" for alias in aliases)
     output = table if tied else None if head is None else read_matrix(weights, head)
     positions = None if learned is None else read_matrix(weights, learned)[unused_positions(weights.architecture) :]
-    names = dict.fromkeys(matrix.parameter for matrix in (first, head, learned) if matrix is not None)
-    return EmbeddingTables(table, output, tied, positions, weights.digest(names))
+    names = list(dict.fromkeys(matrix.parameter for matrix in (first, head, learned) if matrix is not None))
+    shapes = [list(weights.shapes[name]) for name in names]
+    digest = fingerprint({"contents": weights.digest(names), "shapes": shapes, "tied": tied})
+    return EmbeddingTables(table, output, tied, positions, digest)
 
 
 def _positions(matrices: list[Matrix], embedding: Matrix) -> Matrix | None:

@@ -42,6 +42,15 @@ def test_a_change_of_either_changes_the_digest():
     assert read_embeddings(weights_of(module)).digest != before
 
 
+def test_a_tied_head_is_another_model_than_none():
+    """The same table, with and without a head that is tied to it: what is found of the output differs."""
+    module = tiny_model("llama", tie_word_embeddings=True)
+    whole, headless = (read_embeddings(weights_of(each)) for each in (module, module.base_model))
+    assert torch.equal(whole.input, headless.input)
+    assert (whole.tied, headless.tied) == (True, False)
+    assert whole.digest != headless.digest
+
+
 @pytest.mark.parametrize(("family", "unused"), [("gpt2", 0), ("bert", 0), ("opt", 2), ("roberta", 2)])
 def test_row_i_of_the_position_table_is_what_position_i_gets(family, unused):
     """OPT's and RoBERTa's tables begin with rows that no position has: run the model and look which row it takes."""
