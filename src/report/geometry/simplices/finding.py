@@ -104,7 +104,9 @@ def _spread_table(profiles: Mapping[str, SimplexProfile]) -> Table:
         ["space", "tokens", "CV", "formula", "null CV", "excess", "p"],
         rows,
         "CV: standard deviation by mean. formula: from effective dimension and spread of norms alone. null: a Gaussian "
-        "cloud of the same covariance and norms; excess: CV less the null's. Intervals: bootstrap over tokens.",
+        "cloud of the same covariance and norms; excess: CV less the null's. Intervals: bootstrap over tokens. "
+        "Structure is claimed where p and the excess's interval both say so: p alone is somewhat small where few "
+        "dimensions hold most of the variance.",
     )
 
 
