@@ -105,7 +105,7 @@ class StackSums:
                 self._add_cosines(first, second, pairs)
             else:
                 self._add_counts(pairs)
-            # a block holds whole sequences: a document that was split may lie in several groups, and errors are then small
+            # a block holds whole sequences: a document that was split over several may lie in several groups
             group = self._n_blocks % JACKKNIFE_GROUPS
             self._alignment.add(first, second, self._other_positions(pairs), group, self._draws)
             self._n_blocks += 1
