@@ -215,6 +215,9 @@ def check_overrides(arguments: list[str], schema: type[StageConfig]) -> None:
             problems.append(unknown_key_message(key, [*groups, *known]))
         elif key in groups and not has_own_configs:
             problems += _unknown_options(_parsed(word), key)
+        elif is_section and key not in {*known, *groups, *_MODELS} and not isinstance(_parsed(word).value(), dict):
+            inside = [name for name in known if name.startswith(f"{key}.")]
+            problems.append(f"{key}: is a section, and takes no value itself; set {', '.join(inside)}")
     if problems:
         raise StrataError("\n".join(problems))
 

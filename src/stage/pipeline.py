@@ -14,7 +14,7 @@ from src.config.schema import flat_keys, unknown_key_message
 from src.config.shared import StageConfig
 from src.errors import NotApplicableError, StrataError
 from src.stage.context import Stage
-from src.stage.entry import check_overrides, checked_config, compose, override_key, run_stage
+from src.stage.entry import CONFIGS, check_overrides, checked_config, compose, override_key, run_stage, second_groups
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,14 @@ def _is_chosen(key: str, arguments: Sequence[str]) -> bool:
 
 
 def _knows(stage: PipelineStage, argument: str) -> bool:
+    """Whether an override says something to a stage: it has the key, or a section that such a config group fills."""
     key = override_key(argument)
-    return any(name == key or name.startswith(f"{key}.") for name, _ in flat_keys(stage.schema))
+    names = [name for name, _ in flat_keys(stage.schema)]
+    if key in names:
+        return True
+    # a plain value of one stage (layers=[0,1]) may be called what another one calls a section (layers.source)
+    is_group = (CONFIGS / key).is_dir() or key in second_groups(stage.config_name)
+    return is_group and any(name.startswith(f"{key}.") for name in names)
 
 
 def _log_to(folder: Path) -> None:

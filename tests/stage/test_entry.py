@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.config.geometry.alignment import AlignmentConfig
+from src.config.geometry.stage import GeometryConfig
 from src.config.stages import TransportConfig
 from src.errors import StrataError
 from src.stage.entry import check_overrides, compose, override_key, placed, quoted
@@ -44,6 +45,12 @@ def test_unknown_overrides_are_refused_with_the_nearest_key(argument, message):
 def test_overrides_of_keys_groups_sections_and_hydra_pass():
     words = ["experiment.L=[0,1]", "model=gpt2", "split={train: 0.5}", "hydra.job.name=x", "hydra/launcher=basic", "-m"]
     check_overrides(words, TransportConfig)
+
+
+def test_a_value_for_a_section_is_refused_with_the_keys_inside():
+    with pytest.raises(StrataError, match=r"^layers: is a section, .* set layers\.source, layers\.activations"):
+        check_overrides(["layers=[0,1]"], GeometryConfig)
+    check_overrides(["layers={source: model}", "layers.num_tokens=500"], GeometryConfig)
 
 
 def test_override_key_reads_hydra_s_grammar():

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.errors import StrataError
 from src.geometry.weights.blocks import exact_device, gram
 from src.geometry.weights.cross_layer import (
     READERS,
@@ -173,10 +172,6 @@ def _measured(
     where = exact_device(device)
     tall = values if values.shape[1] <= values.shape[0] else values.T
     small = gram(tall, where)
-    if not small.isfinite().all():
-        raise StrataError(
-            f"{matrix.parameter} has entries that are not finite (NaN or infinite): the checkpoint is broken"
-        )
     profile = MatrixProfile(matrix, spectrum(values, device, small), entries(values, device))
     if not rank:
         return profile, None
