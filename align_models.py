@@ -18,7 +18,7 @@ from src.stage import Stage, entry_point
 
 def run(config: AlignmentConfig, stage: Stage) -> Artifact:
     """Align the two spaces, or show what an earlier run found."""
-    from src.report.finding import write_findings
+    from src.report.finding import write_finding
     from src.stage.geometry.aligning.measuring import measure, prepare
 
     work = prepare(config, stage)
@@ -31,7 +31,7 @@ def run(config: AlignmentConfig, stage: Stage) -> Artifact:
 
     found = measure(work, stage)
     with stage.create(plan) as draft:
-        write_findings(draft.path, [found])
+        write_finding(draft.path, found)
         draft.summary |= work.summary()
         stage.report(draft, work.title, found.text, found.tables, found.figures, found.details, found.metrics)
     artifact = stage.finished(plan)

@@ -19,7 +19,7 @@ from src.stage import Stage, entry_point
 
 def run(config: AnalyseRunConfig, stage: Stage) -> Artifact:
     """Analyse one run, or show what an earlier look at it found."""
-    from src.report.finding import write_findings
+    from src.report.finding import joined, write_finding
     from src.stage.analysis.analysing import analyse, introduction
     from src.stage.analysis.preparing import prepare
 
@@ -32,15 +32,11 @@ def run(config: AnalyseRunConfig, stage: Stage) -> Artifact:
         return finished
 
     found = analyse(work, stage)
-    text = introduction(work, found)
+    text, whole = introduction(work, found), joined(found)
     with stage.create(plan) as draft:
-        write_findings(draft.path, found)
+        write_finding(draft.path, whole)
         draft.summary |= work.summary()
-        tables = [table for each in found for table in each.tables]
-        details = [table for each in found for table in each.details]
-        figures = [figure for each in found for figure in each.figures]
-        metrics = {name: value for each in found for name, value in each.metrics.items()}
-        stage.report(draft, work.title, text, tables, figures, details, metrics)
+        stage.report(draft, work.title, text, whole.tables, whole.figures, whole.details, whole.metrics)
     artifact = stage.finished(plan)
     stage.say_text(artifact)
     return artifact

@@ -15,7 +15,7 @@ from src.stage import Stage, entry_point
 
 def run(config: CompareGeometryConfig, stage: Stage) -> Artifact:
     """Compare the results, or show what an earlier run found."""
-    from src.report.finding import write_findings
+    from src.report.finding import write_finding
     from src.report.geometry.comparison.finding import TITLE, comparison_finding
     from src.stage.geometry.comparing import prepare
 
@@ -29,7 +29,7 @@ def run(config: CompareGeometryConfig, stage: Stage) -> Artifact:
 
     found = comparison_finding(work.rows, work.differing, published=config.published)
     with stage.create(plan) as draft:
-        write_findings(draft.path, [found])
+        write_finding(draft.path, found)
         stage.report(draft, TITLE, found.text, found.tables, found.figures, found.details, found.metrics)
     artifact = stage.finished(plan)
     stage.say_text(artifact)

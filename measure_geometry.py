@@ -17,7 +17,7 @@ from src.stage import Stage, entry_point
 
 def run(config: GeometryConfig, stage: Stage) -> Artifact:
     """Make what each analysis finds into an artifact, or show what an earlier run found. Returns the last."""
-    from src.report.finding import write_findings
+    from src.report.finding import joined, write_finding
     from src.stage.geometry.analyses import prepare
 
     artifacts = []
@@ -29,16 +29,11 @@ def run(config: GeometryConfig, stage: Stage) -> Artifact:
             stage.say_text(finished)
             artifacts.append(finished)
             continue
-        found = analysis.measure(stage)
+        found = joined(analysis.measure(stage))
         with stage.create(plan) as draft:
-            write_findings(draft.path, found)
+            write_finding(draft.path, found)
             draft.summary |= {"analysis": analysis.name}
-            tables = [table for each in found for table in each.tables]
-            details = [table for each in found for table in each.details]
-            figures = [figure for each in found for figure in each.figures]
-            metrics = {name: value for each in found for name, value in each.metrics.items()}
-            text = "\n\n".join(each.text for each in found if each.text)
-            stage.report(draft, analysis.title, text, tables, figures, details, metrics)
+            stage.report(draft, analysis.title, found.text, found.tables, found.figures, found.details, found.metrics)
         artifact = stage.finished(plan)
         stage.say_text(artifact)
         artifacts.append(artifact)

@@ -34,15 +34,28 @@ class Finding:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
-    """Write all records and files of all findings."""
-    for finding in findings:
-        for stem, records in finding.records.items():
-            write_records(folder / stem, records)
-        for name, values in finding.files.items():
-            write_json(folder / name, _defined(values))
-        for stem, tensors in finding.tensors.items():
-            save_tensors(folder / f"{stem}.safetensors", tensors)
+def joined(findings: Sequence[Finding]) -> Finding:
+    """Several findings as one: texts as paragraphs, all else one after the other."""
+    return Finding(
+        "\n\n".join(finding.text for finding in findings if finding.text),
+        [table for finding in findings for table in finding.tables],
+        [figure for finding in findings for figure in finding.figures],
+        [table for finding in findings for table in finding.details],
+        records={stem: rows for finding in findings for stem, rows in finding.records.items()},
+        files={name: values for finding in findings for name, values in finding.files.items()},
+        tensors={stem: tensors for finding in findings for stem, tensors in finding.tensors.items()},
+        metrics={name: value for finding in findings for name, value in finding.metrics.items()},
+    )
+
+
+def write_finding(folder: Path, finding: Finding) -> None:
+    """Write all records, files and tensors; numbers that are not defined are null in JSON."""
+    for stem, records in finding.records.items():
+        write_records(folder / stem, records)
+    for name, values in finding.files.items():
+        write_json(folder / name, _defined(values))
+    for stem, tensors in finding.tensors.items():
+        save_tensors(folder / f"{stem}.safetensors", tensors)
 
 
 def _defined(values: Any) -> Any:

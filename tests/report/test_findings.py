@@ -3,8 +3,9 @@ import math
 
 import pytest
 
-from src.report.finding import Finding, write_findings
+from src.report.finding import Finding, joined, write_finding
 from src.report.findings import lead, span
+from src.report.tables import Table
 
 
 def test_a_span_names_where_its_ends_are():
@@ -36,6 +37,17 @@ def test_a_lead_without_end_is_cut_at_a_word():
 def test_a_number_that_is_undefined_costs_nobody_the_others(tmp_path):
     """Weights narrower than the subspace that is compared have an overlap without spread, whose z is NaN."""
     values = {"overlaps": [{"mean": 1.0, "z": math.nan}], "range": (math.inf, 2), "name": "nan"}
-    write_findings(tmp_path, [Finding("text", files={"weights.json": values})])
+    write_finding(tmp_path, Finding("text", files={"weights.json": values}))
     written = json.loads((tmp_path / "weights.json").read_text())
     assert written == {"overlaps": [{"mean": 1.0, "z": None}], "range": [None, 2], "name": "nan"}
+
+
+def test_joined_findings_keep_everything_in_order():
+    first = Finding("One.", records={"a": [{"x": 1}]}, files={"a.json": 1}, metrics={"m": 1.0})
+    second = Finding("", files={"b.json": 2}, metrics={"n": 2.0})
+    third = Finding("Three.", tables=[Table("t", ["x"], [[1]])])
+    whole = joined([first, second, third])
+    assert whole.text == "One.\n\nThree."
+    assert [table.title for table in whole.tables] == ["t"]
+    assert (dict(whole.records), dict(whole.files)) == ({"a": [{"x": 1}]}, {"a.json": 1, "b.json": 2})
+    assert dict(whole.metrics) == {"m": 1.0, "n": 2.0}

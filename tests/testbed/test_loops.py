@@ -11,10 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from src.multiple_tests import holm
 from src.topology.homology.distances import Distances
 from src.topology.homology.persistence import persistence
 from src.topology.inference.nulls import gaussian
-from src.topology.inference.significance import holm, null_largest_ratios, significant_loops
+from src.topology.inference.significance import null_largest_ratios, significant_loops
 from src.topology.loops.loops import cycle_test, loops_of
 from src.topology.loops.tracking import track_loops
 from testbed.circles import CYCLES, centroids

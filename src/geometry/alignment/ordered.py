@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.geometry.alignment.scores import unit_rows
+from src.geometry.directions import unit_rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.geometry.alignment.scores import unit_rows
+from src.geometry.directions import unit_rows
 
 _GROUPS = 20
 # tokens that are compared with each other; of more, as many are drawn

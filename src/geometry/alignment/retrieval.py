@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.geometry.alignment.scores import unit_rows
+from src.geometry.directions import unit_rows
 
 # Conneau et al. 2018, section 2.3
 NEIGHBOURS = 10

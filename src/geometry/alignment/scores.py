@@ -10,6 +10,7 @@ from torch import Tensor
 from src.geometry.alignment.maps import AffineMap
 from src.geometry.alignment.rows import PairedRows
 from src.geometry.alignment.scatter import blocks
+from src.geometry.directions import unit_rows
 
 # spec F3
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
@@ -72,12 +73,6 @@ def score_tokens(
 def cosines(a: Float[Tensor, "row d"], b: Float[Tensor, "row d"]) -> Float[Tensor, "row"]:
     """Of row i of both; 0 where one has no length."""
     return (unit_rows(a) * unit_rows(b)).sum(1)
-
-
-def unit_rows(rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
-    """Rows of length 1; those without a length stay 0."""
-    norm = rows.norm(dim=1, keepdim=True)
-    return torch.where(norm > 0, rows / norm.clamp(min=torch.finfo(rows.dtype).tiny), 0)
 
 
 def summary(values: Float[np.ndarray, " token"]) -> dict[str, float]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.activations.products import exact_products
-from src.geometry.embedding.moments import pair_mean, unit_rows
+from src.geometry.directions import unit_rows
+from src.geometry.embedding.moments import pair_mean
 from src.geometry.embedding.rows import Rows
 from src.models.token_table import TokenTable, token_of_form
 

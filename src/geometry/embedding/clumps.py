@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from src.geometry.embedding.moments import unit_rows
+from src.geometry.directions import unit_rows
 from src.geometry.embedding.rows import Rows
 
 # cosine about the mean of all rows: words that mean the same stay well below it

@@ -10,7 +10,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from src.activations.products import exact_products
-from src.geometry.embedding.moments import unit_rows
+from src.geometry.directions import unit_rows
 from src.geometry.embedding.rows import Rows
 from src.geometry.percentiles import PERCENTILES
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from src.geometry.embedding.moments import unit_rows
+from src.geometry.directions import unit_rows
 from src.geometry.embedding.rows import Rows
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from src.activations.products import arithmetic_device, exact_products
+from src.geometry.directions import unit_rows
 from src.geometry.embedding.rows import Rows
 
 Vector = Float64[Tensor, "d_model"]
@@ -77,12 +78,6 @@ def table_moments(rows: Rows) -> TableMoments:
         cosine=cosine_moments(unit_total, unit_products, int((norms > 0).sum())),
         centred_cosine_mean=centred,
     )
-
-
-def unit_rows(rows: Float64[Tensor, "token d_model"]) -> Float64[Tensor, "token d_model"]:
-    """Rows divided by their norms; rows of zeros stay zeros, and add nothing to sums."""
-    norms = rows.norm(dim=1, keepdim=True)
-    return rows / torch.where(norms > 0, norms, 1.0)
 
 
 def cosine_moments(unit_sum: Vector, unit_products: Square, n: int) -> PairMoments:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from src.geometry.embedding.moments import unit_rows
+from src.geometry.directions import unit_rows
 from src.geometry.embedding.norms import NEAR_ZERO
 from src.geometry.embedding.ordered_sets import cosine_matrix
 from src.geometry.embedding.rows import Rows

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from src.geometry.embedding.moments import unit_rows
+from src.geometry.directions import unit_rows
 from src.models.token_table import token_of_form
 
 # fewer words have too few orders for any p to be small

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from src.activations.products import arithmetic_device
-from src.geometry.embedding.moments import unit_rows
+from src.geometry.directions import unit_rows
 from src.geometry.embedding.norms import NormSummary, summarise_norms
 from src.geometry.participation import participation_ratio
 

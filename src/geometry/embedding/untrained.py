@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from src.activations.products import arithmetic_device
-from src.geometry.embedding.moments import unit_rows
+from src.geometry.directions import unit_rows
 from src.geometry.embedding.norms import NEAR_ZERO
 from src.geometry.embedding.rows import Rows
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from src.topology.inference.significance import holm
+from src.multiple_tests import holm
 from src.topology.profile import CloudProfile
 from src.topology.protocols.protocol import Protocol
 

@@ -39,9 +39,9 @@ from src.geometry.embedding.relative_bias import RelativeBias
 from src.geometry.embedding.rows import Rows
 from src.geometry.embedding.spectrum import spectrum
 from src.geometry.embedding.untrained import untrained_rows
-from src.geometry.significance import holm
 from src.models.embedding_tables import EmbeddingTables
 from src.models.token_table import TokenTable
+from src.multiple_tests import holm
 from src.stage.context import Stage
 
 # each part draws from a stream of its own: a setting of one changes no other

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import false_discovery_control
 
 from src.errors import StrataError
+from src.multiple_tests import holm
 from src.topology.homology.persistence import Bars
 from src.topology.inference.nulls import Cloud, NullModel, gaussian, null_distribution
 from src.topology.measures.summaries import largest_ratio
@@ -60,18 +61,6 @@ def benjamini_hochberg(p: PValues) -> PValues:
     if tested.any():
         q[tested] = false_discovery_control(p[tested])
     return q
-
-
-def holm(p: PValues) -> PValues:
-    """Every p adjusted for the family (Holm 1979): taking all <= level makes any mistake with that probability at most.
-
-    NaN stay NaN and do not count.
-    """
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    adjusted = np.full(len(p), np.nan)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return adjusted
 
 
 def null_p_values(bars: Bars, null_largest_ratios: Float[np.ndarray, "draw"]) -> PValues:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import gumbel_l
 
 from src.errors import StrataError
+from src.multiple_tests import holm
 from src.topology.homology.distances import Distances
 from src.topology.homology.persistence import Bars, persistence
 from src.topology.inference.nulls import grouped_gaussian
@@ -14,7 +15,6 @@ from src.topology.inference.significance import (
     MIN_BARS,
     benjamini_hochberg,
     death_over_birth,
-    holm,
     null_largest_ratios,
     null_p_values,
     significant_loops,

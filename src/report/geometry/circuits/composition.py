@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from src.geometry.circuits.composition import ComposedPair
-from src.geometry.significance import largest_by_chance
+from src.multiple_tests import largest_by_chance
 from src.report.artifact_report import NamedChart
 from src.report.figures.grid import grid
 from src.report.finding import Finding

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.geometry.significance import largest_by_chance
 from src.geometry.weights.norms import SharedOutliers, shared_outliers
 from src.geometry.weights.profile import WeightProfile
 from src.models.checkpoint import Matrix, Weights
+from src.multiple_tests import largest_by_chance
 from src.report.geometry.weights.records import RoleSummary, composition_records
 from src.report.token_text import visible
 

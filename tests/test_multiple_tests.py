@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.geometry.significance import largest_by_chance
+from src.multiple_tests import largest_by_chance
 
 
 @pytest.mark.parametrize("n", [1, 20, 500])
