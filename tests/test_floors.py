@@ -13,6 +13,7 @@ FLOORS = (
     {"activations"},
     {"transport", "features", "topology", "geometry"},
     {"causal", "scenarios"},
+    {"modulators"},
     {"report"},
     {"stage"},
 )

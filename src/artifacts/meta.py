@@ -41,6 +41,9 @@ FORMAT_VERSIONS = {
     "geometry": 1,
     "geometry_comparison": 1,
     "model_alignment": 1,
+    "modulator": 1,
+    "modulator_comparison": 1,
+    "modulator_evaluation": 1,
 }
 
 

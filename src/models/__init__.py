@@ -11,6 +11,7 @@ from src.models.language_model import LanguageModel, wrap_model
 from src.models.loading import (
     layers_in_config,
     load_model,
+    load_predicting_model,
     load_random_model,
     load_tokenizer,
     positions_in_config,
@@ -34,6 +35,7 @@ __all__ = [
     "forward_pass",
     "layers_in_config",
     "load_model",
+    "load_predicting_model",
     "load_random_model",
     "load_tokenizer",
     "positions_in_config",

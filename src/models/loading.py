@@ -8,12 +8,19 @@ from typing import Any, TypeVar, cast
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from src.config.shared import ModelConfig
-from src.errors import StrataError
+from src.errors import NotApplicableError, StrataError
 from src.hook_points import HookPoint
 from src.models.capture import run_with_hooks
 from src.models.inner import probe_tokens
@@ -35,17 +42,35 @@ def load_model(config: ModelConfig, device: torch.device | str) -> LanguageModel
     Raises:
         StrataError: no such folder or hub model, missing or damaged weights, or an unknown family.
     """
+    is_causal = is_causal_lm(architecture_of(config))
+    return _loaded(config, device, AutoModelForCausalLM if is_causal else AutoModel, with_head=is_causal)
+
+
+def load_predicting_model(config: ModelConfig, device: torch.device | str) -> LanguageModel:
+    """The same with the head that predicts tokens: of a causal LM, or of an encoder-decoder.
+
+    Raises:
+        StrataError: as `load_model` does; NotApplicableError for a model that predicts no text.
+    """
+    architecture = architecture_of(config)
+    if is_causal_lm(architecture):
+        return _loaded(config, device, AutoModelForCausalLM, with_head=True)
+    if not architecture.is_encoder_decoder:
+        raise NotApplicableError(
+            f"{named(config)} ({architecture.model_type}) predicts no text: choose a causal LM or an encoder-decoder"
+        )
+    return _loaded(config, device, AutoModelForSeq2SeqLM, with_head=True)
+
+
+def _loaded(config: ModelConfig, device: torch.device | str, auto_class: Any, with_head: bool) -> LanguageModel:
     source, options = source_of(config), origin_of(config)
     architecture = architecture_of(config)
-    auto_class = AutoModelForCausalLM if is_causal_lm(architecture) else AutoModel
     if config.attention is not None:
         options["attn_implementation"] = config.attention
     options |= {"dtype": config.dtype, "weights_only": True, "output_loading_info": True}
-    module, info = explained(
-        config, lambda: cast(Any, auto_class).from_pretrained(source, config=architecture, **options)
-    )
+    module, info = explained(config, lambda: auto_class.from_pretrained(source, config=architecture, **options))
     model = wrap_model(module.to(device), config)
-    _refuse_missing_weights(model, set(info["missing_keys"]), auto_class is AutoModelForCausalLM)
+    _refuse_missing_weights(model, set(info["missing_keys"]), with_head)
     return model
 
 

@@ -21,6 +21,7 @@ CHAPTERS = {
     "Features": ("sae", "feature_scores", "explanations"),
     "Topology": ("topology", "topology_comparison"),
     "Geometry": ("geometry", "geometry_comparison", "model_alignment"),
+    "Modulators": ("modulator_comparison", "modulator_evaluation", "modulator"),
     "Conversations": ("scenario_run", "run_comparison", "run_analysis", "run_heatmaps"),
 }
 OTHERS, PROVENANCE = "More", "Provenance"

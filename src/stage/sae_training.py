@@ -18,8 +18,8 @@ from src.features.training.row_stream import ShuffledRows
 from src.features.training.trainer import SaeTraining
 from src.hook_points import HookPoint
 from src.report.sae_records import Judgement, judgement_record
+from src.stage.checkpoints import Checkpoints
 from src.stage.context import Stage
-from src.stage.sae_checkpoints import Checkpoints
 from src.stage.sae_inputs import TrainingWork
 from src.text import TokenSequence
 
@@ -39,7 +39,7 @@ def train_saes(work: TrainingWork, stage: Stage, plan: Plan, folder: Path) -> tu
     Raises:
         StrataError: too few tokens, divergence, a full disk, weights that the storage dtype can't hold.
     """
-    config, checkpoints = work.config, Checkpoints(plan)
+    config, checkpoints = work.config, Checkpoints(plan, "these SAEs")
     stream = ShuffledRows(work.train, config.batch_size, config.buffer_tokens, config.seed)
     training = SaeTraining(work.points, work.d_model, work.settings, stage.device)
     judge = _Judge(work, stage)

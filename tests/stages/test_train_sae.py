@@ -20,8 +20,8 @@ from src.errors import StrataError
 from src.features.pairing import check_pairing
 from src.features.sae import load_sae
 from src.hook_points import HookPoint
+from src.stage.checkpoints import FOLDER, Checkpoints
 from src.stage.entry import compose, run_stage
-from src.stage.sae_checkpoints import FOLDER, Checkpoints
 from src.stage.stores import split_store
 from tests.fixtures.saes import sae_config
 from tests.fixtures.stored_rows import counted_rows

@@ -1,40 +1,57 @@
-"""Where a training run goes on after it was killed: its last checkpoint, until the SAEs are finished."""
+"""Where a training run goes on after it was killed: its last checkpoint, until what it makes is finished."""
 
 import json
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from src.artifacts import Plan, disk_errors, write_json
 from src.artifacts.files import changed_files, checksums, fsync, fsync_tree, make_folder, relative_files
 from src.artifacts.locks import Busy, locked
 from src.errors import StrataError
-from src.features.training.trainer import SaeTraining
 
 FOLDER = ".checkpoints"
 _STATE = "checkpoint.json"
 
 
+class Training(Protocol):
+    """What is trained step by step, and can be written down and taken up again."""
+
+    step: int
+
+    def save_state(self, folder: Path) -> None:
+        """Write all that it goes on from."""
+        ...
+
+    def load_state(self, folder: Path, step: int) -> None:
+        """Go on from what `save_state` wrote at a step."""
+        ...
+
+
 class Checkpoints:
     """The checkpoints of one run, in a hidden folder beside the artifacts; the last whole one is kept."""
 
-    def __init__(self, plan: Plan) -> None:
-        """plan: of the artifact; another fingerprint is another run."""
+    def __init__(self, plan: Plan, what: str) -> None:
+        """plan: of the artifact; another fingerprint is another run. what: is trained, in a message."""
+        self._what = what
         self.folder = plan.root / FOLDER / f"{plan.kind}-{plan.fingerprint[:16]}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes off. Raises StrataError if one trains the same SAEs now."""
+        """Keep other processes off. Raises StrataError if one trains the same now."""
         make_folder(self.folder)
         try:
             with locked(self.folder, wait=False):
                 yield
         except Busy:
-            raise StrataError(f"another process trains these SAEs now ({self.folder} is locked): wait for it") from None
+            raise StrataError(
+                f"another process trains {self._what} now ({self.folder} is locked): wait for it"
+            ) from None
 
-    def save(self, training: SaeTraining, curve: list[dict[str, Any]]) -> None:
+    def save(self, training: Training, curve: list[dict[str, Any]]) -> None:
         """Write a checkpoint, and remove the one before; curve: what was found so far. StrataError on a full disk."""
         draft = self.folder / f"draft-{uuid.uuid4().hex[:12]}"
         with disk_errors(self.folder):
@@ -56,7 +73,7 @@ class Checkpoints:
             if other != place:
                 shutil.rmtree(other, ignore_errors=True)
 
-    def load(self, training: SaeTraining) -> list[dict[str, Any]] | None:
+    def load(self, training: Training) -> list[dict[str, Any]] | None:
         """Go on from the last whole checkpoint: what was found until then. None if there is none."""
         for place in sorted(self.folder.glob("step-*"), reverse=True):
             try:
@@ -71,5 +88,5 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove them: the SAEs are finished, or are to be made anew."""
+        """Remove them: what they are of is finished, or is to be made anew."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from src.artifacts import Plan
 from src.errors import StrataError
 from src.features.training.trainer import SaeTraining, TrainingSettings
 from src.hook_points import HookPoint
-from src.stage.sae_checkpoints import Checkpoints
+from src.stage.checkpoints import Checkpoints
 
 POINT = HookPoint("resid_post", 0)
 SETTINGS = TrainingSettings(
@@ -32,7 +32,7 @@ SETTINGS = TrainingSettings(
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    made = Checkpoints(Plan(tmp_path, "sae", "x", {"lr": 1}))
+    made = Checkpoints(Plan(tmp_path, "sae", "x", {"lr": 1}), "these SAEs")
     made.folder.mkdir(parents=True)
     return made
 
@@ -91,7 +91,7 @@ def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(checkpoint
 
 def _try(folder, answers):
     try:
-        with Checkpoints(Plan(folder, "sae", "x", {"lr": 1})).held():
+        with Checkpoints(Plan(folder, "sae", "x", {"lr": 1}), "these SAEs").held():
             answers.put("held")
     except StrataError as error:
         answers.put(str(error))

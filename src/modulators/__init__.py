@@ -1,0 +1,1 @@
+"""Modules that change the residual stream of a frozen model: trained, controlled, measured."""

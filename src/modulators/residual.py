@@ -1,0 +1,112 @@
+"""The residual modulator: each token's own vector mixed into the residual stream before blocks."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from src.errors import StrataError
+from src.modulators.modulator import Modulator, Role
+
+
+class ResidualModulator(Modulator):
+    """r' = (1 - a) r + a t, with a = sigmoid(logit) of the layer and t the token's target (spec G1).
+
+    The target of a token is P G[token]; with `match_norms` it is turned into that direction at the length of r, so that
+    a does not shrink the stream where it has grown (spec G5, BUG G-6). Tokens outside of `known` are left as they are
+    (BUG G-3), and so is everything at a = 0, to the bit.
+
+    Args:
+        table: G, a vector of each token.
+        projection: P.
+        known: tokens that have a vector.
+        layers: before whose blocks it stands.
+        alpha: its strength at the start, in (0, 1).
+        per_layer: each layer has a strength of its own.
+        match_norms: targets take the length of what they are mixed with.
+        train_table: G is trained too.
+
+    Raises:
+        StrataError: shapes that do not fit, or a strength outside of (0, 1).
+    """
+
+    kind: ClassVar[str] = "residual"
+
+    def __init__(
+        self,
+        table: Float[Tensor, "d_vocab width"],
+        projection: Float[Tensor, "d_model width"],
+        known: Bool[Tensor, "d_vocab"],
+        layers: Sequence[int],
+        alpha: float = 0.01,
+        per_layer: bool = True,
+        match_norms: bool = True,
+        train_table: bool = True,
+    ) -> None:
+        super().__init__()
+        if table.shape[1] != projection.shape[1] or len(known) != len(table):
+            raise StrataError(
+                f"table {tuple(table.shape)}, projection {tuple(projection.shape)} and known {tuple(known.shape)} do "
+                "not fit each other"
+            )
+        if not 0 < alpha < 1:
+            raise StrataError(f"alpha={alpha}: a strength lies between 0 and 1")
+        self.table = nn.Parameter(table.clone(), requires_grad=train_table)
+        self.projection = nn.Parameter(projection.clone())
+        self.layers = tuple(layers)
+        self.match_norms, self.per_layer, self.train_table = match_norms, per_layer, train_table
+        count = len(self.layers) if per_layer else 1
+        self.strength = nn.Parameter(torch.full((count,), math.log(alpha / (1 - alpha)), dtype=table.dtype))
+        self.known: Tensor
+        self.register_buffer("known", known.clone())
+
+    def settings(self) -> dict[str, Any]:
+        """See Modulator."""
+        d_vocab, width = self.table.shape
+        return {
+            "d_vocab": d_vocab,
+            "d_model": len(self.projection),
+            "width": width,
+            "layers": list(self.layers),
+            "per_layer": self.per_layer,
+            "match_norms": self.match_norms,
+            "train_table": self.train_table,
+        }
+
+    @classmethod
+    def build(cls, settings: dict[str, Any]) -> Self:
+        """See Modulator."""
+        d_vocab, d_model, width = (settings[key] for key in ("d_vocab", "d_model", "width"))
+        return cls(
+            torch.zeros(d_vocab, width),
+            torch.zeros(d_model, width),
+            torch.zeros(d_vocab, dtype=torch.bool),
+            settings["layers"],
+            per_layer=settings["per_layer"],
+            match_norms=settings["match_norms"],
+            train_table=settings["train_table"],
+        )
+
+    def role(self, parameter: str) -> Role:
+        """See Modulator."""
+        return "strength" if parameter == "strength" else "weights"
+
+    def strengths(self) -> Float[Tensor, "layer 1"]:
+        """Alpha of each layer."""
+        return self.strength.sigmoid().expand(len(self.layers))[:, None]
+
+    def forward(
+        self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """See Modulator."""
+        alpha = self.strengths()[self.layers.index(layer)]
+        target = self.table[token_ids] @ self.projection.T
+        if self.match_norms:
+            unit = target / target.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(target.dtype).tiny)
+            target = unit * residual.detach().to(target).norm(dim=-1, keepdim=True)
+        share = alpha * self.known[token_ids, None].to(target)
+        # r + a (t - r) is r itself at a = 0, which (1 - a) r + a t is not where t is not finite
+        return residual + (share * (target - residual.to(target))).to(residual.dtype)

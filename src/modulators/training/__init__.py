@@ -1,0 +1,1 @@
+"""Training of modulators while the model stays as it is."""

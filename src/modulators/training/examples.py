@@ -1,0 +1,93 @@
+"""What a modulator is trained and judged on: token ids, and which of them are to be predicted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int32
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from src.activations.collect import right_padded
+from src.errors import StrataError
+from src.models import LanguageModel, forward_pass
+from src.text import Keep, TokenSequence
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One text.
+
+    input_ids: what the model reads. target_ids: what an encoder-decoder is to answer; None: the model goes on with the
+    text itself. predicted: which tokens of the target (of the input, where there is none) count in the loss.
+    group: examples of one group (a document, a synset) are never on two sides of a split, and are the units of
+    intervals.
+    """
+
+    input_ids: Int32[np.ndarray, " pos"]
+    predicted: Bool[np.ndarray, " target"]
+    group: int
+    target_ids: Int32[np.ndarray, " target"] | None = None
+
+
+def text_example(sequence: TokenSequence, group: int) -> Example:
+    """Every counted token that has a token before it is to be predicted."""
+    predicted = sequence.roles == Keep.COUNTED
+    predicted[0] = False
+    return Example(sequence.token_ids, predicted, group)
+
+
+def example_losses(
+    model: LanguageModel, examples: Sequence[Example]
+) -> tuple[Float[Tensor, " example"], Int[Tensor, " example"]]:
+    """-log P of the predicted tokens of each example, summed, in nats and in float32 at least, and how many they are.
+
+    One pass of the model; gradients flow. The next token is predicted by the logits at the one before it, and an
+    encoder-decoder shifts the target itself: no token is shown to the position that predicts it (BUG G-8), and the
+    model scales its own logits (BUG G-9).
+
+    Raises:
+        StrataError: tokens that the model does not have, a pass that fails.
+    """
+    ids, mask = right_padded([example.input_ids for example in examples])
+    model.check_token_ids(ids)
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    labels = _labels(examples).to(model.device)
+    extra = {"use_cache": False} if "use_cache" in model.forward_arguments else {}
+    with forward_pass(model, tuple(ids.shape)):
+        if examples[0].target_ids is None:
+            logits = model.module(input_ids=ids, attention_mask=mask, **extra).logits[:, :-1]
+            labels = labels[:, 1:]
+        else:
+            logits = model.module(input_ids=ids, attention_mask=mask, labels=labels, **extra).logits
+        wanted = labels != _IGNORED
+        # only what is predicted is taken to float32
+        rows = logits[wanted]
+        losses = cross_entropy(
+            rows.to(torch.promote_types(rows.dtype, torch.float32)), labels[wanted], reduction="none"
+        )
+    counts = wanted.sum(1)
+    owner = torch.arange(len(examples), device=losses.device).repeat_interleave(counts)
+    return losses.new_zeros(len(examples)).index_add(0, owner, losses), counts
+
+
+def _labels(examples: Sequence[Example]) -> Int[Tensor, "example target"]:
+    """Ids of what is to be predicted, -100 elsewhere."""
+    longest = max(len(example.predicted) for example in examples)
+    labels = torch.full((len(examples), longest), _IGNORED, dtype=torch.long)
+    for row, example in zip(labels, examples, strict=True):
+        ids = example.input_ids if example.target_ids is None else example.target_ids
+        wanted = torch.from_numpy(example.predicted)
+        row[: len(ids)][wanted] = torch.from_numpy(ids).long()[wanted]
+    return labels
+
+
+def mean_loss(model: LanguageModel, examples: Sequence[Example]) -> Float[Tensor, ""]:
+    """Mean over all predicted tokens of a batch. Raises StrataError if it has none."""
+    sums, counts = example_losses(model, examples)
+    if not bool(counts.sum()):
+        raise StrataError("a batch has no token to predict")
+    return sums.sum() / counts.sum()

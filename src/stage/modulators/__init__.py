@@ -1,0 +1,1 @@
+"""The steps of the stages of modulators."""

@@ -1,0 +1,104 @@
+"""What train_modulator.py works on: the frozen model, its examples in three shares, and the runs that are compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from src.artifacts import Parent, label
+from src.config.modulators.train import Control, TrainModulatorConfig
+from src.errors import StrataError
+from src.models import LanguageModel, load_predicting_model
+from src.modulators.training.examples import Example
+from src.stage.context import Stage
+from src.stage.modulators.texts import prepare_examples
+
+MODULATOR: Literal["modulator"] = "modulator"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: of the modulator itself, or of a control. repeat: from 0; it moves the seed."""
+
+    name: Literal["modulator"] | Control
+    repeat: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ModulatorWork:
+    """All that the runs share, checked.
+
+    train, val, test: examples; no group is in two of them. layers: before whose blocks modulators stand.
+    """
+
+    config: TrainModulatorConfig
+    model: LanguageModel
+    layers: tuple[int, ...]
+    objective: Literal["text", "definitions"]
+    train: Sequence[Example]
+    val: Sequence[Example]
+    test: Sequence[Example]
+    parents: list[Parent] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The modulator first, then its controls, each `repeats` times."""
+        names: list[Literal["modulator"] | Control] = [MODULATOR, *dict.fromkeys(self.config.controls)]
+        return [Run(name, repeat) for name in names for repeat in range(self.config.repeats)]
+
+    def seed(self, run: Run) -> int:
+        """Of a run: the same for the modulator and its controls, so that they see the same batches."""
+        return self.config.seed + run.repeat
+
+    def label(self, run: Run) -> str:
+        """Of a run's artifact."""
+        keys = self.config.modulator
+        which = [] if run.name == MODULATOR else [run.name]
+        repeat = [f"seed{self.seed(run)}"] if run.repeat else []
+        return label(self.config.model.name, keys.kind, keys.init, *which, *repeat)
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """What decides a trained modulator besides the parents."""
+        config = self.config
+        without = {"checkpoint_every"}
+        return {
+            "run": run.name,
+            "model": self.model.identity_of_predictions(),
+            "modulator": config.modulator.model_dump(mode="json") | {"layers": list(self.layers)},
+            "objective": self.objective,
+            "definition_template": config.definition_template if self.objective == "definitions" else None,
+            "lexicon": config.lexicon.model_dump(mode="json"),
+            "training": config.training.model_dump(mode="json", exclude=without),
+            "split": config.split.model_dump(mode="json"),
+            "compat": config.compat,
+            "seed": self.seed(run),
+        }
+
+
+def prepare(config: TrainModulatorConfig, stage: Stage) -> ModulatorWork:
+    """Load the model and read what it is trained on.
+
+    Raises:
+        StrataError: a layer that the model does not have; too few examples; what does not fit the model.
+    """
+    model = load_predicting_model(config.model, stage.device)
+    layers = _layers(config, model)
+    objective = config.objective
+    if objective == "auto":
+        objective = "definitions" if model.module.config.is_encoder_decoder else "text"
+    if objective == "text" and model.module.config.is_encoder_decoder:
+        raise StrataError(
+            f"objective=text: {config.model.name} is an encoder-decoder, which does not go on with a text: "
+            "use objective=definitions"
+        )
+    shares, parents = prepare_examples(config, stage, objective)
+    return ModulatorWork(config, model, layers, objective, *shares, parents)
+
+
+def _layers(config: TrainModulatorConfig, model: LanguageModel) -> tuple[int, ...]:
+    wanted = config.modulator.layers
+    if wanted == "all":
+        return tuple(range(model.n_layers))
+    layers = sorted({wanted} if isinstance(wanted, int) else set(wanted))
+    if layers[-1] >= model.n_layers:
+        raise StrataError(f"modulator.layers={wanted}: {config.model.name} has layers 0..{model.n_layers - 1}")
+    return tuple(layers)
