@@ -25,7 +25,7 @@ class Lexicon:
 def prepare_lexicon(config: AnchorsConfig, model_config: ModelConfig, seed: int) -> Lexicon:
     """Read the taxonomy, match it with the model's tokenizer, and split the words; loads no weights.
 
-    Everyone who gives the same keys and seed gets the same words: those that no vector was made from can be found again.
+    The same keys and seed give the same words, so evaluation finds those that no vector was made from.
 
     Raises:
         StrataError: no such taxonomy, or one that can't be read. NotApplicableError: too few words match.
