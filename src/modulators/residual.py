@@ -113,7 +113,7 @@ class ResidualModulator(Modulator):
 
     def target(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         """What tokens are drawn to, before its length is matched."""
-        return self.table[token_ids] @ self.projection.T
+        return self.table[token_ids] @ self.projection.T + self.offset
 
 
 def mixed(
