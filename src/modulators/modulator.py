@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, Self
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -49,4 +50,15 @@ class Modulator(nn.Module, ABC):
 
     def attached(self, model: LanguageModel) -> AbstractContextManager[None]:
         """Within it, every forward pass of the model goes through the modulator; nothing is left afterwards."""
-        return changed_inputs(model, self.layers, self)
+        return changed_inputs(model, self.layers, self._uncast)
+
+    def _uncast(
+        self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
+    ) -> Float[Tensor, "batch pos d_model"]:
+        # autocast is for the model's products: logarithms of small volumes need all digits
+        with torch.autocast(residual.device.type, enabled=False):
+            return self(residual, token_ids, layer)
+
+    def health(self) -> dict[str, float]:
+        """Numbers of its state by name that are worth following over training; no pass of the model is needed."""
+        return {}
