@@ -48,6 +48,11 @@ class Modulator(nn.Module, ABC):
         del parameter
         return "weights"
 
+    @property
+    def n_trained(self) -> int:
+        """How many numbers training can change."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
     def attached(self, model: LanguageModel) -> AbstractContextManager[None]:
         """Within it, every forward pass of the model goes through the modulator; nothing is left afterwards."""
         return changed_inputs(model, self.layers, self._uncast)
