@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.errors import StrataError
 from src.modulators.modulator import Modulator, Role
-from src.modulators.field_health import TrackedHealth
+from src.modulators.field_health import STATISTICS, TrackedHealth
 from src.modulators.gating import gated
 from src.modulators.simplex_features import edge_incidence, n_edges, n_features, simplex_features
 from src.modulators.simplex_geometry import regular_simplex
@@ -177,6 +177,15 @@ class FieldModulator(Modulator):
     def gate_logits(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
         """Of each expert: its gates are their tanh."""
         return [gate(seen.T) for gate, seen in zip(self.gates, features, strict=True)]
+
+    def health_numbers(self) -> dict[str, float]:
+        """Running means of its simplices (TrackedHealth), over all layers."""
+        means = self.health.values().mean(0)
+        return {
+            f"{name.replace('_', ' ')}, k = {k}": value
+            for k, row in zip(self.shape.dimensions, means.tolist(), strict=True)
+            for name, value in zip(STATISTICS, row, strict=True)
+        }
 
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int

@@ -59,6 +59,6 @@ class Modulator(nn.Module, ABC):
         with torch.autocast(residual.device.type, enabled=False):
             return self(residual, token_ids, layer)
 
-    def health(self) -> dict[str, float]:
-        """Numbers of its state by name that are worth following over training; no pass of the model is needed."""
+    def health_numbers(self) -> dict[str, float]:
+        """Numbers of its state, by name, that are worth following over training; without a pass of the model."""
         return {}
