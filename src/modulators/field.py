@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.errors import StrataError
-from src.modulators.modulator import Modulator, Role
 from src.modulators.field_health import STATISTICS, TrackedHealth
 from src.modulators.gating import gated
+from src.modulators.modulator import Modulator, Role
 from src.modulators.simplex_features import edge_incidence, n_edges, n_features, simplex_features
 from src.modulators.simplex_geometry import regular_simplex
 

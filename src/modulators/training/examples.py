@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from src.activations.collect import batches_of_like_length, right_padded
-from src.errors import StrataError
 from src.models import LanguageModel, forward_pass
 from src.text import Keep, TokenSequence
 

@@ -90,7 +90,12 @@ def _is_spent(training: Mapping[str, Any]) -> bool:
     """Whether most strengths went most of the way that the learning rates let them go."""
     start, end, low, high = (
         _logits([{"alpha": each[key]} for each in training[which]])
-        for which, key in (("strengths_at_start", "alpha"), ("strengths", "alpha"), ("strengths", "lowest"), ("strengths", "highest"))
+        for which, key in (
+            ("strengths_at_start", "alpha"),
+            ("strengths", "alpha"),
+            ("strengths", "lowest"),
+            ("strengths", "highest"),
+        )
     )
     used = [
         (b - a) / ((top if b > a else bottom) - a) if b != a else 0.0
