@@ -131,9 +131,17 @@ class FieldModulator(Modulator):
         """See Modulator."""
         del token_ids
         active = residual.index_select(-1, self.active).to(self.strength.dtype)
+        factor = self.factor(active, layer)
+        return residual.index_copy(-1, self.active, (active * factor).to(residual.dtype))
+
+    def gates(self, active: Float[Tensor, "*batch active"]) -> Float[Tensor, "*batch expert active"]:
+        """Each expert's gate of each active dimension, in (-1, 1)."""
+        return torch.stack([expert(active)[0] for expert in self.experts], dim=-2)
+
+    def factor(self, active: Float[Tensor, "*batch active"], layer: int) -> Float[Tensor, "*batch active"]:
+        """What active dimensions are multiplied by before a layer: prod over experts of (1 + alpha gate)."""
         alphas = self.strengths()[self.layers.index(layer)]
         factor = torch.ones_like(active)
         for expert, alpha in zip(self.experts, alphas, strict=True):
-            gate, _ = expert(active)
-            factor = factor * (1 + alpha * gate)
-        return residual.index_copy(-1, self.active, (active * factor).to(residual.dtype))
+            factor = factor * (1 + alpha * expert(active)[0])
+        return factor
