@@ -28,7 +28,7 @@ def _modulator(run: Run, work: ModulatorWork) -> Modulator:
         shape = FieldShape(
             tuple(keys.field.dimensions),
             keys.field.width,
-            keys.alpha,
+            work.alpha(run),
             keys.field.lowest,
             keys.field.highest,
             keys.field.null_share,
@@ -44,7 +44,7 @@ def _modulator(run: Run, work: ModulatorWork) -> Modulator:
         projection,
         torch.ones(d_vocab, dtype=torch.bool),
         work.layers,
-        keys.alpha,
+        work.alpha(run),
         keys.residual.per_layer,
         keys.residual.match_norms,
         keys.residual.train_table,

@@ -17,10 +17,14 @@ MODULATOR: Literal["modulator"] = "modulator"
 
 @dataclass(frozen=True)
 class Run:
-    """One training: of the modulator itself, or of a control. repeat: from 0; it moves the seed."""
+    """One training: of the modulator itself, or of a control. repeat: from 0; it moves the seed.
+
+    alpha: the strength that it begins with, where that is not modulator.alpha.
+    """
 
     name: Literal["modulator"] | Control
     repeat: int = 0
+    alpha: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,16 @@ class ModulatorWork:
         names: list[Literal["modulator"] | Control] = [MODULATOR, *dict.fromkeys(self.config.controls)]
         return [Run(name, repeat) for name in names for repeat in range(self.config.repeats)]
 
+    @property
+    def starts(self) -> list[Run]:
+        """The modulator from other strengths (alpha_starts): they are compared among themselves alone."""
+        others = dict.fromkeys(self.config.alpha_starts)
+        return [Run(MODULATOR, 0, alpha) for alpha in others if alpha != self.config.modulator.alpha]
+
+    def alpha(self, run: Run) -> float:
+        """The strength that a run begins with."""
+        return self.config.modulator.alpha if run.alpha is None else run.alpha
+
     def seed(self, run: Run) -> int:
         """Of a run: the same for the modulator and its controls, so that they see the same batches."""
         return self.config.seed + run.repeat
@@ -54,16 +68,19 @@ class ModulatorWork:
         keys = self.config.modulator
         which = [] if run.name == MODULATOR else [run.name]
         repeat = [f"seed{self.seed(run)}"] if run.repeat else []
-        return label(self.config.model.name, keys.kind, keys.init, *which, *repeat)
+        start = [] if run.alpha is None else [f"alpha{run.alpha:g}"]
+        return label(self.config.model.name, keys.kind, keys.init, *which, *repeat, *start)
 
     def identity(self, run: Run) -> dict[str, Any]:
         """What decides a trained modulator besides the parents."""
         config = self.config
-        without = {"checkpoint_every"}
+        # neither what is kept on the way nor how a step is cut into passes
+        without = {"checkpoint_every", "sequences_per_pass"}
+        begins = {"layers": list(self.layers), "alpha": self.alpha(run)}
         return {
             "run": run.name,
             "model": self.model.identity_of_predictions(),
-            "modulator": config.modulator.model_dump(mode="json") | {"layers": list(self.layers)},
+            "modulator": config.modulator.model_dump(mode="json") | begins,
             "objective": self.objective,
             "definition_template": config.definition_template if self.objective == "definitions" else None,
             "lexicon": config.lexicon.model_dump(mode="json"),
