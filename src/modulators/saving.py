@@ -7,6 +7,7 @@ from torch import Tensor
 
 from src.artifacts.tensors import load_tensors, read_header, save_tensors, write_header
 from src.errors import StrataError
+from src.modulators.adapters import LoraAdapters
 from src.modulators.controls.field_gates import ActiveScaling, ConstantGates, RandomFeatureGates
 from src.modulators.controls.known_tokens import ConstantTarget, TokenScaling
 from src.modulators.controls.shuffled_field import ShuffledField
@@ -25,6 +26,7 @@ _CLASSES: tuple[type[Modulator], ...] = (
     RandomFeatureGates,
     ShuffledField,
     ActiveScaling,
+    LoraAdapters,
 )
 KINDS: Mapping[str, type[Modulator]] = {each.kind: each for each in _CLASSES}
 _REMEDY = "train it again with train_modulator.py"
