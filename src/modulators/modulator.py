@@ -73,6 +73,6 @@ class Modulator(nn.Module, ABC):
         self.check_fits(model)
         return changed_inputs(model, self.layers, self)
 
-    def health(self) -> dict[str, float]:
+    def health_numbers(self) -> dict[str, float]:
         """Numbers of its state by name that are worth following over training; no pass of the model is needed."""
         return {}
