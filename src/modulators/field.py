@@ -57,7 +57,7 @@ class FieldModulator(Modulator):
     its squared edges and volume (simplex_features.py), and gates each active dimension: gate = tanh(linear(features)),
     0 at the start, so that nothing is changed then (BUG H-4).
 
-    A control overrides `read` (what places simplices), `features` or `gate_logits`.
+    A control overrides `read` (what places simplices), `features` or `expert_gates`.
 
     Args:
         d_model: of the residual stream.
@@ -182,9 +182,12 @@ class FieldModulator(Modulator):
         dimensions = self.shape.dimensions
         return [simplex_features(edges, k) for edges, k in zip(self.edges(read), dimensions, strict=True)]
 
-    def gate_logits(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
-        """Of each expert: its gates are their tanh."""
-        return [gate(seen.T) for gate, seen in zip(self.gates, features, strict=True)]
+    def expert_gates(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
+        """Of each expert, in (-1, 1)."""
+        return [
+            torch.addmm(gate.bias, seen.T, gate.weight.T.contiguous()).tanh_()
+            for gate, seen in zip(self.gates, features, strict=True)
+        ]
 
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
@@ -194,5 +197,5 @@ class FieldModulator(Modulator):
         features = self.features(self.read(residual, token_ids))
         if self.training and torch.is_grad_enabled():
             self.health.update(row, features)
-        changed = gated(residual.flatten(0, 1), self.place, self.strengths()[row], self.gate_logits(features))
-        return changed.view_as(residual)
+        gates = [gate.view(*residual.shape[:-1], -1) for gate in self.expert_gates(features)]
+        return gated(residual, self.place, self.strengths()[row], gates)
