@@ -35,6 +35,20 @@ class FieldShape:
     null_place: Literal["tail", "random"] = "tail"
     deformation: float = 0.05
 
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """From plain values (JSON)."""
+        return cls(**(settings | {"dimensions": tuple(settings["dimensions"])}))
+
+
+def bounded(logits: Float[Tensor, "*part"], lowest: float, highest: float) -> Float[Tensor, "*part"]:
+    """Lowest + (highest - lowest) sigmoid(logit): the gradient is never zero (BUG H-6).
+
+    The upper half is written from the other end: 1 - sigmoid is 0 in float32 from a logit of 17 on.
+    """
+    share = logits.abs().neg().sigmoid() * (highest - lowest)
+    return torch.where(logits > 0, highest - share, lowest + share)
+
 
 class FieldModulator(Modulator):
     """x' = x * prod over experts of (1 + alpha gate) on the active dimensions; the others are left as they are.
@@ -43,7 +57,7 @@ class FieldModulator(Modulator):
     its squared edges and volume (simplex_features.py), and gates each active dimension: gate = tanh(linear(features)),
     0 at the start, so that nothing is changed then (BUG H-4).
 
-    A control overrides `read` (what places simplices), `features` or `gate_logits`.
+    A control overrides `read` (what places simplices), `features` or `expert_gates`.
 
     Args:
         d_model: of the residual stream.
@@ -128,8 +142,7 @@ class FieldModulator(Modulator):
     @classmethod
     def build(cls, settings: dict[str, Any]) -> Self:
         """See Modulator."""
-        shape = settings["shape"]
-        shape = FieldShape(**(shape | {"dimensions": tuple(shape["dimensions"])}))
+        shape = FieldShape.from_settings(settings["shape"])
         return cls(settings["d_model"], settings["layers"], shape, settings["seed"])
 
     def role(self, parameter: str) -> Role:
@@ -137,13 +150,8 @@ class FieldModulator(Modulator):
         return "strength" if parameter == "strength" else "geometry" if parameter.startswith("deform.") else "weights"
 
     def strengths(self) -> Float[Tensor, "layer expert"]:
-        """Lowest + (highest - lowest) sigmoid(strength): its gradient is never zero (BUG H-6).
-
-        The upper half is written from the other end: 1 - sigmoid is 0 in float32 from a logit of 17 on.
-        """
-        shape = self.shape
-        share = self.strength.abs().neg().sigmoid() * (shape.highest - shape.lowest)
-        return torch.where(self.strength > 0, shape.highest - share, shape.lowest + share)
+        """See `bounded`."""
+        return bounded(self.strength, self.shape.lowest, self.shape.highest)
 
     def read(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"]
@@ -174,9 +182,12 @@ class FieldModulator(Modulator):
         dimensions = self.shape.dimensions
         return [simplex_features(edges, k) for edges, k in zip(self.edges(read), dimensions, strict=True)]
 
-    def gate_logits(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
-        """Of each expert: its gates are their tanh."""
-        return [gate(seen.T) for gate, seen in zip(self.gates, features, strict=True)]
+    def expert_gates(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
+        """Of each expert, in (-1, 1)."""
+        return [
+            torch.addmm(gate.bias, seen.T, gate.weight.T.contiguous()).tanh_()
+            for gate, seen in zip(self.gates, features, strict=True)
+        ]
 
     def health_numbers(self) -> dict[str, float]:
         """Running means of its simplices (TrackedHealth), over all layers."""
@@ -195,5 +206,5 @@ class FieldModulator(Modulator):
         features = self.features(self.read(residual, token_ids))
         if self.training and torch.is_grad_enabled():
             self.health.update(row, features)
-        changed = gated(residual.flatten(0, 1), self.place, self.strengths()[row], self.gate_logits(features))
-        return changed.view_as(residual)
+        gates = [gate.view(*residual.shape[:-1], -1) for gate in self.expert_gates(features)]
+        return gated(residual, self.place, self.strengths()[row], gates)

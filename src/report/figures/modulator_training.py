@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import altair as alt
 
 from src.report.figures.layer_lines import MANY
-from src.report.figures.theme import BLUE, CATEGORIES, FAINT_INK, GREY, ORANGE, SHADE, Record, data, ordered, themed
+from src.report.figures.theme import BLUE, CATEGORIES, GREY, ORANGE, SHADE, Record, data, finite, ordered, themed
 
 _WIDTH, _HEIGHT = 300, 200
+_TICKS = [sign * size for sign in (-1, 1) for size in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)] + [0]
 
 
 def training_panels(
@@ -109,31 +110,38 @@ def _health(records: Sequence[Record], name: str, x: alt.X) -> alt.LayerChart:
     return alt.layer(*layered, data=data(records)).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def val_curves(records: Sequence[Record], frozen: float, title: str) -> alt.LayerChart:
-    """Losses on val examples over the steps, a line for each run, and the frozen model's.
+def val_curves(records: Sequence[Record], title: str) -> alt.LayerChart:
+    """Losses on val examples less the frozen model's over the steps, a line for each run.
 
-    records: `step`, `val`, `run`.
+    The scale is linear within +-0.01 nats and logarithmic beyond (symlog), since some runs begin far above the others.
+
+    records: `step`, `less_frozen`, `run`.
     """
     names = ordered(records, "run")
     hues = CATEGORIES if len(names) <= len(CATEGORIES) else MANY
     scale = alt.Scale(domain=names, range=[hues[place % len(hues)] for place in range(len(names))])
     chosen = alt.selection_point(name="chosen", fields=["run"], bind="legend")
+    values = finite(records, "less_frozen")
+    ticks = [tick for tick in _TICKS if min([0.0, *values]) * 1.2 <= tick <= max([0.0, *values]) * 1.2]
     base = alt.Chart().encode(
-        y=alt.Y("val:Q", title="loss on val examples, nats per token", scale=alt.Scale(zero=False)),
+        x=alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6, format="~s", grid=False)),
+        y=alt.Y(
+            "less_frozen:Q",
+            title="val loss less the frozen model's, nats per token",
+            scale=alt.Scale(type="symlog", constant=0.01),
+            axis=alt.Axis(values=ticks, format="~g"),
+        ),
         color=alt.Color("run:N", title=None, sort=names, scale=scale),
         opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.15)),
     )
-    x = alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6, format="~s", grid=False))
-    tooltip = [alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("val:Q", format=".4f")]
-    rule = alt.Chart(data([{"frozen": frozen}])).mark_rule(strokeDash=[5, 3], color=GREY).encode(y="frozen:Q")
-    word = (
-        alt.Chart(data([{"frozen": frozen}]))
-        .mark_text(align="left", baseline="bottom", dx=4, dy=-2, color=FAINT_INK)
-        .encode(x=alt.value(0), y="frozen:Q", text=alt.value("frozen model"))
-    )
-    lines = alt.layer(
-        base.mark_line(strokeWidth=1.8).encode(x=x),
-        base.mark_point(filled=True, size=34).encode(x=x, tooltip=tooltip).add_params(chosen),
-        data=data(records),
-    )
-    return themed(alt.layer(rule, word, lines).properties(width=480, height=280), title)
+    tooltip = [
+        alt.Tooltip("run:N"),
+        alt.Tooltip("step:Q", format=","),
+        alt.Tooltip("less_frozen:Q", title="less frozen", format="+.4f"),
+    ]
+    layered = [
+        alt.Chart(data([{"zero": 0}])).mark_rule(strokeDash=[5, 3], color=GREY).encode(y="zero:Q"),
+        base.mark_line(strokeWidth=1.8),
+        base.mark_point(filled=True, size=34).encode(tooltip=tooltip).add_params(chosen),
+    ]
+    return themed(alt.layer(*layered, data=data(records)).properties(width=480, height=280), title)

@@ -16,15 +16,15 @@ _MET, _STAYED = 0.1, 0.8
 def curves_finding(histories: Mapping[str, Sequence[Mapping[str, Any]]], frozen: float) -> Finding:
     """Val losses of all runs in one figure. histories: of each run's history.json."""
     records = [
-        {"run": run, "step": record["step"], "val": record["val"]}
+        {"run": run, "step": record["step"], "less_frozen": record["val"] - frozen}
         for run, history in histories.items()
         for record in history
         if record.get("val") is not None
     ]
-    chart = val_curves(records, frozen, "Loss on val examples over training")
+    chart = val_curves(records, "Loss on val examples over training")
     caption = (
-        "One line for each training, the frozen model's loss dashed. The state at the lowest point of a line is the "
-        "one that was kept and is compared on test examples."
+        "One line for each training; dashed: the frozen model. Below 0.01 nats the scale is linear, beyond it "
+        "logarithmic. The state at the lowest point of a line is what was kept and is compared on test examples."
     )
     return Finding("", figures=[NamedChart("val_curves", "Loss on val examples over training", chart, caption)])
 
@@ -57,8 +57,8 @@ def starts_finding(trainings: Sequence[Mapping[str, Any]]) -> Finding:
             text += " Where alpha ends depends on where it began: it is no property of the model."
             if spent := sum(_is_spent(each) for each in trainings):
                 text += (
-                    f" {spent} of {len(trainings)} are near the end of their reach, though: with more steps or a higher "
-                    "training.strength_lr they would have gone on."
+                    f" {spent} of {len(trainings)} are near the end of their reach, though: with more steps or a "
+                    "higher training.strength_lr they would have gone on."
                 )
     rows: list[Sequence[Cell]] = [
         [
