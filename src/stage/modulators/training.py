@@ -44,7 +44,7 @@ def train_run(run: Run, work: ModulatorWork, stage: Stage, plan: Plan) -> Traine
     settings = TrainingSettings(
         keys.steps, keys.lr, keys.strength_lr, keys.geometry_lr, keys.weight_decay, keys.warm_up, keys.clip
     )
-    training = ModulatorTraining(candidate(run, work), settings)
+    training = ModulatorTraining(candidate(run, work, stage), settings)
     checkpoints = Checkpoints(plan, "this modulator")
     if work.config.overwrite:
         checkpoints.clear()
