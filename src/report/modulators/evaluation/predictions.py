@@ -33,7 +33,8 @@ def predictions_finding(
     perplexity = [_written(exp(nll[name].value)) for name in (MODULATED, FROZEN)]
     first = (
         f"On {n_groups:,} {unit} ({n_tokens:,} predicted tokens) the modulated model's perplexity is {perplexity[0]}, "
-        f"the frozen model's {perplexity[1]}: the NLL is {_change(pairs.to_frozen[MODULATED].ratio)}{_best(nll, controls)}."
+        f"the frozen model's {perplexity[1]}: the NLL is {_change(pairs.to_frozen[MODULATED].ratio)}"
+        f"{_best(nll, controls)}."
     )
     tables = [_losses(nll, pairs, unit), _states(effects, groups, unit)]
     records = [
@@ -86,7 +87,8 @@ def _best(nll: Mapping[str, Ratio], controls: Sequence[str]) -> str:
     if not controls:
         return ""
     best = min(controls, key=lambda name: nll[name].value)
-    return f"; the best control of equal strength, {best}, has {_written(nll[best].value)} to its {_written(nll[MODULATED].value)}"
+    values = _written(nll[best].value), _written(nll[MODULATED].value)
+    return f"; the best control of equal strength, {best}, has {values[0]} to its {values[1]}"
 
 
 def _losses(nll: Mapping[str, Ratio], pairs: _Pairs, unit: str) -> Table:
