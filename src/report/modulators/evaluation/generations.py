@@ -9,7 +9,7 @@ from src.modulators.evaluation.contrasts import mean_with_interval
 from src.modulators.evaluation.effects import FROZEN
 from src.report.finding import Finding
 from src.report.modulators.evaluation.predictions import MODULATED
-from src.report.tables import Cell, Table, cell_text, interval_cell
+from src.report.tables import Cell, Table, interval_cell
 from src.report.token_text import one_line
 
 # the frozen model's text from other draws
@@ -35,8 +35,8 @@ def generations_finding(records: Sequence[Mapping[str, Any]]) -> Finding:
     zero = edits.get(("greedy", "zero"))
     beside = "" if zero is None else f" ({_percent(zero)} for the control zero, which only shrinks)"
     text = (
-        f"Greedy texts of the modulated model equal the frozen model's after {same} of {len(modulated)} prompts; the "
-        f"others included, {_percent(edits['greedy', MODULATED])} of the tokens are edits{beside}.\n\n"
+        f"Greedy texts of the modulated model equal the frozen model's after {same} of {len(modulated)} prompts; "
+        f"over all of them {_percent(edits['greedy', MODULATED])} of the tokens are edits{beside}.\n\n"
         f"Sampled with the same random numbers it is {_percent(edits['sampled', MODULATED])}; two texts of the frozen "
         f"model from different draws differ by {_percent(edits['sampled', AGAIN])}."
     )
@@ -71,15 +71,15 @@ def _measures(records: Sequence[Mapping[str, Any]]) -> Table:
                 mode,
                 variant,
                 sum(record["identical"] for record in chosen),
-                None if is_original else interval_cell(edited.value, edited.low, edited.high),
+                None if is_original else interval_cell(edited.value, max(edited.low, 0.0), edited.high),
                 None if variant == AGAIN else interval_cell(likely.value, likely.low, likely.high),
             ]
         )
     caption = (
         "Same: texts that equal the frozen model's of the same mode. Edits: insertions, deletions and replacements of "
-        "tokens, as a share of the longer text. NLL: of the frozen model's own text under this variant, nats per token. "
-        "Brackets: 95 % intervals over prompts. Sampled texts of one prompt are drawn with the same random numbers, but "
-        f"for `{AGAIN}`: how far two texts lie apart by chance."
+        "tokens, as a share of the longer text. NLL: of the frozen model's own text under this variant, nats per "
+        "token. Brackets: 95 % intervals over prompts. Sampled texts of one prompt are drawn with the same random "
+        f"numbers, but for `{AGAIN}`: how far two texts lie apart by chance."
     )
     return Table("Texts side by side", ["mode", "variant", "same", "edits", "NLL of frozen text"], rows, caption)
 
@@ -115,4 +115,4 @@ def _texts(records: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _percent(share: float) -> str:
-    return f"{cell_text(100 * share).text} %"
+    return f"{100 * share:.3g} %"

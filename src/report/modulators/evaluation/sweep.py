@@ -15,7 +15,7 @@ from src.report.artifact_report import NamedChart
 from src.report.figures.modulator_sweep import sweep_chart
 from src.report.finding import Finding
 from src.report.modulators.evaluation.predictions import LEVEL, MODULATED
-from src.report.tables import Cell, Table, cell_text, finite_or_none, interval_cell
+from src.report.tables import Cell, Table, finite_or_none, interval_cell
 
 # the published notebook names these for one "phase boundary", and derives none of them (spec G11)
 _NOTEBOOK = (0.29154, 0.29514, 0.35)
@@ -83,7 +83,7 @@ def sweep_finding(
                 "sweep",
                 "Fixed strengths",
                 sweep_chart(records, [name for name in points[0].nll if name != FROZEN]),
-                f"Left: NLL less the frozen model's (bands: 95 % intervals over {unit}); below 0 predictions are better. "
+                f"Left: NLL less the frozen model's (bands: 95 % intervals over {unit}); below 0 is better. "
                 "Right: mean cosine of final states with the frozen model's. Where a control's line lies on the "
                 "modulator's, all of the effect comes of the strength.",
             )
@@ -115,12 +115,12 @@ def _found(points: Sequence[_Point], unit: str) -> str:
     least, most = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
     first = (
         f"With its strength fixed at {min(changes):g} to {max(changes):g}, the modulated model's NLL less the frozen "
-        f"model's is {_written(changes[least])} (at {least:g}) to {_written(changes[most])} (at {most:g}) nats per token"
+        f"model's is {changes[least]:.3g} (at {least:g}) to {changes[most]:.3g} (at {most:g}) nats per token"
     )
     if len(points) == 1:
         first = (
             f"With its strength fixed at {least:g}, the modulated model's NLL less the frozen model's is "
-            f"{_written(changes[least])} nats per token"
+            f"{changes[least]:.3g} nats per token"
         )
     if not points[0].controls:
         return f"{first}. It has no controls of equal strength."
@@ -140,7 +140,7 @@ def _table(points: Sequence[_Point], unit: str) -> Table:
         rows.append(
             [
                 point.alpha,
-                _cell(point.change[MODULATED]),
+                point.change[MODULATED].value,
                 best,
                 None if best is None else _cell(point.less[best].ratio),
                 point.kl[MODULATED].value,
@@ -150,8 +150,8 @@ def _table(points: Sequence[_Point], unit: str) -> Table:
             ]
         )
     caption = (
-        "alpha: of all layers. Less frozen, less best control: NLL in nats per token, paired, with 95 % intervals over "
-        f"{unit}. KL (from the frozen model's predictions) and cosine (of final states) also of the control zero, "
+        "alpha: of all layers. Less frozen, less best control: NLL in nats per token, brackets: 95 % intervals over "
+        f"{unit}, paired. KL (from the frozen model's predictions) and cosine (of final states) also of the control zero, "
         "which only shrinks."
     )
     columns = ["alpha", "less frozen", "best control", "less best control", "KL", "of zero", "cosine", "of zero "]
@@ -169,7 +169,3 @@ def _record(point: _Point, name: str) -> dict[str, Cell]:
 
 def _cell(ratio: Ratio) -> Cell:
     return interval_cell(ratio.value, ratio.low, ratio.high)
-
-
-def _written(value: float) -> str:
-    return cell_text(value).text
