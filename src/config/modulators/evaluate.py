@@ -76,7 +76,8 @@ class EvaluateModulatorConfig(StageConfig):
     """eval_modulator.py."""
 
     model: ModelConfig
-    modulator: str | None = Field(
+    # `modulator` is the group of what train_modulator.py trains
+    trained_modulator: str | None = Field(
         min_length=1,
         description="name or path of what train_modulator.py trained, a control too; null = the only modulator of this "
         "model",

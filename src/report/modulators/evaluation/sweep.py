@@ -151,8 +151,8 @@ def _table(points: Sequence[_Point], unit: str) -> Table:
         )
     caption = (
         "alpha: of all layers. Less frozen, less best control: NLL in nats per token, brackets: 95 % intervals over "
-        f"{unit}, paired. KL (from the frozen model's predictions) and cosine (of final states) also of the control zero, "
-        "which only shrinks."
+        f"{unit}, paired. KL (from the frozen model's predictions) and cosine (of final states) also of the control "
+        "zero, which only shrinks."
     )
     columns = ["alpha", "less frozen", "best control", "less best control", "KL", "of zero", "cosine", "of zero "]
     return Table("Fixed strengths", columns, rows, caption)

@@ -65,7 +65,7 @@ class EvaluationWork:
 
     def identity(self) -> dict[str, Any]:
         """What decides an evaluation besides the parents."""
-        without = {"model", "modulator", "batch_size", *type(self.config).__mro__[1].model_fields}
+        without = {"model", "trained_modulator", "batch_size", *type(self.config).__mro__[1].model_fields}
         return {"keys": self.config.model_dump(mode="json", exclude=without), "seed": self.config.seed}
 
 
@@ -95,8 +95,8 @@ def _trained(config: EvaluateModulatorConfig, stage: Stage) -> Artifact:
         for artifact in list_artifacts(stage.root, "modulator")
         if artifact.meta.identity.get("run") == MODULATOR and is_of_model(artifact, config.model)
     ]
-    remedy = f"train one with train_modulator.py (model={config.model.name}), or name one with modulator=..."
-    return choose_artifact(stage.root, "modulator", config.modulator, candidates, key="modulator", remedy=remedy)
+    remedy = f"train one with train_modulator.py (model={config.model.name}), or name one with trained_modulator=..."
+    return choose_artifact(stage.root, "modulator", config.trained_modulator, candidates, key="trained_modulator", remedy=remedy)
 
 
 def _config_of(artifact: Artifact) -> TrainModulatorConfig:
