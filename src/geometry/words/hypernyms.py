@@ -65,7 +65,8 @@ class HypernymDecay:
     """Mean cosines of words with their ancestors, and with other words as deep as these.
 
     steps, n_pairs, n_ancestors: by number of steps. cosine, control: means. slope: of the cosine by steps;
-    control_slope: of the control; excess_slope: of their difference.
+    control_slope: of the control; excess_slope: of their difference. left: the three slopes without each group of
+    words, the same groups for all representations of as many words.
     """
 
     steps: Int64[np.ndarray, "step"]
@@ -76,6 +77,7 @@ class HypernymDecay:
     slope: Slope
     control_slope: Slope
     excess_slope: Slope
+    left: Float64[np.ndarray, "group slope"]
 
 
 def hypernym_decay(
@@ -130,6 +132,7 @@ def hypernym_decay(
             Slope(float(value), float(value - by), float(value + by), float(each), n_above)
             for value, by, each in zip(values, reach, p, strict=True)
         ),
+        left=np.stack(left),
     )
 
 

@@ -1,0 +1,1 @@
+"""What a modulator does to a model, beside its controls: pure computations."""
