@@ -94,7 +94,7 @@ def hypernym_decay(
     Args:
         units: rows of length 1.
         pairs: of words and those above them.
-        permutations: of the words.
+        permutations: of the words; 0 = p is not computed (NaN).
         seed: of the permutations.
     """
     cosine = (units[pairs.word] * units[pairs.ancestor]).sum(-1).cpu().double().numpy()
@@ -118,9 +118,11 @@ def hypernym_decay(
         moved = units[torch.from_numpy(rng.permutation(len(units))).to(units.device)]
         theirs = (moved[pairs.word] * moved[pairs.ancestor]).sum(-1).cpu().double().numpy()
         drawn.append(_slopes(pairs.steps[kept], theirs[kept], _control(moved, pairs, theirs, everyone)[0][kept]))
-    centre = np.mean(drawn, 0)
-    beyond = (np.abs(drawn - centre) >= np.abs(values - centre) * (1 - 1e-9)).sum(0)
-    p = (1 + beyond) / (1 + permutations)
+    p = np.full(len(values), np.nan)
+    if drawn:
+        centre = np.mean(drawn, 0)
+        beyond = (np.abs(drawn - centre) >= np.abs(values - centre) * (1 - 1e-9)).sum(0)
+        p = (1 + beyond) / (1 + permutations)
     n_above = len(np.unique(ancestor))
     return HypernymDecay(
         levels,

@@ -29,8 +29,8 @@ def paired_difference(first: JackknifeEstimate, others: Sequence[JackknifeEstima
 
     Errors are paired: what leaving out a word does to both sides cancels, so they are those of the jackknife values'
     differences. Several others are draws of one random control: how far they lie apart is part of the error,
-    Var = Var_jackknife + s^2 / draws (law of total variance), with the degrees of freedom of Satterthwaite (1946). p = 1
-    where both sides are alike but for rounding.
+    Var = Var_jackknife + s^2 / draws (law of total variance), with the degrees of freedom of Satterthwaite (1946).
+    Where both sides are alike but for rounding, p = 1.
 
     Raises ValueError without others, or where the words differ in number.
     """

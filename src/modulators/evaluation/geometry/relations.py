@@ -65,7 +65,7 @@ class WordRelations:
     """Cosines of words against their relations in a taxonomy, over all pairs that a path connects (spec G8).
 
     path: with path similarity and by distance. wu_palmer: Pearson correlation with Wu-Palmer similarity. bands: those
-    of BANDS that have pairs. decay: by steps up; None without pairs at two numbers of steps.
+    of BANDS that have pairs. decay: by steps up; None if not asked for, or without pairs at two numbers of steps.
     """
 
     path: Correlations
@@ -74,13 +74,15 @@ class WordRelations:
     decay: HypernymDecay | None
 
 
-def word_relations(units: Float[Tensor, "word d"], related: Kinship, permutations: int, seed: int) -> WordRelations:
+def word_relations(
+    units: Float[Tensor, "word d"], related: Kinship, permutations: int | None, seed: int
+) -> WordRelations:
     """Measure one set of states.
 
     Args:
         units: states of the words as rows of length 1 (`unit_rows`: their common mean is taken off before).
         related: of the same words.
-        permutations: of the words, for the slopes over steps up.
+        permutations: of the words, for the p of slopes over steps up; None = no slopes.
         seed: of the permutations.
     """
     distances = torch.from_numpy(related.distances).to(units.device)
@@ -88,7 +90,7 @@ def word_relations(units: Float[Tensor, "word d"], related: Kinship, permutation
         correlate(units, distances),
         correlation_with_scores(units, torch.from_numpy(related.wu_palmer).to(units.device)),
         _bands(pair_sums(units, distances)),
-        hypernym_decay(units, related.hypernyms, permutations, seed),
+        None if permutations is None else hypernym_decay(units, related.hypernyms, permutations, seed),
     )
 
 
