@@ -14,6 +14,7 @@ from src.config.explain_features import ExplainConfig
 from src.config.geometry.alignment import AlignmentConfig
 from src.config.geometry.comparison import CompareGeometryConfig
 from src.config.geometry.stage import GeometryConfig
+from src.config.modulators.evaluate import EvaluateModulatorConfig
 from src.config.modulators.train import TrainModulatorConfig
 from src.config.plot_heatmap import PlotHeatmapConfig
 from src.config.scaling import ScalingConfig
@@ -44,6 +45,7 @@ STAGES = {
     "measure_geometry": GeometryConfig,
     "compare_geometry": CompareGeometryConfig,
     "train_modulator": TrainModulatorConfig,
+    "eval_modulator": EvaluateModulatorConfig,
 }
 
 

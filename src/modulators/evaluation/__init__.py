@@ -1,1 +1,1 @@
-"""What a modulator does to a model, beside its controls: pure computations."""
+"""What a trained modulator does to a model, beside controls of equal strength."""

@@ -40,10 +40,10 @@ def text_example(sequence: TokenSequence, group: int) -> Example:
     return Example(sequence.token_ids, predicted, group)
 
 
-def example_losses(
+def predicted_logits(
     model: LanguageModel, examples: Sequence[Example]
-) -> tuple[Float[Tensor, " example"], Int[Tensor, " example"]]:
-    """-log P of the predicted tokens of each example, summed, in nats and in float32 at least, and how many they are.
+) -> tuple[Float[Tensor, "predicted d_vocab"], Int[Tensor, " predicted"], Int[Tensor, " example"]]:
+    """The logits that predict the predicted tokens of all examples, these tokens, and how many each example has.
 
     One pass of the model; gradients flow. The next token is predicted by the logits at the one before it, and an
     encoder-decoder shifts the target itself: no token is shown to the position that predicts it (BUG G-8), and the
@@ -64,12 +64,21 @@ def example_losses(
         else:
             logits = model.module(input_ids=ids, attention_mask=mask, labels=labels, **extra).logits
         wanted = labels != _IGNORED
+        return logits[wanted], labels[wanted], wanted.sum(1)
+
+
+def example_losses(
+    model: LanguageModel, examples: Sequence[Example]
+) -> tuple[Float[Tensor, " example"], Int[Tensor, " example"]]:
+    """-log P of the predicted tokens of each example, summed, in nats and in float32 at least, and how many they are.
+
+    Raises:
+        StrataError: as `predicted_logits`.
+    """
+    logits, ids, counts = predicted_logits(model, examples)
+    with forward_pass(model, (len(examples), max(len(example.input_ids) for example in examples))):
         # only what is predicted is taken to float32
-        rows = logits[wanted]
-        losses = cross_entropy(
-            rows.to(torch.promote_types(rows.dtype, torch.float32)), labels[wanted], reduction="none"
-        )
-    counts = wanted.sum(1)
+        losses = cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), ids, reduction="none")
     owner = torch.arange(len(examples), device=losses.device).repeat_interleave(counts)
     return losses.new_zeros(len(examples)).index_add(0, owner, losses), counts
 

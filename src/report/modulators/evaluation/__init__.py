@@ -1,0 +1,1 @@
+"""What eval_modulator.py shows."""
