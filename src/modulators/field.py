@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from src.errors import StrataError
 from src.modulators.modulator import Modulator, Role
-from src.modulators.simplex_geometry import log_square_volume, regular_simplex, regular_square_volume, square_edges
+from src.modulators.field_health import TrackedHealth
+from src.modulators.gating import gated
+from src.modulators.simplex_features import edge_incidence, n_edges, n_features, simplex_features
+from src.modulators.simplex_geometry import regular_simplex
 
 
 @dataclass(frozen=True)
@@ -33,56 +36,37 @@ class FieldShape:
     deformation: float = 0.05
 
 
-class SimplexExpert(nn.Module):
-    """Reads active dimensions as the deformation of a regular simplex, and gives a gate for each of them.
-
-    The features are log d^2 of all edges and log V^2 relative to the template's: they differ for k = 1 too, where
-    V^2 = d^2 (BUG H-3). gate = tanh(linear(features)), 0 at the start, so that nothing is changed then (BUG H-4).
-    """
-
-    def __init__(self, k: int, n_active: int, width: int, deformation: float) -> None:
-        super().__init__()
-        template = regular_simplex(k, width)
-        self.k = k
-        self.deformation = deformation
-        self.deform = nn.Linear(n_active, template.numel())
-        n_features = k * (k + 1) // 2 + (k > 1)
-        self.gate = nn.Linear(n_features, n_active)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.zeros_(self.gate.bias)
-        self.template: Tensor
-        self.register_buffer("template", template.float())
-
-    def vertices(self, active: Float[Tensor, "*batch active"]) -> Float[Tensor, "*batch vertex width"]:
-        """The template, moved."""
-        moved = self.deform(active).unflatten(-1, self.template.shape)
-        return self.template + self.deformation * moved
-
-    def features(self, vertices: Float[Tensor, "*batch vertex width"]) -> Float[Tensor, "*batch feature"]:
-        """Logarithms of squared edges, and for k > 1 of the squared volume over the template's."""
-        smallest = torch.finfo(vertices.dtype).tiny
-        edges = square_edges(vertices).clamp_min(smallest).log()
-        if self.k == 1:
-            return edges
-        volume = log_square_volume(vertices) - math.log(regular_square_volume(self.k))
-        return torch.cat([edges, volume.clamp_min(math.log(smallest))[..., None]], dim=-1)
-
-    def forward(self, active: Float[Tensor, "*batch active"]) -> tuple[Tensor, Float[Tensor, "*batch vertex width"]]:
-        """The gate of each active dimension in (-1, 1), and the vertices."""
-        vertices = self.vertices(active)
-        return self.gate(self.features(vertices)).tanh(), vertices
-
-
 class FieldModulator(Modulator):
     """x' = x * prod over experts of (1 + alpha gate) on the active dimensions; the others are left as they are.
 
+    Each expert reads the active dimensions as the deformation of a regular simplex (spec H3, H4), sees logarithms of
+    its squared edges and volume (simplex_features.py), and gates each active dimension: gate = tanh(linear(features)),
+    0 at the start, so that nothing is changed then (BUG H-4).
+
+    A control overrides `read` (what places simplices), `features` or `gate_logits`.
+
+    Args:
+        d_model: of the residual stream.
+        layers: before whose blocks it stands.
+        shape: what it is made of.
+        seed: draws the deformations and, with null_place=random, the active dimensions.
+        directions: experts read combinations of these directions of the residual stream alone, drawn with the seed and
+            as long as random ones; None = random ones.
+
     Raises:
-        StrataError: no active dimension, or a strength outside of its bounds.
+        StrataError: no active dimension, a strength outside of its bounds, directions that lie in the null space.
     """
 
     kind: ClassVar[str] = "field"
 
-    def __init__(self, d_model: int, layers: Sequence[int], shape: FieldShape, seed: int) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        layers: Sequence[int],
+        shape: FieldShape,
+        seed: int,
+        directions: Float[Tensor, "direction d_model"] | None = None,
+    ) -> None:
         super().__init__()
         self.d_model, self.seed = d_model, seed
         n_active = d_model - round(d_model * shape.null_share)
@@ -92,19 +76,50 @@ class FieldModulator(Modulator):
             raise StrataError(f"alpha={shape.alpha} lies outside of ({shape.lowest}, {shape.highest})")
         self.shape = shape
         self.layers = tuple(layers)
+        draws = torch.Generator().manual_seed(seed)
         if shape.null_place == "tail":
             active = torch.arange(n_active)
         else:
-            draws = torch.Generator().manual_seed(seed)
             active = torch.randperm(d_model, generator=draws)[:n_active].sort().values
         self.active: Tensor
         self.register_buffer("active", active)
-        self.experts = nn.ModuleList(
-            SimplexExpert(k, n_active, shape.width, shape.deformation) for k in shape.dimensions
-        )
+        templates = [regular_simplex(k, shape.width) for k in shape.dimensions]
+        incidence = torch.block_diag(*(edge_incidence(k) for k in shape.dimensions))
+        self.incidence: Tensor
+        self.register_buffer("incidence", incidence, persistent=False)
+        self.template: Tensor
+        self.register_buffer("template", torch.cat(templates).float(), persistent=False)
+        # all experts' vertices in one map: dimension of the space by dimension, vertex by vertex
+        self.deform = nn.Linear(n_active, self.template.numel())
+        self.gates = nn.ModuleList(nn.Linear(n_features(k), n_active) for k in shape.dimensions)
+        self._begin(directions, draws)
         share = (shape.alpha - shape.lowest) / (shape.highest - shape.lowest)
         start = math.log(share / (1 - share))
         self.strength = nn.Parameter(torch.full((len(self.layers), len(shape.dimensions)), start))
+        self.health = TrackedHealth(len(self.layers), shape.dimensions)
+
+    @torch.no_grad()
+    def _begin(self, directions: Float[Tensor, "direction d_model"] | None, draws: torch.Generator) -> None:
+        for gate in self.gates:
+            assert isinstance(gate, nn.Linear)
+            nn.init.zeros_(gate.weight)
+            nn.init.zeros_(gate.bias)
+        n_rows, n_active = self.deform.weight.shape
+        bound = n_active**-0.5
+        self.deform.weight.uniform_(-bound, bound, generator=draws)
+        self.deform.bias.uniform_(-bound, bound, generator=draws)
+        if directions is None:
+            return
+        readable = directions.detach().to("cpu", torch.float64)[:, self.active]
+        mixed = torch.randn(n_rows, len(readable), generator=draws).double() @ readable
+        lengths = mixed.norm(dim=1, keepdim=True)
+        if not bool((lengths > 0).all() and lengths.isfinite().all()):
+            raise StrataError(
+                "the directions that experts are to read are not finite, or lie in the dimensions that are never "
+                "touched: choose a smaller modulator.field.null_share, or modulator.init=random"
+            )
+        lengths_then = self.deform.weight.norm(dim=1, keepdim=True)
+        self.deform.weight.copy_(mixed / lengths * lengths_then)
 
     def settings(self) -> dict[str, Any]:
         """See Modulator."""
@@ -119,21 +134,57 @@ class FieldModulator(Modulator):
 
     def role(self, parameter: str) -> Role:
         """See Modulator."""
-        return "strength" if parameter == "strength" else "geometry" if ".deform." in parameter else "weights"
+        return "strength" if parameter == "strength" else "geometry" if parameter.startswith("deform.") else "weights"
 
     def strengths(self) -> Float[Tensor, "layer expert"]:
-        """Lowest + (highest - lowest) sigmoid(strength): its gradient is never zero (BUG H-6)."""
-        return self.shape.lowest + (self.shape.highest - self.shape.lowest) * self.strength.sigmoid()
+        """Lowest + (highest - lowest) sigmoid(strength): its gradient is never zero (BUG H-6).
+
+        The upper half is written from the other end: 1 - sigmoid is 0 in float32 from a logit of 17 on.
+        """
+        shape = self.shape
+        share = self.strength.abs().neg().sigmoid() * (shape.highest - shape.lowest)
+        return torch.where(self.strength > 0, shape.highest - share, shape.lowest + share)
+
+    def read(
+        self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"]
+    ) -> Float[Tensor, "token active"]:
+        """What places the simplices that gate each position: its own active dimensions, in the parameters' dtype."""
+        del token_ids
+        return residual[..., self.place].flatten(0, 1).to(self.strength.dtype)
+
+    @property
+    def place(self) -> Int[Tensor, " active"] | slice:
+        """Index of the active dimensions."""
+        return slice(0, len(self.active)) if self.shape.null_place == "tail" else self.active
+
+    def edges(self, read: Float[Tensor, "token active"]) -> list[Float[Tensor, "edge width token"]]:
+        """Edge vectors of each expert's simplices.
+
+        They are differences of the rows that place vertices: edges come from one product, without the vertices.
+        """
+        weight, bias = self.deform.weight, self.deform.bias
+        width, scale = self.shape.width, self.shape.deformation
+        weight = self.incidence @ (scale * weight).view(-1, width * len(self.active))
+        bias = self.incidence @ (self.template + scale * bias.view(-1, width))
+        edges = torch.addmm(bias.view(-1, 1), weight.view(-1, len(self.active)), read.T)
+        return list(edges.view(-1, width, len(read)).split([n_edges(k) for k in self.shape.dimensions]))
+
+    def features(self, read: Float[Tensor, "token active"]) -> list[Float[Tensor, "feature token"]]:
+        """What each expert sees of its simplices."""
+        dimensions = self.shape.dimensions
+        return [simplex_features(edges, k) for edges, k in zip(self.edges(read), dimensions, strict=True)]
+
+    def gate_logits(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
+        """Of each expert: its gates are their tanh."""
+        return [gate(seen.T) for gate, seen in zip(self.gates, features, strict=True)]
 
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
     ) -> Float[Tensor, "batch pos d_model"]:
         """See Modulator."""
-        del token_ids
-        active = residual.index_select(-1, self.active).to(self.strength.dtype)
-        alphas = self.strengths()[self.layers.index(layer)]
-        factor = torch.ones_like(active)
-        for expert, alpha in zip(self.experts, alphas, strict=True):
-            gate, _ = expert(active)
-            factor = factor * (1 + alpha * gate)
-        return residual.index_copy(-1, self.active, (active * factor).to(residual.dtype))
+        row = self.layers.index(layer)
+        features = self.features(self.read(residual, token_ids))
+        if self.training and torch.is_grad_enabled():
+            self.health.update(row, features)
+        changed = gated(residual.flatten(0, 1), self.place, self.strengths()[row], self.gate_logits(features))
+        return changed.view_as(residual)

@@ -102,11 +102,23 @@ class ResidualModulator(Modulator):
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
     ) -> Float[Tensor, "batch pos d_model"]:
         """See Modulator."""
-        alpha = self.strengths()[self.layers.index(layer)]
-        target = self.table[token_ids] @ self.projection.T
-        if self.match_norms:
-            unit = target / target.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(target.dtype).tiny)
-            target = unit * residual.detach().to(target).norm(dim=-1, keepdim=True)
-        share = alpha * self.known[token_ids, None].to(target)
-        # r + a (t - r) is r itself at a = 0, which (1 - a) r + a t is not where t is not finite
-        return residual + (share * (target - residual.to(target))).to(residual.dtype)
+        share = self.strengths()[self.layers.index(layer)] * self.known[token_ids, None]
+        return mixed(residual, self.target(token_ids), share, self.match_norms)
+
+    def target(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
+        """What tokens are drawn to, before its length is matched."""
+        return self.table[token_ids] @ self.projection.T
+
+
+def mixed(
+    residual: Float[Tensor, "batch pos d_model"],
+    target: Float[Tensor, "*batch d_model"],
+    share: Float[Tensor, "batch pos 1"],
+    match_norms: bool,
+) -> Float[Tensor, "batch pos d_model"]:
+    """(1 - share) r + share t in the dtype of r; with match_norms t has the length of r, or is 0 where it is 0."""
+    if match_norms:
+        unit = target / target.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(target.dtype).tiny)
+        target = unit * residual.detach().to(target).norm(dim=-1, keepdim=True)
+    # r + a (t - r) is r itself at a = 0, which (1 - a) r + a t is not where t is not finite
+    return residual + (share * (target - residual.to(target))).to(residual.dtype)

@@ -5,13 +5,26 @@ from pathlib import Path
 
 from src.artifacts.tensors import load_tensors, read_header, save_tensors, write_header
 from src.errors import StrataError
+from src.modulators.controls.field_gates import ActiveScaling, ConstantGates, RandomFeatureGates
+from src.modulators.controls.known_tokens import ConstantTarget, TokenScaling
+from src.modulators.controls.shuffled_field import ShuffledField
 from src.modulators.field import FieldModulator
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
 
 VERSION = 1
 TENSORS, HEADER = "modulator.safetensors", "modulator.json"
-KINDS: Mapping[str, type[Modulator]] = {kind.kind: kind for kind in (ResidualModulator, FieldModulator)}
+_CLASSES: tuple[type[Modulator], ...] = (
+    ResidualModulator,
+    ConstantTarget,
+    TokenScaling,
+    FieldModulator,
+    ConstantGates,
+    RandomFeatureGates,
+    ShuffledField,
+    ActiveScaling,
+)
+KINDS: Mapping[str, type[Modulator]] = {each.kind: each for each in _CLASSES}
 _REMEDY = "train it again with train_modulator.py"
 
 

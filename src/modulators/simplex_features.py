@@ -1,0 +1,100 @@
+"""What an expert sees of its simplices: logarithms of edges and volumes, with the gradient written out."""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from src.modulators.simplex_geometry import regular_square_volume
+
+# added to d^2 and to V^2 (both 1 for the template): an edge of a thousandth of the template's is as good as none, and
+# no gradient exceeds 1 / sqrt(FLOOR)
+FLOOR = 1e-6
+# share of V^2 in V^2 + FLOOR below which its gradient is 0 in float32, and the dual vectors may overflow
+_FLAT = 1e-10
+
+
+def n_edges(k: int) -> int:
+    """Of a k-simplex."""
+    return k * (k + 1) // 2
+
+
+def n_features(k: int) -> int:
+    """Edges, and for k > 1 the volume: of an edge it is the edge again (BUG H-3)."""
+    return n_edges(k) + (k > 1)
+
+
+def edge_incidence(k: int) -> Float[Tensor, "edge vertex"]:
+    """Edge (i, j), i < j in order, is vertex j less vertex i: the k edges of vertex 0 come first."""
+    first, second = torch.triu_indices(k + 1, k + 1, 1)
+    rows = torch.arange(len(first))
+    incidence = torch.zeros(len(first), k + 1)
+    incidence[rows, first], incidence[rows, second] = -1, 1
+    return incidence
+
+
+def simplex_features(edges: Float[Tensor, "edge width token"], k: int) -> Float[Tensor, "feature token"]:
+    """log(d^2 + FLOOR) of every edge, and for k > 1 log(V^2 / V_template^2 + FLOOR), of many simplices at once.
+
+    V^2 is the product of the squared lengths of the k edges of vertex 0 after modified Gram-Schmidt, over (k!)^2: its
+    error grows with the condition of the edges, not with its square as that of Cayley-Menger or Gram determinants does
+    (spec B5, H2). Its gradient is d log V^2 / d e_i = 2 e*_i with the dual vectors e*_i (e*_i . e_j = 1 if i = j, else
+    0), by back substitution through the same Gram-Schmidt. Gradients are bounded, and 0 for flat simplices.
+
+    edges: in the order of `edge_incidence`, float32 or float64. Gradients of the first order only.
+    """
+    return _SimplexFeatures.apply(edges, k)  # pyright: ignore[reportReturnType]
+
+
+class _SimplexFeatures(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, edges: Tensor, k: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        count = n_edges(k)
+        features = edges.new_empty(n_features(k), edges.shape[-1])
+        squares = edges.square().sum(1).add_(FLOOR)
+        torch.log(squares, out=features[:count])
+        duals = None
+        if k > 1:
+            features[count], duals = _volume(edges[:k], k, bool(ctx.needs_input_grad[0]))
+        ctx.save_for_backward(edges, squares, duals)
+        return features
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        edges, squares, duals = ctx.saved_tensors
+        (gradient,) = gradients
+        count = len(squares)
+        result = edges * (2 * gradient[:count] / squares)[:, None]
+        if duals is not None:
+            result[: len(duals)].addcmul_(duals, gradient[count])
+        return result, None
+
+
+def _volume(
+    edges: Float[Tensor, "k width token"], k: int, with_gradient: bool
+) -> tuple[Float[Tensor, " token"], Float[Tensor, "k width token"] | None]:
+    """log(V^2 / V_template^2 + FLOOR), and its gradient with respect to the edges of vertex 0."""
+    smallest = torch.finfo(edges.dtype).tiny
+    rest = edges.clone()
+    log_volume = edges.new_full(edges.shape[-1:], -2 * math.lgamma(k + 1) - math.log(regular_square_volume(k)))
+    heights, shares = [], []
+    for i in range(k):
+        height = rest[i].square().sum(0)
+        log_volume += height.log()
+        heights.append(height.clamp_(min=smallest))
+        if i + 1 < k:
+            share = (rest[i + 1 :] * rest[i]).sum(1).div_(heights[i])
+            rest[i + 1 :].addcmul_(share[:, None], rest[i], value=-1)
+            shares.append(share)
+    feature = torch.logaddexp(log_volume, log_volume.new_full((), math.log(FLOOR)))
+    if not with_gradient:
+        return feature, None
+    duals = rest.div_(torch.stack(heights)[:, None])
+    for i in range(k - 2, -1, -1):
+        duals[i] -= (shares[i][:, None] * duals[i + 1 :]).sum(0)
+    weight = (log_volume - feature).exp_()
+    return feature, duals.mul_(2 * weight).masked_fill_(weight < _FLAT, 0.0)
