@@ -15,7 +15,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Difference:
+class WordDifference:
     """A difference with its 95 % interval and two-sided p; NaN where it, or its error, is not defined."""
 
     value: float
@@ -24,7 +24,7 @@ class Difference:
     p: float = math.nan
 
 
-def paired_difference(first: JackknifeEstimate, others: Sequence[JackknifeEstimate]) -> Difference:
+def word_difference(first: JackknifeEstimate, others: Sequence[JackknifeEstimate]) -> WordDifference:
     """`first` less the mean of `others`, all of the same words.
 
     Errors are paired: what leaving out a word does to both sides cancels, so they are those of the jackknife values'
@@ -39,7 +39,7 @@ def paired_difference(first: JackknifeEstimate, others: Sequence[JackknifeEstima
     values = np.array([other.value for other in others])
     value = first.value - float(values.mean())
     if first.left is None or any(other.left is None for other in others):
-        return Difference(value)
+        return WordDifference(value)
     left = np.stack([other.left for other in others if other.left is not None])
     if left.shape[1] != len(first.left):
         raise ValueError(f"{len(first.left)} words on one side, {left.shape[1]} on the other")
@@ -47,17 +47,17 @@ def paired_difference(first: JackknifeEstimate, others: Sequence[JackknifeEstima
     of_draws = float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
     error = math.sqrt(of_words + of_draws) if math.isfinite(of_words) else math.nan
     if not (math.isfinite(value) and math.isfinite(error)):
-        return Difference(value)
+        return WordDifference(value)
     if error == 0:
-        return Difference(value, value, value, 1.0 if abs(value) < _ROUNDING else 0.0)
+        return WordDifference(value, value, value, 1.0 if abs(value) < _ROUNDING else 0.0)
     freedom = error**4 / (of_words**2 / (len(first.left) - 1) + of_draws**2 / max(len(values) - 1, 1))
     reach = float(stats.t.ppf(0.975, freedom)) * error
     p = 1.0 if abs(value) < _ROUNDING else float(2 * stats.t.sf(abs(value) / error, freedom))
-    return Difference(value, value - reach, value + reach, p)
+    return WordDifference(value, value - reach, value + reach, p)
 
 
 def mean_estimate(draws: Sequence[JackknifeEstimate]) -> JackknifeEstimate:
-    """The mean over draws of a random control; its error is that of the words (`paired_difference` adds the draws')."""
+    """The mean over draws of a random control; its error is that of the words (`word_difference` adds the draws')."""
     left = [draw.left for draw in draws if draw.left is not None]
     value = float(np.mean([draw.value for draw in draws]))
     if len(left) < len(draws):

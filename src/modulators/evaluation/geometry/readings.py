@@ -11,12 +11,17 @@ from torch import Tensor
 from src.geometry.words.cosines import Transform, unit_rows
 from src.geometry.words.mantel import CosineTest, mantel_tests
 from src.geometry.words.pair_sums import JackknifeEstimate
-from src.modulators.evaluation.geometry.differences import Difference, mean_estimate, paired_difference, slope_estimate
+from src.modulators.evaluation.geometry.differences import (
+    WordDifference,
+    mean_estimate,
+    slope_estimate,
+    word_difference,
+)
 from src.modulators.evaluation.geometry.relations import Kinship, WordRelations, word_relations
 from src.multiple_tests import holm
 
-# names of readings that are no control
-STATIC, FROZEN, MODULATED = "embedding rows", "frozen", "modulated"
+# readings that are no control, beside FROZEN
+STATIC, MODULATED = "embedding rows", "modulated"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +98,8 @@ class Contrast:
     """
 
     other: str
-    differences: Mapping[str, Difference]
-    bands: Mapping[str, Difference]
+    differences: Mapping[str, WordDifference]
+    bands: Mapping[str, WordDifference]
     p: float
 
 
@@ -156,12 +161,10 @@ def contrasts(profiles: Sequence[ReadingProfile], layer: int) -> list[Contrast]:
     found = []
     for other in here.values():
         differences = {
-            measure: paired_difference(of_draw(modulated.draws[0]), other.estimates(measure))
+            measure: word_difference(of_draw(modulated.draws[0]), other.estimates(measure))
             for measure, of_draw in MEASURES.items()
         }
-        bands = {
-            name: paired_difference(band.mean, other.band(name)) for name, band in modulated.draws[0].bands.items()
-        }
+        bands = {name: word_difference(band.mean, other.band(name)) for name, band in modulated.draws[0].bands.items()}
         found.append((other.name, differences, bands))
     corrected = holm(np.array([differences["path"].p for _, differences, _ in found]))
     return [Contrast(*each, p) for each, p in zip(found, corrected.tolist(), strict=True)]

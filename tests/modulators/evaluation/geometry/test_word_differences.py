@@ -10,7 +10,7 @@ from scipy import stats
 from src.geometry.words.cosines import unit_rows
 from src.geometry.words.hypernyms import hypernym_decay, hypernym_pairs
 from src.geometry.words.pair_sums import JackknifeEstimate, jackknife_error
-from src.modulators.evaluation.geometry.differences import mean_estimate, paired_difference, slope_estimate
+from src.modulators.evaluation.geometry.differences import mean_estimate, slope_estimate, word_difference
 from src.modulators.evaluation.geometry.relations import correlation_with_scores
 from tests.fixtures.random_taxonomy import random_taxonomy
 
@@ -31,7 +31,7 @@ def test_the_error_is_that_of_leaving_each_word_out_of_both_sides():
     n = 20
     scores, first = symmetric(draws, n), draws.normal(size=(n, 6))
     second = first + 0.2 * draws.normal(size=(n, 6))
-    found = paired_difference(estimate(first, scores), [estimate(second, scores)])
+    found = word_difference(estimate(first, scores), [estimate(second, scores)])
     left = []
     for word in range(n):
         kept = np.delete(np.arange(n), word)
@@ -49,18 +49,18 @@ def test_the_error_is_that_of_leaving_each_word_out_of_both_sides():
 def test_what_is_alike_differs_by_nothing_and_what_is_not_known_has_no_interval():
     draws = np.random.default_rng(1)
     one = estimate(draws.normal(size=(12, 4)), symmetric(draws, 12))
-    same = paired_difference(one, [one, one])
+    same = word_difference(one, [one, one])
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert one.left is not None
     rounded = JackknifeEstimate(one.value + 1e-8, one.error, one.left + 1e-8)
-    assert paired_difference(rounded, [one]).p == 1
-    unknown = paired_difference(one, [JackknifeEstimate(math.nan, math.nan, np.full(12, math.nan))])
+    assert word_difference(rounded, [one]).p == 1
+    unknown = word_difference(one, [JackknifeEstimate(math.nan, math.nan, np.full(12, math.nan))])
     assert all(math.isnan(value) for value in (unknown.value, unknown.low, unknown.high, unknown.p))
-    without = paired_difference(one, [JackknifeEstimate(0.5, 0.1)])
+    without = word_difference(one, [JackknifeEstimate(0.5, 0.1)])
     assert without.value == one.value - 0.5
     assert math.isnan(without.p)
     with pytest.raises(ValueError, match="12 words on one side, 3"):
-        paired_difference(one, [JackknifeEstimate(0.5, 0.1, np.zeros(3))])
+        word_difference(one, [JackknifeEstimate(0.5, 0.1, np.zeros(3))])
 
 
 def test_draws_of_a_control_that_lie_apart_widen_the_interval():
@@ -70,7 +70,7 @@ def test_draws_of_a_control_that_lie_apart_widen_the_interval():
     flat = np.zeros(30)
     alike = [JackknifeEstimate(0.1, 0.0, 0.1 + flat) for _ in range(4)]
     apart = [JackknifeEstimate(value, 0.0, value + flat) for value in (-0.1, 0.1, 0.1, 0.3)]
-    close, wide = paired_difference(one, alike), paired_difference(one, apart)
+    close, wide = word_difference(one, alike), word_difference(one, apart)
     assert close.value == pytest.approx(wide.value) == pytest.approx(0.2)
     spread = np.std([-0.1, 0.1, 0.1, 0.3], ddof=1) / 2
     assert close.p < 1e-6
@@ -85,9 +85,7 @@ def test_differences_of_states_without_relations_are_rarely_significant():
     draws = np.random.default_rng(2)
     scores = symmetric(draws, 30)
     p = [
-        paired_difference(
-            estimate(draws.normal(size=(30, 8)), scores), [estimate(draws.normal(size=(30, 8)), scores)]
-        ).p
+        word_difference(estimate(draws.normal(size=(30, 8)), scores), [estimate(draws.normal(size=(30, 8)), scores)]).p
         for _ in range(250)
     ]
     assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.09
@@ -104,5 +102,5 @@ def test_slopes_over_steps_up_can_be_paired():
     assert found.left is not None
     reach = stats.t.ppf(0.975, len(found.left) - 1) * found.error
     assert decay.excess_slope.high - found.value == pytest.approx(reach)
-    assert paired_difference(found, [found]).p == 1
+    assert word_difference(found, [found]).p == 1
     assert math.isnan(slope_estimate(None).value)
