@@ -4,11 +4,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from src.config.modulators.geometry import EvaluateGeometryConfig
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, ModelConfig, StageConfig
 
-Measure = Literal["predictions"]
-MEASURES: tuple[Measure, ...] = ("predictions",)
+Measure = Literal["predictions", "geometry"]
+MEASURES: tuple[Measure, ...] = ("predictions", "geometry")
 AtLeast1 = Annotated[int, Field(ge=1)]
 
 
@@ -53,10 +54,13 @@ class EvaluateModulatorConfig(StageConfig):
     )
     dataset: DatasetChoice
     measures: list[Measure] = Field(
-        min_length=1, description="predictions = perplexity, divergence and states of test examples"
+        min_length=1,
+        description="predictions = perplexity, divergence and states of test examples; geometry = relations of "
+        "held-out words, volumes of simplices",
     )
     examples: AtLeast1 | None = Field(description="test examples that are scored at most, drawn; null = all")
     batch_size: int = Field(ge=1, description="examples in a forward pass")
+    geometry: EvaluateGeometryConfig
 
     @field_validator("measures")
     @classmethod

@@ -158,7 +158,7 @@ def contrasts(profiles: Sequence[ReadingProfile], layer: int) -> list[Contrast]:
     if MODULATED not in here:
         raise ValueError(f"layer {layer} was not read under the modulator")
     modulated = here.pop(MODULATED)
-    found = []
+    found: list[tuple[str, dict[str, WordDifference], dict[str, WordDifference]]] = []
     for other in here.values():
         differences = {
             measure: word_difference(of_draw(modulated.draws[0]), other.estimates(measure))
@@ -167,4 +167,7 @@ def contrasts(profiles: Sequence[ReadingProfile], layer: int) -> list[Contrast]:
         bands = {name: word_difference(band.mean, other.band(name)) for name, band in modulated.draws[0].bands.items()}
         found.append((other.name, differences, bands))
     corrected = holm(np.array([differences["path"].p for _, differences, _ in found]))
-    return [Contrast(*each, p) for each, p in zip(found, corrected.tolist(), strict=True)]
+    return [
+        Contrast(other, differences, bands, p)
+        for (other, differences, bands), p in zip(found, corrected.tolist(), strict=True)
+    ]

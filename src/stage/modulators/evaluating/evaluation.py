@@ -2,6 +2,7 @@
 
 from src.report.finding import Finding, joined
 from src.stage.context import Stage
+from src.stage.modulators.evaluating.geometry import geometry_findings
 from src.stage.modulators.evaluating.predictions import measure_predictions
 from src.stage.modulators.evaluating.work import EvaluationWork
 
@@ -11,4 +12,6 @@ def evaluate(work: EvaluationWork, stage: Stage) -> Finding:
     findings = []
     if "predictions" in work.config.measures:
         findings.append(measure_predictions(work, stage))
+    if "geometry" in work.config.measures:
+        findings += geometry_findings(work, stage)
     return joined(findings)

@@ -10,6 +10,7 @@ from src.config.modulators.train import TrainModulatorConfig
 from src.config.schema import parse_config
 from src.errors import StrataError
 from src.models import LanguageModel, load_predicting_model
+from src.modulators.controls.equal_strength import equal_strength_controls
 from src.modulators.modulator import Modulator
 from src.modulators.saving import load_modulator
 from src.modulators.training.examples import Example
@@ -63,9 +64,10 @@ def prepare(config: EvaluateModulatorConfig, stage: Stage) -> EvaluationWork:
     model = load_predicting_model(config.model, stage.device)
     _refuse_other_model(artifact, model)
     modulator = load_modulator(artifact.path).to(model.device).eval().requires_grad_(False)
+    controls = equal_strength_controls(modulator, config.seed)
     objective, examples, parents = prepare_test_examples(config, trained, artifact, model, stage)
     return EvaluationWork(
-        config, trained, artifact, model, modulator, {}, objective, examples, [artifact.parent, *parents]
+        config, trained, artifact, model, modulator, controls, objective, examples, [artifact.parent, *parents]
     )
 
 
