@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.errors import StrataError
-from src.modulators.modulator import Modulator, Role
 from src.modulators.field_health import TrackedHealth
 from src.modulators.gating import gated
+from src.modulators.modulator import Modulator, Role
 from src.modulators.simplex_features import edge_incidence, n_edges, n_features, simplex_features
 from src.modulators.simplex_geometry import regular_simplex
 
@@ -34,6 +34,20 @@ class FieldShape:
     null_share: float = 0.25
     null_place: Literal["tail", "random"] = "tail"
     deformation: float = 0.05
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """From plain values (JSON)."""
+        return cls(**(settings | {"dimensions": tuple(settings["dimensions"])}))
+
+
+def bounded(logits: Float[Tensor, "*part"], lowest: float, highest: float) -> Float[Tensor, "*part"]:
+    """Lowest + (highest - lowest) sigmoid(logit): the gradient is never zero (BUG H-6).
+
+    The upper half is written from the other end: 1 - sigmoid is 0 in float32 from a logit of 17 on.
+    """
+    share = logits.abs().neg().sigmoid() * (highest - lowest)
+    return torch.where(logits > 0, highest - share, lowest + share)
 
 
 class FieldModulator(Modulator):
@@ -128,8 +142,7 @@ class FieldModulator(Modulator):
     @classmethod
     def build(cls, settings: dict[str, Any]) -> Self:
         """See Modulator."""
-        shape = settings["shape"]
-        shape = FieldShape(**(shape | {"dimensions": tuple(shape["dimensions"])}))
+        shape = FieldShape.from_settings(settings["shape"])
         return cls(settings["d_model"], settings["layers"], shape, settings["seed"])
 
     def role(self, parameter: str) -> Role:
@@ -137,13 +150,8 @@ class FieldModulator(Modulator):
         return "strength" if parameter == "strength" else "geometry" if parameter.startswith("deform.") else "weights"
 
     def strengths(self) -> Float[Tensor, "layer expert"]:
-        """Lowest + (highest - lowest) sigmoid(strength): its gradient is never zero (BUG H-6).
-
-        The upper half is written from the other end: 1 - sigmoid is 0 in float32 from a logit of 17 on.
-        """
-        shape = self.shape
-        share = self.strength.abs().neg().sigmoid() * (shape.highest - shape.lowest)
-        return torch.where(self.strength > 0, shape.highest - share, shape.lowest + share)
+        """See `bounded`."""
+        return bounded(self.strength, self.shape.lowest, self.shape.highest)
 
     def read(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"]

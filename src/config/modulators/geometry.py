@@ -1,14 +1,14 @@
-"""What eval_modulator.py measures of the geometry of states (measures=[geometry])."""
+"""What eval_modulator.py measures of the geometry of states (measures=[relations,volumes])."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from src.config.schema import Schema
 
 
-class EvaluateGeometryConfig(Schema):
-    """Relations of words, and volumes of simplices, with the modulator and without (geometry.*)."""
+class RelationsConfig(Schema):
+    """States of held-out words against the taxonomy, with the modulator and without (relations.*)."""
 
     carriers: list[str] = Field(
         min_length=1, description="sentences with {word} in them; the states of a word are averaged over these"
@@ -18,13 +18,21 @@ class EvaluateGeometryConfig(Schema):
     )
     permutations: int = Field(ge=19, description="of the words, for chance")
     control_draws: int = Field(ge=1, description="draws of the controls that are random")
-    k: int = Field(ge=1, le=64, description="dimension of the simplices: k + 1 tokens each, of different documents")
+
+    @field_validator("carriers")
+    @classmethod
+    def _have_a_place(cls, carriers: list[str]) -> list[str]:
+        if any("{word}" not in carrier for carrier in carriers):
+            raise ValueError("each needs {word} in it")
+        return carriers
+
+
+class VolumesConfig(Schema):
+    """Volumes of simplices of states, with the modulator and without (volumes.*)."""
+
+    k: Annotated[int, Field(ge=1, le=64)] = Field(
+        description="dimension of the simplices: k + 1 tokens each, of different documents"
+    )
     n_simplices: int = Field(ge=100, description="simplices drawn")
     pool: int = Field(ge=100, le=16384, description="documents that a token each is drawn from, at most")
     null_draws: int = Field(ge=1, le=9999, description="clouds of the null; the smallest p is 1 / (this + 1)")
-
-    @model_validator(mode="after")
-    def _placeholder(self) -> Self:
-        if any("{word}" not in carrier for carrier in self.carriers):
-            raise ValueError("carriers: each needs {word} in it")
-        return self

@@ -108,9 +108,9 @@ def mean_gates_on(
         of_batch = torch.from_numpy(lengths[rows]).to(total.device)
 
         def change(residual: Tensor, token_ids: Tensor, layer: int, of_batch: Tensor = of_batch) -> Tensor:
-            active = residual.index_select(-1, modulator.active).to(total.dtype)
+            logits = modulator.gate_logits(modulator.features(modulator.read(residual, token_ids)))
             is_text = torch.arange(residual.shape[1], device=total.device) < of_batch[:, None]
-            total[modulator.layers.index(layer)] += modulator.gates(active)[is_text].sum(0)
+            total[modulator.layers.index(layer)] += torch.stack([it[is_text.flatten()].tanh().sum(0) for it in logits])
             return modulator(residual, token_ids, layer)
 
         with changed_inputs(model, modulator.layers, change):
@@ -135,7 +135,7 @@ def _field_controls(
     closed = torch.full((1, len(modulator.shape.dimensions), len(modulator.active)), CLOSED).to(modulator.strength)
     controls: dict[str, Modulator] = {
         "zero": constant(closed, train_bias=False),
-        "shuffled": ShuffledField(copy.deepcopy(modulator), seed),
+        "shuffled": ShuffledField.of(modulator, seed),
     }
     if mean_gates is not None:
         nearly_one = 1 - torch.finfo(torch.float32).eps

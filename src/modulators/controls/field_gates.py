@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from src.modulators.field import FieldModulator
+from src.modulators.field import bounded
+from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
 
 # its tanh is -1 to the bit in float32 and float64
@@ -46,25 +47,22 @@ class _GatesOnActive(Modulator):
         return "strength" if parameter == "strength" else "weights"
 
     def strengths(self) -> Float[Tensor, "layer expert"]:
-        """Lowest + (highest - lowest) sigmoid(strength)."""
-        lowest, highest = self.bounds
-        return lowest + (highest - lowest) * self.strength.sigmoid()
+        """As FieldModulator's."""
+        return bounded(self.strength, *self.bounds)
 
     @abstractmethod
-    def gates(self, active: Float[Tensor, "*batch active"], layer: int) -> Sequence[Float[Tensor, "*#batch active"]]:
-        """Each expert's gates before a layer, in [-1, 1]."""
+    def logits(self, active: Float[Tensor, "token active"], row: int) -> Sequence[Float[Tensor, "token active"]]:
+        """Of each expert's gates, which are their tanh, before the layer of a row of strengths."""
 
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
     ) -> Float[Tensor, "batch pos d_model"]:
         """See Modulator."""
         del token_ids
-        active = residual.index_select(-1, self.active).to(self.strength.dtype)
-        alphas = self.strengths()[self.layers.index(layer)]
-        factor = torch.ones_like(active)
-        for gate, alpha in zip(self.gates(active, layer), alphas, strict=True):
-            factor = factor * (1 + alpha * gate)
-        return residual.index_copy(-1, self.active, (active * factor).to(residual.dtype))
+        row = self.layers.index(layer)
+        states = residual.flatten(0, 1)
+        logits = self.logits(states[:, self.active].to(self.strength.dtype), row)
+        return gated(states, self.active, self.strengths()[row], logits).view_as(residual)
 
 
 class ConstantGates(_GatesOnActive):
@@ -108,11 +106,10 @@ class ConstantGates(_GatesOnActive):
             settings["train_bias"],
         )
 
-    def gates(self, active: Float[Tensor, "*batch active"], layer: int) -> Sequence[Float[Tensor, "*#batch active"]]:
+    def logits(self, active: Float[Tensor, "token active"], row: int) -> Sequence[Float[Tensor, "token active"]]:
         """See _GatesOnActive."""
-        del active
-        of_layer = self.bias[self.layers.index(layer) if len(self.bias) > 1 else 0]
-        return list(of_layer.tanh())
+        of_layer = self.bias[row if len(self.bias) > 1 else 0]
+        return list(of_layer[:, None].expand(-1, len(active), -1))
 
 
 class RandomFeatureGates(_GatesOnActive):
@@ -158,13 +155,13 @@ class RandomFeatureGates(_GatesOnActive):
             settings["seed"],
         )
 
-    def gates(self, active: Float[Tensor, "*batch active"], layer: int) -> Sequence[Float[Tensor, "*#batch active"]]:
+    def logits(self, active: Float[Tensor, "token active"], row: int) -> Sequence[Float[Tensor, "token active"]]:
         """See _GatesOnActive."""
-        del layer
+        del row
         size = active.square().mean(-1, keepdim=True).sqrt().clamp_min(torch.finfo(active.dtype).tiny)
         features = (active / size @ self.features.T).tanh().split(self.n_features, dim=-1)
         weights = self.weight.split(self.n_features)
-        return [(of @ weight + bias).tanh() for of, weight, bias in zip(features, weights, self.bias, strict=True)]
+        return [torch.addmm(bias, of, weight) for of, weight, bias in zip(features, weights, self.bias, strict=True)]
 
 
 class ActiveScaling(Modulator):
@@ -201,8 +198,3 @@ class ActiveScaling(Modulator):
         active = residual.index_select(-1, self.active).to(self.scale.dtype)
         scaled = active * self.scale[self.layers.index(layer)]
         return residual.index_copy(-1, self.active, scaled.to(residual.dtype))
-
-
-def n_features(field: FieldModulator) -> list[int]:
-    """How many numbers each expert's gates read: squared edges, and for k > 1 a squared volume."""
-    return [k * (k + 1) // 2 + (k > 1) for k in field.shape.dimensions]

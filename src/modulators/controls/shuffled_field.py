@@ -1,6 +1,6 @@
 """A field modulator whose gates read another position than they change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -10,42 +10,42 @@ from torch import Tensor, nn
 
 from src.errors import StrataError
 from src.models import LanguageModel
-from src.modulators.field import FieldModulator
-from src.modulators.modulator import Modulator, Role
+from src.modulators.field import FieldModulator, FieldShape
 
 _PRIME = 2**31 - 1
 _ROUNDS = 3
 
 
-class ShuffledField(Modulator):
+class ShuffledField(FieldModulator):
     """The gates of a position are those of a random position of its text before it, or its own: never a later one.
 
     Needs whole passes: in cached generation the earlier positions are not there to be read.
     """
 
     kind: ClassVar[str] = "shuffled_field"
+    needs_whole_passes: ClassVar[bool] = True
 
-    def __init__(self, field: FieldModulator, seed: int) -> None:
-        super().__init__()
-        self.field, self.seed, self.layers = field, seed, field.layers
+    def __init__(self, d_model: int, layers: Sequence[int], shape: FieldShape, seed: int, shuffle_seed: int) -> None:
+        super().__init__(d_model, layers, shape, seed)
+        self.shuffle_seed = shuffle_seed
         self._mask: Bool[Tensor, "batch pos"] | None = None
+
+    @classmethod
+    def of(cls, field: FieldModulator, shuffle_seed: int) -> Self:
+        """One with copies of a field modulator's parameters."""
+        shuffled = cls.build(field.settings() | {"shuffle_seed": shuffle_seed}).to(field.strength.device)
+        shuffled.load_state_dict(field.state_dict())
+        return shuffled
 
     def settings(self) -> dict[str, Any]:
         """See Modulator."""
-        return {"field": self.field.settings(), "seed": self.seed}
+        return super().settings() | {"shuffle_seed": self.shuffle_seed}
 
     @classmethod
     def build(cls, settings: dict[str, Any]) -> Self:
         """See Modulator."""
-        return cls(FieldModulator.build(settings["field"]), settings["seed"])
-
-    def role(self, parameter: str) -> Role:
-        """See Modulator."""
-        return self.field.role(parameter.removeprefix("field."))
-
-    def strengths(self) -> Tensor | None:
-        """See Modulator."""
-        return self.field.strengths()
+        keys = ("d_model", "layers", "seed", "shuffle_seed")
+        return cls(shape=FieldShape.from_settings(settings["shape"]), **{key: settings[key] for key in keys})
 
     @contextmanager
     def attached(self, model: LanguageModel) -> Iterator[None]:
@@ -74,18 +74,16 @@ class ShuffledField(Modulator):
             handle.remove()
             self._mask = None
 
-    def forward(
-        self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """See Modulator."""
+    def read(
+        self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"]
+    ) -> Float[Tensor, "token active"]:
+        """See FieldModulator: of the other position."""
         mask = self._mask
         if mask is None or mask.shape != token_ids.shape:
             mask = torch.ones_like(token_ids, dtype=torch.bool)
-        source = earlier_positions(token_ids, mask, self.seed)
-        active = residual.index_select(-1, self.field.active).to(self.field.strength.dtype)
-        read = active.gather(1, source[..., None].expand_as(active))
-        factor = self.field.factor(read, layer)
-        return residual.index_copy(-1, self.field.active, (active * factor).to(residual.dtype))
+        source = earlier_positions(token_ids, mask, self.shuffle_seed)
+        own = super().read(residual, token_ids).view(*token_ids.shape, -1)
+        return own.gather(1, source[..., None].expand_as(own)).flatten(0, 1)
 
 
 def earlier_positions(

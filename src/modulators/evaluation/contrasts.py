@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,7 +14,7 @@ _FLIPS_AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference with its 95 % interval over groups; p: two-sided, that its sign means nothing (sign flips)."""
+    """A paired difference with its 95 % interval over groups; p: two-sided, by sign flips."""
 
     ratio: Ratio
     p: float

@@ -45,6 +45,10 @@ def field_modulator():
     return field
 
 
+def gates(field, read):
+    return torch.stack(field.gate_logits(field.features(read))).tanh()
+
+
 def stream(seed=0, n_positions=50):
     draws = torch.Generator().manual_seed(seed)
     ids = torch.randint(N_VOCAB, (3, n_positions), generator=draws)
@@ -144,7 +148,7 @@ def test_shuffled_gates_are_those_of_an_earlier_position():
     source = earlier_positions(ids, torch.ones_like(ids, dtype=torch.bool), seed=3)
     for row, position in ((0, 0), (1, 17), (2, 49)):
         read = residual[row, source[row, position], field.active]
-        factor = (1 + field.strengths()[1][:, None] * field.gates(read)).prod(0)
+        factor = (1 + field.strengths()[1][:, None] * gates(field, read[None])[:, 0]).prod(0)
         expected = residual[row, position].clone()
         expected[field.active] *= factor
         torch.testing.assert_close(changed[row, position], expected)
@@ -188,13 +192,13 @@ def test_mean_gates_are_over_tokens_without_padding():
     seen = {layer: [] for layer in LAYERS}
 
     def forward(residual, _, layer):
-        seen[layer].append(field.gates(residual[0, :, field.active]))
+        seen[layer].append(gates(field, residual[0][:, field.active]))
         return FieldModulator.forward(field, residual, _, layer)
 
     with torch.no_grad(), changed_inputs(model, LAYERS, forward):
         for example in examples:
             model.module(input_ids=torch.from_numpy(example.input_ids)[None].long())
-    expected = torch.stack([torch.cat(seen[layer]).mean(0) for layer in LAYERS])
+    expected = torch.stack([torch.cat(seen[layer], 1).mean(1) for layer in LAYERS])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     constant = equal_strength_controls(field, 0, found)["constant"]
     assert isinstance(constant, ConstantGates)

@@ -45,22 +45,14 @@ Rows = Float[Tensor, "point d_model"]
 ALL_DIMENSIONS, ACTIVE_DIMENSIONS = "all", "active"
 
 
-def geometry_findings(work: EvaluationWork, stage: Stage) -> list[Finding]:
-    """Relations of held-out words, and volumes of simplices of test tokens.
+def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
+    """States of held-out words, in carrier sentences, against their relations in the taxonomy.
 
-    What does not apply to this model (too few of its tokens are words of the taxonomy, say) is told in the report in
-    place of the numbers.
+    Raises NotApplicableError where too few of the model's tokens are words of the taxonomy that nothing was fitted on.
     """
-    return [_relations(work, stage), _volumes(work, stage)]
-
-
-def _relations(work: EvaluationWork, stage: Stage) -> Finding:
-    keys = work.config.geometry
-    try:
-        lexicon = prepare_lexicon(work.trained.lexicon, work.config.model, work.trained.seed)
-        words, told = _untold_words(work, stage, lexicon)
-    except NotApplicableError as error:
-        return Finding(f"Relations of words were not measured: {error}.")
+    keys = work.config.relations
+    lexicon = prepare_lexicon(work.trained.lexicon, work.config.model, work.trained.seed)
+    words, told = _untold_words(work, stage, lexicon)
     tokenizer = load_tokenizer(work.config.model)
     passages = in_carriers(words, tokenizer, keys.carriers, work.trained.max_length)
     assert passages.sequences is not None
@@ -145,15 +137,18 @@ def _read(
     return [torch.from_numpy(clouds[point]) for point in points]
 
 
-def _volumes(work: EvaluationWork, stage: Stage) -> Finding:
-    keys = work.config.geometry
+def measure_volumes(work: EvaluationWork, stage: Stage) -> Finding:
+    """Simplices of final states of test tokens, one token of each document.
+
+    Raises NotApplicableError where there are too few documents.
+    """
+    keys = work.config.volumes
     sequences, chosen = _token_of_each_document(work)
-    unit = "documents" if work.objective == "text" else "synsets"
     # as many points as vertices make one simplex, whose volume varies with nothing
     if chosen.n_points < 4 * (keys.k + 1):
-        return Finding(
-            f"Volumes of simplices were not measured: {chosen.n_points} test {unit} are too few for simplices of "
-            f"{keys.k + 1} points; evaluate on more, or choose a smaller geometry.k."
+        raise NotApplicableError(
+            f"{chosen.n_points} test {work.unit} are too few for simplices of {keys.k + 1} of them: evaluate on more "
+            "examples, or choose a smaller volumes.k"
         )
     point = HookPoint("resid_post", work.model.n_layers - 1)
     variants = {name: modulator for name, modulator in _variants(work, draws=1)}
@@ -169,7 +164,7 @@ def _volumes(work: EvaluationWork, stage: Stage) -> Finding:
     with stage.progress("volumes of simplices", n_clouds, "clouds") as advance:
         for space, here in spaces.items():
             found[space] = cloud_volumes(here, (FROZEN, MODULATED), settings, work.config.seed, advance)
-    return volumes_finding(found, work.model.n_layers - 1, unit)
+    return volumes_finding(found, work.model.n_layers - 1, work.unit)
 
 
 def _spaces(modulator: Modulator, clouds: Mapping[str, Rows]) -> dict[str, Mapping[str, Rows]]:
@@ -191,11 +186,14 @@ def _token_of_each_document(work: EvaluationWork) -> tuple[list[TokenSequence], 
     sequences, positions = [], []
     for group in sorted(by_group):
         example = work.examples[int(draws.choice(by_group[group]))]
-        ids = example.input_ids
+        ids, goes_on = example.input_ids, example.target_ids is None
         # never the first, whose state is like no other in many models, nor the end that an encoder is told
-        possible = np.arange(1, len(ids) - 1) if example.target_ids is not None else np.flatnonzero(example.predicted)
+        possible = np.flatnonzero(example.predicted) if goes_on else np.arange(1, len(ids) - 1)
         if len(possible):
-            sequences.append(TokenSequence(group, ids, np.full(len(ids), Keep.COUNTED, np.uint8)))
-            positions.append(draws.choice(possible, 1))
+            position = draws.choice(possible, 1)
+            # what comes later changes nothing where a model goes on with a text
+            read = ids[: int(position[0]) + 1] if goes_on else ids
+            sequences.append(TokenSequence(group, read, np.full(len(read), Keep.COUNTED, np.uint8)))
+            positions.append(position)
     places = np.arange(len(sequences))
     return sequences, chosen_tokens(sequences, positions, places, len(sequences))
