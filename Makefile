@@ -30,6 +30,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench_frozen_v5
 	$(BIN)/python -m benchmarks.bench_scenario
 	$(BIN)/python -m benchmarks.bench_geometry
+	$(BIN)/python -m benchmarks.bench_modulators
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.errors import StrataError
-from src.modulators.field_health import TrackedHealth
+from src.modulators.field_health import STATISTICS, TrackedHealth
 from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
 from src.modulators.simplex_features import edge_incidence, n_edges, n_features, simplex_features
@@ -57,7 +57,7 @@ class FieldModulator(Modulator):
     its squared edges and volume (simplex_features.py), and gates each active dimension: gate = tanh(linear(features)),
     0 at the start, so that nothing is changed then (BUG H-4).
 
-    A control overrides `read` (what places simplices), `features` or `gate_logits`.
+    A control overrides `read` (what places simplices), `features` or `expert_gates`.
 
     Args:
         d_model: of the residual stream.
@@ -182,9 +182,21 @@ class FieldModulator(Modulator):
         dimensions = self.shape.dimensions
         return [simplex_features(edges, k) for edges, k in zip(self.edges(read), dimensions, strict=True)]
 
-    def gate_logits(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
-        """Of each expert: its gates are their tanh."""
-        return [gate(seen.T) for gate, seen in zip(self.gates, features, strict=True)]
+    def expert_gates(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
+        """Of each expert, in (-1, 1)."""
+        return [
+            torch.addmm(gate.bias, seen.T, gate.weight.T.contiguous()).tanh_()
+            for gate, seen in zip(self.gates, features, strict=True)
+        ]
+
+    def health_numbers(self) -> dict[str, float]:
+        """Running means of its simplices (TrackedHealth), over all layers."""
+        means = self.health.values().mean(0)
+        return {
+            f"{name.replace('_', ' ')}, k = {k}": value
+            for k, row in zip(self.shape.dimensions, means.tolist(), strict=True)
+            for name, value in zip(STATISTICS, row, strict=True)
+        }
 
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
@@ -194,5 +206,5 @@ class FieldModulator(Modulator):
         features = self.features(self.read(residual, token_ids))
         if self.training and torch.is_grad_enabled():
             self.health.update(row, features)
-        changed = gated(residual.flatten(0, 1), self.place, self.strengths()[row], self.gate_logits(features))
-        return changed.view_as(residual)
+        gates = [gate.view(*residual.shape[:-1], -1) for gate in self.expert_gates(features)]
+        return gated(residual, self.place, self.strengths()[row], gates)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from src.errors import StrataError
 from src.models import LanguageModel
 from src.modulators.injection import changed_inputs
 
@@ -49,6 +50,31 @@ class Modulator(nn.Module, ABC):
         del parameter
         return "weights"
 
+    def check_fits(self, model: LanguageModel) -> None:
+        """Raise StrataError if `settings` names sizes (d_model, d_vocab) or layers that a model does not have."""
+        settings = self.settings()
+        found = {"d_model": model.d_model, "d_vocab": model.module.get_input_embeddings().weight.shape[0]}
+        for key, size in found.items():
+            if settings.get(key, size) != size:
+                raise StrataError(
+                    f"this modulator is for a model whose {key} is {settings[key]}, and that of {model.config.name} is "
+                    f"{size}: choose the model that it was trained on"
+                )
+        if self.layers and max(self.layers) >= model.n_layers:
+            raise StrataError(
+                f"this modulator stands before layers up to {max(self.layers)}, and {model.config.name} has layers "
+                f"0..{model.n_layers - 1}: choose the model that it was trained on"
+            )
+
     def attached(self, model: LanguageModel) -> AbstractContextManager[None]:
-        """Within it, every forward pass of the model goes through the modulator; nothing is left afterwards."""
+        """Within it, every forward pass of the model goes through the modulator; nothing is left afterwards.
+
+        Raises:
+            StrataError: the modulator was made for a model of other sizes.
+        """
+        self.check_fits(model)
         return changed_inputs(model, self.layers, self)
+
+    def health_numbers(self) -> dict[str, float]:
+        """Numbers of its state by name that are worth following over training; no pass of the model is needed."""
+        return {}

@@ -15,8 +15,9 @@ from src.modulators.modulator import Modulator, Role
 class ResidualModulator(Modulator):
     """r' = (1 - a) r + a t, with a = sigmoid(logit) of the layer and t the token's target (spec G1).
 
-    The target of a token is P G[token]; with `match_norms` it is turned into that direction at the length of r, so that
-    a does not shrink the stream where it has grown (spec G5, BUG G-6). Tokens outside of `known` are left as they are
+    The target of a token is P G[token] + b; with `match_norms` it is turned into that direction at the length of r, so
+    that a does not shrink the stream where it has grown (spec G5, BUG G-6). b is the mean that a fitted P leaves over
+    (BUG G-5); it is not trained. Tokens outside of `known` are left as they are
     (BUG G-3), and so is everything at a = 0, to the bit.
 
     Args:
@@ -28,6 +29,7 @@ class ResidualModulator(Modulator):
         per_layer: each layer has a strength of its own.
         match_norms: targets take the length of what they are mixed with.
         train_table: G is trained too.
+        offset: b; 0 if not given.
 
     Raises:
         StrataError: shapes that do not fit, or a strength outside of (0, 1).
@@ -45,12 +47,14 @@ class ResidualModulator(Modulator):
         per_layer: bool = True,
         match_norms: bool = True,
         train_table: bool = True,
+        offset: Float[Tensor, " d_model"] | None = None,
     ) -> None:
         super().__init__()
-        if table.shape[1] != projection.shape[1] or len(known) != len(table):
+        misfit = offset is not None and offset.shape != projection.shape[:1]
+        if table.shape[1] != projection.shape[1] or len(known) != len(table) or misfit:
             raise StrataError(
-                f"table {tuple(table.shape)}, projection {tuple(projection.shape)} and known {tuple(known.shape)} do "
-                "not fit each other"
+                f"table {tuple(table.shape)}, projection {tuple(projection.shape)}, known {tuple(known.shape)} and "
+                f"offset {None if offset is None else tuple(offset.shape)} do not fit each other"
             )
         if not 0 < alpha < 1:
             raise StrataError(f"alpha={alpha}: a strength lies between 0 and 1")
@@ -62,6 +66,8 @@ class ResidualModulator(Modulator):
         self.strength = nn.Parameter(torch.full((count,), math.log(alpha / (1 - alpha)), dtype=table.dtype))
         self.known: Tensor
         self.register_buffer("known", known.clone())
+        self.offset: Tensor
+        self.register_buffer("offset", projection.new_zeros(len(projection)) if offset is None else offset.clone())
 
     def settings(self) -> dict[str, Any]:
         """See Modulator."""
@@ -107,7 +113,7 @@ class ResidualModulator(Modulator):
 
     def target(self, token_ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         """What tokens are drawn to, before its length is matched."""
-        return self.table[token_ids] @ self.projection.T
+        return self.table[token_ids] @ self.projection.T + self.offset
 
 
 def mixed(

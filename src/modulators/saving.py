@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from src.artifacts.tensors import load_tensors, read_header, save_tensors, write_header
 from src.errors import StrataError
+from src.modulators.adapters import LoraAdapters
 from src.modulators.controls.field_gates import ActiveScaling, ConstantGates, RandomFeatureGates
 from src.modulators.controls.known_tokens import ConstantTarget, TokenScaling
 from src.modulators.controls.shuffled_field import ShuffledField
@@ -23,6 +26,7 @@ _CLASSES: tuple[type[Modulator], ...] = (
     RandomFeatureGates,
     ShuffledField,
     ActiveScaling,
+    LoraAdapters,
 )
 KINDS: Mapping[str, type[Modulator]] = {each.kind: each for each in _CLASSES}
 _REMEDY = "train it again with train_modulator.py"
@@ -38,16 +42,28 @@ def load_modulator(folder: Path) -> Modulator:
     """The modulator of a folder, on the CPU.
 
     Raises:
-        StrataError: files that are missing, damaged, of another format, or do not fit each other.
+        StrataError: files that are missing, damaged, of another format, do not fit each other, or hold NaN.
     """
     header = read_header(folder / HEADER, "modulator", VERSION, _REMEDY)
-    if header.get("class") not in KINDS:
-        raise StrataError(f"{folder / HEADER} names the unknown class {header.get('class')!r}: {_REMEDY}")
+    name = header.get("class")
+    if not isinstance(name, str) or name not in KINDS:
+        raise StrataError(f"{folder / HEADER} names the unknown class {name!r}: {_REMEDY}")
     tensors = load_tensors(folder / TENSORS, _REMEDY)
     try:
-        modulator = KINDS[header["class"]].build(header["settings"])
+        modulator = KINDS[name].build(header["settings"])
+        _check_dtypes(modulator.state_dict(), tensors)
         modulator.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OverflowError, StrataError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise StrataError(f"{folder / HEADER} and {TENSORS} do not fit each other ({reason}): {_REMEDY}") from None
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise StrataError(f"{folder / TENSORS}: {key} holds NaN or infinity: {_REMEDY}")
     return modulator
+
+
+def _check_dtypes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where loading would round or wrap; missing and unknown names are load_state_dict's to find."""
+    for key in expected.keys() & found.keys():
+        if expected[key].dtype != found[key].dtype:
+            raise ValueError(f"{key} is {found[key].dtype}, expected {expected[key].dtype}")

@@ -78,6 +78,7 @@ class AnchorsConfig(Schema):
 
     taxonomy: str = Field(min_length=1, description="a JSON taxonomy, or wordnet, or a folder of WordNet's database")
     pos: Literal["n", "v"] = Field(description="nouns or verbs: only they have a hierarchy")
+    similarity: Literal["wu_palmer", "path"] = Field(description="of words in the taxonomy")
     max_anchors: int = Field(ge=8, description="words drawn as anchors at most")
     held_out: Share = Field(
         description="share of the matched words, whole synsets, that evaluation is on: no part in the vectors"

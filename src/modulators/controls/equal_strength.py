@@ -59,6 +59,7 @@ def _residual_controls(modulator: ResidualModulator, seed: int) -> dict[str, Mod
     # an isotropic vector through orthonormal columns is a random direction of the same length
     columns = torch.linalg.qr(torch.randn(d_model, min(d_model, width), generator=draws, dtype=torch.float64)).Q
     turned.projection.zero_()
+    turned.offset.zero_()
     turned.projection[:, : columns.shape[1]] = columns.to(turned.projection)
     vectors = torch.randn(turned.table.shape, generator=draws)
     vectors[:, columns.shape[1] :] = 0

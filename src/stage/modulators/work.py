@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from src.artifacts import Parent, label
 from src.config.modulators.train import Control, TrainModulatorConfig
 from src.errors import StrataError
 from src.models import LanguageModel, load_predicting_model
-from src.modulators.training.examples import Example
+from src.modulators.beginning.begun import Begun
+from src.modulators.training.examples import Example, losses_of
 from src.stage.context import Stage
+from src.stage.modulators.lexicon import Lexicon, prepare_lexicon
 from src.stage.modulators.texts import prepare_examples
 
 MODULATOR: Literal["modulator"] = "modulator"
@@ -17,10 +20,14 @@ MODULATOR: Literal["modulator"] = "modulator"
 
 @dataclass(frozen=True)
 class Run:
-    """One training: of the modulator itself, or of a control. repeat: from 0; it moves the seed."""
+    """One training: of the modulator itself, or of a control. repeat: from 0; it moves the seed.
+
+    alpha: the strength that it begins with, where that is not modulator.alpha.
+    """
 
     name: Literal["modulator"] | Control
     repeat: int = 0
+    alpha: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +35,8 @@ class ModulatorWork:
     """All that the runs share, checked.
 
     train, val, test: examples; no group is in two of them. layers: before whose blocks modulators stand.
+    examples_digest: of what definitions became; of texts the artifacts in `parents` tell.
+    lexicon: where modulator.init needs one. begun: by seed, filled by `beginning.begin`.
     """
 
     config: TrainModulatorConfig
@@ -38,12 +47,42 @@ class ModulatorWork:
     val: Sequence[Example]
     test: Sequence[Example]
     parents: list[Parent] = field(default_factory=list)
+    examples_digest: str | None = None
+    lexicon: Lexicon | None = None
+    begun: dict[int, Begun] = field(default_factory=dict)
+
+    @cached_property
+    def frozen_val(self) -> float:
+        """Mean loss of the frozen model on val examples."""
+        sums, counts = losses_of(self.model, self.val, self.per_pass)
+        return float(sums.sum() / counts.sum())
+
+    @property
+    def per_pass(self) -> int:
+        """Examples in one pass of the model."""
+        keys = self.config.training
+        return min(keys.batch_size, keys.sequences_per_pass or keys.batch_size)
 
     @property
     def runs(self) -> list[Run]:
         """The modulator first, then its controls, each `repeats` times."""
         names: list[Literal["modulator"] | Control] = [MODULATOR, *dict.fromkeys(self.config.controls)]
         return [Run(name, repeat) for name in names for repeat in range(self.config.repeats)]
+
+    @property
+    def starts(self) -> list[Run]:
+        """The modulator from other strengths (alpha_starts): they are compared among themselves alone."""
+        others = dict.fromkeys(self.config.alpha_starts)
+        return [Run(MODULATOR, 0, alpha) for alpha in others if alpha != self.config.modulator.alpha]
+
+    def alpha(self, run: Run) -> float:
+        """The strength that a run begins with."""
+        return self.config.modulator.alpha if run.alpha is None else run.alpha
+
+    def name(self, run: Run) -> str:
+        """Of a run, for readers."""
+        start = "" if run.alpha is None else f" from alpha {run.alpha:g}"
+        return f"{run.name}{start}{f' (seed {self.seed(run)})' if run.repeat else ''}"
 
     def seed(self, run: Run) -> int:
         """Of a run: the same for the modulator and its controls, so that they see the same batches."""
@@ -54,24 +93,32 @@ class ModulatorWork:
         keys = self.config.modulator
         which = [] if run.name == MODULATOR else [run.name]
         repeat = [f"seed{self.seed(run)}"] if run.repeat else []
-        return label(self.config.model.name, keys.kind, keys.init, *which, *repeat)
+        start = [] if run.alpha is None else [f"alpha{run.alpha:g}"]
+        return label(self.config.model.name, keys.kind, keys.init, *which, *repeat, *start)
 
     def identity(self, run: Run) -> dict[str, Any]:
         """What decides a trained modulator besides the parents."""
         config = self.config
-        without = {"checkpoint_every"}
+        # neither what is kept on the way nor how a step is cut into passes
+        without = {"checkpoint_every", "sequences_per_pass"}
+        begins = {"layers": list(self.layers), "alpha": self.alpha(run)}
         return {
             "run": run.name,
             "model": self.model.identity_of_predictions(),
-            "modulator": config.modulator.model_dump(mode="json") | {"layers": list(self.layers)},
+            "modulator": config.modulator.model_dump(mode="json") | begins,
             "objective": self.objective,
-            "definition_template": config.definition_template if self.objective == "definitions" else None,
-            "lexicon": config.lexicon.model_dump(mode="json"),
+            "examples": self.examples_digest,
+            "lexicon": None if self.lexicon is None else self._lexicon_identity(self.lexicon),
             "training": config.training.model_dump(mode="json", exclude=without),
             "split": config.split.model_dump(mode="json"),
             "compat": config.compat,
             "seed": self.seed(run),
         }
+
+    def _lexicon_identity(self, lexicon: Lexicon) -> dict[str, Any]:
+        # the words tell where they are from
+        keys = {"similarity", "neighbours", "temperature"}
+        return self.config.lexicon.model_dump(mode="json", include=keys) | {"words": lexicon.digest}
 
 
 def prepare(config: TrainModulatorConfig, stage: Stage) -> ModulatorWork:
@@ -90,8 +137,11 @@ def prepare(config: TrainModulatorConfig, stage: Stage) -> ModulatorWork:
             f"objective=text: {config.model.name} is an encoder-decoder, which does not go on with a text: "
             "use objective=definitions"
         )
-    shares, parents = prepare_examples(config, stage, objective)
-    return ModulatorWork(config, model, layers, objective, *shares, parents)
+    lexicon = None
+    if config.modulator.init in ("relational", "lexicon"):
+        lexicon = prepare_lexicon(config.lexicon, config.model, config.seed)
+    examples = prepare_examples(config, stage, objective, model.module.config.is_encoder_decoder)
+    return ModulatorWork(config, model, layers, objective, *examples.shares, examples.parents, examples.digest, lexicon)
 
 
 def _layers(config: TrainModulatorConfig, model: LanguageModel) -> tuple[int, ...]:

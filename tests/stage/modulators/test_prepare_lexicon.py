@@ -11,7 +11,13 @@ _MODEL = model_config(path="testbed/models/base", name="testbed")
 
 def _prepare(model: ModelConfig, held_out: float = 0.3, seed: int = 0) -> Lexicon:
     config = AnchorsConfig(
-        taxonomy="testbed/taxonomy.json", pos="n", max_anchors=60, held_out=held_out, neighbours=5, temperature=10.0
+        taxonomy="testbed/taxonomy.json",
+        pos="n",
+        similarity="wu_palmer",
+        max_anchors=60,
+        held_out=held_out,
+        neighbours=5,
+        temperature=10.0,
     )
     return prepare_lexicon(config, model, seed)
 
