@@ -4,12 +4,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from src.config.modulators.geometry import RelationsConfig, VolumesConfig
 from src.config.modulators.modulator import Share
 from src.config.schema import Schema
 from src.config.shared import DatasetConfig, ModelConfig, StageConfig
 
-Measure = Literal["predictions", "sweep", "generations"]
-MEASURES: tuple[Measure, ...] = ("predictions", "sweep", "generations")
+Measure = Literal["predictions", "sweep", "generations", "relations", "volumes"]
+MEASURES: tuple[Measure, ...] = ("predictions", "sweep", "generations", "relations", "volumes")
 AtLeast1 = Annotated[int, Field(ge=1)]
 
 
@@ -86,12 +87,15 @@ class EvaluateModulatorConfig(StageConfig):
     measures: list[Measure] = Field(
         min_length=1,
         description="predictions = perplexity, divergence and states of test examples; sweep = the same at fixed "
-        "strengths; generations = texts side by side",
+        "strengths; generations = texts side by side; relations = states of held-out words against the taxonomy; "
+        "volumes = simplices of states of test examples",
     )
     examples: AtLeast1 | None = Field(description="test examples that are scored at most, drawn; null = all")
     batch_size: int = Field(ge=1, description="examples in a forward pass")
     sweep: SweepConfig
     generation: GenerationConfig
+    relations: RelationsConfig
+    volumes: VolumesConfig
 
     @field_validator("measures")
     @classmethod

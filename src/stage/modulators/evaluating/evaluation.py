@@ -7,6 +7,7 @@ from src.errors import NotApplicableError
 from src.report.finding import Finding, joined
 from src.stage.context import Stage
 from src.stage.modulators.evaluating.generations import measure_generations
+from src.stage.modulators.evaluating.geometry import measure_relations, measure_volumes
 from src.stage.modulators.evaluating.predictions import measure_predictions
 from src.stage.modulators.evaluating.sweep import measure_sweep
 from src.stage.modulators.evaluating.work import EvaluationWork
@@ -15,6 +16,8 @@ _MEASURES: Mapping[Measure, Callable[[EvaluationWork, Stage], Finding]] = {
     "predictions": measure_predictions,
     "sweep": measure_sweep,
     "generations": measure_generations,
+    "relations": measure_relations,
+    "volumes": measure_volumes,
 }
 
 
