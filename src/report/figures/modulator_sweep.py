@@ -6,6 +6,8 @@ import altair as alt
 
 from src.report.figures.theme import CATEGORIES, Record, data, themed
 
+# nats per token: smaller changes are drawn to a linear scale
+_SMALL = 0.003
 _PANELS = {"change": "NLL less the frozen model's, nats", "cosine": "cosine of final states"}
 
 
@@ -40,9 +42,11 @@ def sweep_chart(
                 scale=alt.Scale(type="log", nice=False, padding=8),
                 axis=alt.Axis(values=sorted({record["alpha"] for record in records}), labelOverlap=True, grid=False),
             ),
-            color=alt.Color("variant:N", title=None, sort=list(variants), scale=scale),
+            color=alt.Color(
+                "variant:N", title=None, sort=list(variants), scale=scale, legend=alt.Legend(symbolOpacity=1)
+            ),
         )
-        y = alt.Y("value:Q", title=label, scale=alt.Scale(zero=name == "change"), axis=alt.Axis(tickCount=5))
+        y = alt.Y("value:Q", title=label, scale=_scale(name), axis=_axis(name))
         tooltip = [
             alt.Tooltip("variant:N"),
             alt.Tooltip("alpha:Q"),
@@ -58,3 +62,12 @@ def sweep_chart(
             ).properties(width=300, height=230)
         )
     return themed(alt.hconcat(*panels, spacing=28), title)
+
+
+def _scale(name: str) -> alt.Scale:
+    """Changes are small or large: logarithmic on both sides of 0."""
+    return alt.Scale(type="symlog", constant=_SMALL) if name == "change" else alt.Scale(zero=False)
+
+
+def _axis(name: str) -> alt.Axis:
+    return alt.Axis(values=[-1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10]) if name == "change" else alt.Axis(tickCount=5)

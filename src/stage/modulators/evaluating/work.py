@@ -96,7 +96,9 @@ def _trained(config: EvaluateModulatorConfig, stage: Stage) -> Artifact:
         if artifact.meta.identity.get("run") == MODULATOR and is_of_model(artifact, config.model)
     ]
     remedy = f"train one with train_modulator.py (model={config.model.name}), or name one with trained_modulator=..."
-    return choose_artifact(stage.root, "modulator", config.trained_modulator, candidates, key="trained_modulator", remedy=remedy)
+    return choose_artifact(
+        stage.root, "modulator", config.trained_modulator, candidates, key="trained_modulator", remedy=remedy
+    )
 
 
 def _config_of(artifact: Artifact) -> TrainModulatorConfig:
