@@ -130,8 +130,7 @@ def _seeds(found: Comparison) -> str:
 
 def _table(found: Comparison, group: str) -> Table:
     columns = ["run", "trained", "NLL", "less frozen", "modulator less it", "p (Holm)"]
-    rows: list[list[Cell]] = [["frozen", 0, _cell(found.frozen), None, _negative(found.modulator.less_frozen), None]]
-    rows[0][4] = None
+    rows: list[list[Cell]] = [["frozen", 0, _cell(found.frozen), None, None, None]]
     for run in found.runs:
         less = None if run.modulator_less is None else _cell(run.modulator_less)
         adjusted = finite_or_none(run.adjusted)
