@@ -31,6 +31,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.bench_collect import median_ratio, model_config
 from src.hook_points import HookPoint
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--memory-of", nargs=2, metavar=("MODEL", "WHAT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    disable_progress_bar()
     if arguments.memory_of:
         name, what = arguments.memory_of
         print(json.dumps(peak_memory(SETTINGS[name], what, arguments.device)))
