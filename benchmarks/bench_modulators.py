@@ -108,9 +108,7 @@ def measured(setting: Setting, device: str, repeats: int) -> Iterator[Table]:
     yield Table(f"A step of training: {setting.name}", columns, rows, f"{shape}; medians of {repeats} turns")
     passes = {FROZEN: forward(model, batch, None)} | {what: forward(model, batch, what) for what in TRAINED}
     times = in_turns(passes, model.device, repeats)
-    rows = [
-        [what, 1e3 * statistics.median(times[what]), median_ratio(times[what], times[FROZEN])] for what in passes
-    ]
+    rows = [[what, 1e3 * statistics.median(times[what]), median_ratio(times[what], times[FROZEN])] for what in passes]
     yield Table(f"Forward alone: {setting.name}", ["pass", "ms", "time / frozen"], rows, f"{shape}; no gradients")
 
 
@@ -161,9 +159,7 @@ def step(model: LanguageModel, batch: list[Example], what: str) -> Turn:
         return bare_step(model, batch)
     trained = modulator(model, batch, what).to(model.device)
     training = ModulatorTraining(trained, TrainingSettings(N_STEPS))
-    return Turn(
-        lambda: trained.attached(model), lambda: training.train(mean_loss(model, batch)), training.n_parameters
-    )
+    return Turn(lambda: trained.attached(model), lambda: training.train(mean_loss(model, batch)), training.n_parameters)
 
 
 def bare_step(model: LanguageModel, batch: list[Example]) -> Turn:

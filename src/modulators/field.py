@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.errors import StrataError
-from src.modulators.field_health import TrackedHealth
+from src.modulators.field_health import STATISTICS, TrackedHealth
 from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
 from src.modulators.simplex_features import edge_incidence, n_edges, n_features, simplex_features
@@ -188,6 +188,15 @@ class FieldModulator(Modulator):
             torch.addmm(gate.bias, seen.T, gate.weight.T.contiguous()).tanh_()
             for gate, seen in zip(self.gates, features, strict=True)
         ]
+
+    def health_numbers(self) -> dict[str, float]:
+        """Running means of its simplices (TrackedHealth), over all layers."""
+        means = self.health.values().mean(0)
+        return {
+            f"{name.replace('_', ' ')}, k = {k}": value
+            for k, row in zip(self.shape.dimensions, means.tolist(), strict=True)
+            for name, value in zip(STATISTICS, row, strict=True)
+        }
 
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int

@@ -60,6 +60,7 @@ class Stage:
         self._overrides = overrides
         self._tracker: Tracker = NoTracker()
         self._untracked: list[Callable[[], None]] = []
+        self._tracks_points = True
         self._values = config.model_dump(mode="json")
 
     def __enter__(self) -> Self:
@@ -201,6 +202,15 @@ class Stage:
             picture = png.read_bytes()  # the draft is gone when the tracker's turn comes
             self._track(lambda name=name, picture=picture: self._tracker.log_figure(name, picture))
         self._track(lambda: self._tracker.log_metrics(numbers))
+
+    def track_point(self, curve: str, step: int, values: Mapping[str, float]) -> None:
+        """Send a point of curves to the tracker at once, while work goes on; curve: what its numbers are grouped by."""
+        if self._tracks_points:
+            try:
+                self._tracker.log_point(curve, step, {k: v for k, v in values.items() if math.isfinite(v)})
+            except Exception as failure:  # as at the end: it must not cost the user a result
+                self._tracks_points = False
+                self.warn(f"tracking of curves failed: {failure}")
 
     def _track(self, entry: Callable[[], None]) -> None:
         self._untracked.append(entry)

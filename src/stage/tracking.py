@@ -25,6 +25,10 @@ class Tracker(Protocol):
         """Numbers for the run's summary, by name."""
         ...
 
+    def log_point(self, curve: str, step: int, values: dict[str, float]) -> None:
+        """Numbers at a step of one of several curves."""
+        ...
+
     def where(self) -> str | None:
         """Where the results can be seen, for the user; None if nothing is tracked."""
         ...
@@ -44,6 +48,9 @@ class NoTracker:
         """Do nothing."""
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Do nothing."""
+
+    def log_point(self, curve: str, step: int, values: dict[str, float]) -> None:
         """Do nothing."""
 
     def where(self) -> str | None:
@@ -66,6 +73,7 @@ class WandbTracker:
         import wandb
 
         self._wandb = wandb
+        self._curves: set[str] = set()
         try:
             self._run = wandb.init(
                 project=logger.project,
@@ -98,6 +106,13 @@ class WandbTracker:
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Put numbers into the run's summary."""
         self._run.summary.update(metrics)
+
+    def log_point(self, curve: str, step: int, values: dict[str, float]) -> None:
+        """Log numbers under curve/NAME, against curve/step: each curve of a run has steps of its own."""
+        if curve not in self._curves:
+            self._curves.add(curve)
+            self._run.define_metric(f"{curve}/*", step_metric=f"{curve}/step")
+        self._run.log({f"{curve}/step": step} | {f"{curve}/{name}": value for name, value in values.items()})
 
     def where(self) -> str | None:
         """The run's page, or for an offline run the command that sends it."""

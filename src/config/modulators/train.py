@@ -25,7 +25,9 @@ class TrainingConfig(Schema):
         "model's own"
     )
     lr: Positive = Field(description="learning rate of AdamW")
-    strength_lr: NotNegative = Field(description="times lr, for the logits of strengths; 0 = strengths stay as they are")
+    strength_lr: NotNegative = Field(
+        description="times lr, for the logits of strengths; 0 = strengths stay as they are"
+    )
     geometry_lr: Positive = Field(description="times lr, for what places simplices")
     weight_decay: NotNegative = Field(description="of AdamW; strengths have none")
     warm_up: Annotated[float, Field(ge=0, le=1)] = Field(description="share of the steps over which rates grow")

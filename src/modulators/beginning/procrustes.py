@@ -52,10 +52,8 @@ class MapQuality:
     n_held_out: int
 
 
-def fit_map(
-    vectors: Float[Tensor, "anchor part"], states: Float[Tensor, "anchor d_model"]
-) -> AffineMap:
-    """z to (z - mean z) s R + mean state: R by orthogonal Procrustes, s so that deviations are as long as states'.
+def fit_map(vectors: Float[Tensor, "anchor part"], states: Float[Tensor, "anchor d_model"]) -> AffineMap:
+    """Z to (z - mean z) s R + mean state: R by orthogonal Procrustes, s so that deviations are as long as states'.
 
     The means are carried along (BUG G-5). The least-squares scale would shrink targets to the mean where the fit is
     poor; lengths are matched instead (spec G5).
@@ -131,9 +129,7 @@ def with_map(start: Beginning, found: AffineMap, factor: float, length: float) -
     return replace(start, projection=projection, offset=offset.to(start.offset))
 
 
-def reading_rows(
-    directions: Float[Tensor, "part d_model"], n_rows: int, seed: int
-) -> Float[Tensor, "row d_model"]:
+def reading_rows(directions: Float[Tensor, "part d_model"], n_rows: int, seed: int) -> Float[Tensor, "row d_model"]:
     """Random mixtures of a map's directions, as long as rows of nn.Linear at its start: what a field's experts read.
 
     nn.Linear draws its weights uniformly from (-1, 1) / sqrt(d_model), so that a row's mean square is 1 / (3 d_model).

@@ -60,9 +60,7 @@ def simplex_vectors(
     return vectors, found
 
 
-def _own_first(
-    own: Int[Tensor, " token"], nearest: Int[Tensor, "token neighbour"]
-) -> Int[Tensor, "token neighbour"]:
+def _own_first(own: Int[Tensor, " token"], nearest: Int[Tensor, "token neighbour"]) -> Int[Tensor, "token neighbour"]:
     """The token itself and then its neighbours; among copies it may not have been found as its own nearest."""
     others = torch.where(nearest == own[:, None], -1, nearest)
     # itself goes to the front; where it was not found, the last neighbour makes room

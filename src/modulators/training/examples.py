@@ -9,8 +9,7 @@ from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from src.activations.collect import right_padded
-from src.errors import StrataError
+from src.activations.collect import batches_of_like_length, right_padded
 from src.models import LanguageModel, forward_pass
 from src.text import Keep, TokenSequence
 
@@ -79,8 +78,39 @@ def example_losses(
     with forward_pass(model, (len(examples), max(len(example.input_ids) for example in examples))):
         # only what is predicted is taken to float32
         losses = cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), ids, reduction="none")
-    owner = torch.arange(len(examples), device=losses.device).repeat_interleave(counts)
-    return losses.new_zeros(len(examples)).index_add(0, owner, losses), counts
+        # segment by segment, since adding by index has no fixed order on a GPU
+        return torch.segment_reduce(losses, "sum", lengths=counts, initial=0.0), counts
+
+
+@torch.no_grad()
+def losses_of(
+    model: LanguageModel, examples: Sequence[Example], batch_size: int
+) -> tuple[Float[Tensor, " example"], Float[Tensor, " example"]]:
+    """Sums of -log P over the predicted tokens of each example, and how many they are, float64 on the CPU.
+
+    Raises StrataError as `example_losses` does.
+    """
+    sums, counts = torch.zeros(2, len(examples), dtype=torch.float64)
+    for rows in batches_of_like_length(_lengths(examples), batch_size):
+        found = example_losses(model, [examples[row] for row in rows])
+        sums[rows], counts[rows] = (values.double().cpu() for values in found)
+    return sums, counts
+
+
+def passes(examples: Sequence[Example], per_pass: int) -> list[list[Example]]:
+    """The examples of a step in forward passes of at most `per_pass`; those of like length stand together."""
+    if len(examples) <= per_pass:
+        return [list(examples)]
+    return [[examples[row] for row in rows] for rows in batches_of_like_length(_lengths(examples), per_pass)]
+
+
+def n_predicted(examples: Sequence[Example]) -> int:
+    """How many tokens of them count in the loss."""
+    return int(sum(example.predicted[example.target_ids is None :].sum() for example in examples))
+
+
+def _lengths(examples: Sequence[Example]) -> Int[np.ndarray, " example"]:
+    return np.array([len(example.input_ids) for example in examples])
 
 
 def _labels(examples: Sequence[Example]) -> Int[Tensor, "example target"]:
@@ -92,11 +122,3 @@ def _labels(examples: Sequence[Example]) -> Int[Tensor, "example target"]:
         wanted = torch.from_numpy(example.predicted)
         row[: len(ids)][wanted] = torch.from_numpy(ids).long()[wanted]
     return labels
-
-
-def mean_loss(model: LanguageModel, examples: Sequence[Example]) -> Float[Tensor, ""]:
-    """Mean over all predicted tokens of a batch. Raises StrataError if it has none."""
-    sums, counts = example_losses(model, examples)
-    if not bool(counts.sum()):
-        raise StrataError("a batch has no token to predict")
-    return sums.sum() / counts.sum()

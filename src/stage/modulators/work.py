@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from src.artifacts import Parent, label
 from src.config.modulators.train import Control, TrainModulatorConfig
 from src.errors import StrataError
 from src.models import LanguageModel, load_predicting_model
-from src.modulators.training.examples import Example
+from src.modulators.training.examples import Example, losses_of
 from src.stage.context import Stage
 from src.stage.modulators.texts import prepare_examples
 
@@ -32,6 +33,7 @@ class ModulatorWork:
     """All that the runs share, checked.
 
     train, val, test: examples; no group is in two of them. layers: before whose blocks modulators stand.
+    examples_digest: of what definitions became; of texts the artifacts in `parents` tell.
     """
 
     config: TrainModulatorConfig
@@ -42,6 +44,19 @@ class ModulatorWork:
     val: Sequence[Example]
     test: Sequence[Example]
     parents: list[Parent] = field(default_factory=list)
+    examples_digest: str | None = None
+
+    @cached_property
+    def frozen_val(self) -> float:
+        """Mean loss of the frozen model on val examples."""
+        sums, counts = losses_of(self.model, self.val, self.per_pass)
+        return float(sums.sum() / counts.sum())
+
+    @property
+    def per_pass(self) -> int:
+        """Examples in one pass of the model."""
+        keys = self.config.training
+        return min(keys.batch_size, keys.sequences_per_pass or keys.batch_size)
 
     @property
     def runs(self) -> list[Run]:
@@ -58,6 +73,11 @@ class ModulatorWork:
     def alpha(self, run: Run) -> float:
         """The strength that a run begins with."""
         return self.config.modulator.alpha if run.alpha is None else run.alpha
+
+    def name(self, run: Run) -> str:
+        """Of a run, for readers."""
+        start = "" if run.alpha is None else f" from alpha {run.alpha:g}"
+        return f"{run.name}{start}{f' (seed {self.seed(run)})' if run.repeat else ''}"
 
     def seed(self, run: Run) -> int:
         """Of a run: the same for the modulator and its controls, so that they see the same batches."""
@@ -82,7 +102,7 @@ class ModulatorWork:
             "model": self.model.identity_of_predictions(),
             "modulator": config.modulator.model_dump(mode="json") | begins,
             "objective": self.objective,
-            "definition_template": config.definition_template if self.objective == "definitions" else None,
+            "examples": self.examples_digest,
             "lexicon": config.lexicon.model_dump(mode="json"),
             "training": config.training.model_dump(mode="json", exclude=without),
             "split": config.split.model_dump(mode="json"),
@@ -107,8 +127,10 @@ def prepare(config: TrainModulatorConfig, stage: Stage) -> ModulatorWork:
             f"objective=text: {config.model.name} is an encoder-decoder, which does not go on with a text: "
             "use objective=definitions"
         )
-    shares, parents = prepare_examples(config, stage, objective)
-    return ModulatorWork(config, model, layers, objective, *shares, parents)
+    examples = prepare_examples(config, stage, objective, model.module.config.is_encoder_decoder)
+    return ModulatorWork(
+        config, model, layers, objective, *examples.shares, parents=examples.parents, examples_digest=examples.digest
+    )
 
 
 def _layers(config: TrainModulatorConfig, model: LanguageModel) -> tuple[int, ...]:

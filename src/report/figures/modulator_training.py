@@ -1,0 +1,147 @@
+"""How a modulator came to be: losses, strengths with what was within their reach, and its health, over the steps."""
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from src.report.figures.layer_lines import MANY
+from src.report.figures.theme import BLUE, CATEGORIES, GREY, ORANGE, SHADE, Record, data, finite, ordered, themed
+
+_WIDTH, _HEIGHT = 300, 200
+_TICKS = [sign * size for sign in (-1, 1) for size in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)] + [0]
+
+
+def training_panels(
+    losses: Sequence[Record],
+    frozen: float,
+    best_step: int,
+    trajectory: Sequence[Record],
+    health: Sequence[Record],
+    title: str,
+) -> alt.ConcatChart:
+    """A panel of losses, one of strengths if there are any, and one for each number of health.
+
+    Args:
+        losses: `step`, `loss` (mean over one batch) and `val`, either of which may be missing.
+        frozen: loss of the frozen model on the val examples.
+        best_step: whose state was kept.
+        trajectory: `step`, `strength` (its name), `alpha`, `lowest`, `highest`.
+        health: `step`, `name`, `value`.
+        title: what was trained.
+    """
+    last = max([1, *(record["step"] for record in losses)])
+    x = alt.X(
+        "step:Q", title="step", scale=alt.Scale(domain=[0, last]), axis=alt.Axis(tickCount=4, format="~s", grid=False)
+    )
+    charts: list[alt.LayerChart] = [_losses(losses, frozen, best_step, x)]
+    if trajectory:
+        charts.append(_strengths(trajectory, x))
+    charts += [
+        _health([row for row in health if row["name"] == name], str(name), x) for name in ordered(health, "name")
+    ]
+    return themed(alt.concat(*charts, columns=2, spacing=24).resolve_scale(color="independent"), title)
+
+
+def _losses(records: Sequence[Record], frozen: float, best_step: int, x: alt.X) -> alt.LayerChart:
+    rows = [
+        {"step": record["step"], "value": record[key], "of": name}
+        for key, name in (("loss", "batch"), ("val", "val examples"))
+        for record in records
+        if record.get(key) is not None
+    ]
+    rows.append({"step": 0, "value": frozen, "of": "val, frozen model"})
+    names, hues = ["batch", "val examples", "val, frozen model"], [SHADE, BLUE, ORANGE]
+    colour = alt.Color(
+        "of:N",
+        scale=alt.Scale(domain=names, range=hues),
+        legend=alt.Legend(title=None, orient="top", symbolType="stroke"),
+    )
+    y = alt.Y("value:Q", title="loss, nats per token", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    base = alt.Chart().encode(y=y, color=colour)
+    tooltip = [alt.Tooltip("of:N", title="of"), alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", format=".4f")]
+    of_val = "datum.of === 'val examples'"
+    layered = [
+        base.transform_filter("datum.of === 'batch'").mark_line(strokeWidth=1).encode(x=x),
+        base.transform_filter("datum.of === 'val, frozen model'").mark_rule(strokeDash=[5, 3], strokeWidth=1.5),
+        base.transform_filter(of_val).mark_line(strokeWidth=2).encode(x=x),
+        base.transform_filter(of_val).mark_point(filled=True, size=40, opacity=1).encode(x=x, tooltip=tooltip),
+        base.transform_filter(f"{of_val} && datum.step === {best_step}")
+        .mark_point(size=130, strokeWidth=1.5, opacity=1)
+        .encode(x=x),
+    ]
+    return alt.layer(*layered, data=data(rows)).properties(width=_WIDTH, height=_HEIGHT)
+
+
+def _strengths(records: Sequence[Record], x: alt.X) -> alt.LayerChart:
+    names = ordered(records, "strength")
+    hues = CATEGORIES if len(names) <= len(CATEGORIES) else MANY
+    scale = alt.Scale(domain=names, range=[hues[place % len(hues)] for place in range(len(names))])
+    colour = alt.Color(
+        "strength:N",
+        title=None,
+        sort=names,
+        scale=scale,
+        legend=alt.Legend(symbolLimit=0, columns=1 + len(names) // 12),
+    )
+    base = alt.Chart().encode(x=x)
+    tooltip = [
+        alt.Tooltip("strength:N"),
+        alt.Tooltip("step:Q", format=","),
+        *(alt.Tooltip(f"{name}:Q", format=".4f") for name in ("alpha", "lowest", "highest")),
+    ]
+    layered = [
+        # strengths that begin alike have one band between them
+        base.transform_aggregate(low="min(lowest)", high="max(highest)", groupby=["step"])
+        .mark_area(color=SHADE, opacity=0.6)
+        .encode(y=alt.Y("low:Q", title="alpha"), y2="high:Q"),
+        base.mark_line(strokeWidth=1.8).encode(y=alt.Y("alpha:Q", title="alpha"), color=colour, tooltip=tooltip),
+    ]
+    return alt.layer(*layered, data=data(records)).properties(width=_WIDTH, height=_HEIGHT)
+
+
+def _health(records: Sequence[Record], name: str, x: alt.X) -> alt.LayerChart:
+    y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    tooltip = [alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", title=name, format=".4g")]
+    base = alt.Chart().encode(x=x, y=y)
+    layered = [
+        base.mark_line(strokeWidth=1.8, color=BLUE),
+        base.mark_point(filled=True, size=34, color=BLUE, opacity=1).encode(tooltip=tooltip),
+    ]
+    return alt.layer(*layered, data=data(records)).properties(width=_WIDTH, height=_HEIGHT)
+
+
+def val_curves(records: Sequence[Record], title: str) -> alt.LayerChart:
+    """Losses on val examples less the frozen model's over the steps, a line for each run.
+
+    The scale is linear within +-0.01 nats and logarithmic beyond (symlog), since some runs begin far above the others.
+
+    records: `step`, `less_frozen`, `run`.
+    """
+    names = ordered(records, "run")
+    hues = CATEGORIES if len(names) <= len(CATEGORIES) else MANY
+    scale = alt.Scale(domain=names, range=[hues[place % len(hues)] for place in range(len(names))])
+    chosen = alt.selection_point(name="chosen", fields=["run"], bind="legend")
+    values = finite(records, "less_frozen")
+    ticks = [tick for tick in _TICKS if min([0.0, *values]) * 1.2 <= tick <= max([0.0, *values]) * 1.2]
+    base = alt.Chart().encode(
+        x=alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6, format="~s", grid=False)),
+        y=alt.Y(
+            "less_frozen:Q",
+            title="val loss less the frozen model's, nats per token",
+            scale=alt.Scale(type="symlog", constant=0.01),
+            axis=alt.Axis(values=ticks, format="~g"),
+        ),
+        color=alt.Color("run:N", title=None, sort=names, scale=scale),
+        opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.15)),
+    )
+    tooltip = [
+        alt.Tooltip("run:N"),
+        alt.Tooltip("step:Q", format=","),
+        alt.Tooltip("less_frozen:Q", title="less frozen", format="+.4f"),
+    ]
+    layered = [
+        alt.Chart(data([{"zero": 0}])).mark_rule(strokeDash=[5, 3], color=GREY).encode(y="zero:Q"),
+        base.mark_line(strokeWidth=1.8),
+        base.mark_point(filled=True, size=34).encode(tooltip=tooltip).add_params(chosen),
+    ]
+    return themed(alt.layer(*layered, data=data(records)).properties(width=480, height=280), title)
