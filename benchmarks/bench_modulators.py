@@ -40,7 +40,7 @@ from src.modulators.adapters import lora_of_size
 from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
-from src.modulators.training.examples import Example, mean_loss
+from src.modulators.training.examples import Example, example_losses
 from src.modulators.training.trainer import ModulatorTraining, TrainingSettings
 from src.report.tables import Cell, Table
 from src.report.terminal import print_table
@@ -159,7 +159,17 @@ def step(model: LanguageModel, batch: list[Example], what: str) -> Turn:
         return bare_step(model, batch)
     trained = modulator(model, batch, what).to(model.device)
     training = ModulatorTraining(trained, TrainingSettings(N_STEPS))
-    return Turn(lambda: trained.attached(model), lambda: training.train(mean_loss(model, batch)), training.n_parameters)
+    return Turn(lambda: trained.attached(model), lambda: trained_step(training, model, batch), training.n_parameters)
+
+
+def loss(model: LanguageModel, batch: list[Example]) -> Tensor:
+    sums, counts = example_losses(model, batch)
+    return sums.sum() / counts.sum()
+
+
+def trained_step(training: ModulatorTraining, model: LanguageModel, batch: list[Example]) -> None:
+    training.modulator.train()
+    training.train([loss(model, batch)])
 
 
 def bare_step(model: LanguageModel, batch: list[Example]) -> Turn:
@@ -176,7 +186,7 @@ def bare_step(model: LanguageModel, batch: list[Example]) -> Turn:
         handle.remove()
 
     def run() -> None:
-        torch.autograd.grad(mean_loss(model, batch), leaves)
+        torch.autograd.grad(loss(model, batch), leaves)
 
     return Turn(prepared, run)
 
@@ -184,7 +194,7 @@ def bare_step(model: LanguageModel, batch: list[Example]) -> Turn:
 def forward(model: LanguageModel, batch: list[Example], what: str | None) -> Turn:
     @torch.no_grad()
     def run() -> None:
-        mean_loss(model, batch)
+        loss(model, batch)
 
     if what is None:
         return Turn(nullcontext, run)

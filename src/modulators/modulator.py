@@ -64,6 +64,11 @@ class Modulator(nn.Module, ABC):
                 f"0..{model.n_layers - 1}: choose the model that it was trained on"
             )
 
+    @property
+    def n_trained(self) -> int:
+        """How many numbers training can change."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
     def attached(self, model: LanguageModel) -> AbstractContextManager[None]:
         """Within it, every forward pass of the model goes through the modulator; nothing is left afterwards.
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from src.errors import StrataError
+from src.modulators.controls.trained import trained_control
 from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
@@ -15,10 +15,10 @@ def candidate(run: Run, work: ModulatorWork) -> Modulator:
     Raises:
         StrataError: what can't be begun with this model.
     """
-    modulator = _modulator(run, work)
+    modulator = _modulator(run, work).to(work.model.device)
     if run.name == MODULATOR:
-        return modulator.to(work.model.device)
-    raise StrataError(f"control {run.name} is not there yet")
+        return modulator
+    return trained_control(run.name, modulator, work.model, work.seed(run)).to(work.model.device)
 
 
 def _modulator(run: Run, work: ModulatorWork) -> Modulator:
