@@ -1,6 +1,6 @@
 """Training of modulators against a bare pass of the frozen model: time per step and peak memory.
 
-    python -m benchmarks.bench_modulators             # the testbed's model, and GPT-2 small with random weights (minutes)
+    python -m benchmarks.bench_modulators             # the testbed's model, and GPT-2 small of random weights
     python -m benchmarks.bench_modulators --quick     # the testbed's model alone (seconds)
 
 Bare: forward pass, loss and backward pass of the frozen model down to the input of its first block, which is the least
