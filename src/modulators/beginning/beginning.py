@@ -1,4 +1,4 @@
-"""Where the training of a residual modulator begins."""
+"""Where the training of a modulator begins."""
 
 from dataclasses import dataclass
 

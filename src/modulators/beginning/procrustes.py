@@ -1,6 +1,6 @@
 """Words' vectors turned onto a model's states of the words, and how well that does for words it was not fitted on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,20 +14,6 @@ from src.geometry.alignment.scores import Interval, UnitBootstrap, cosines
 from src.modulators.beginning.beginning import Beginning
 
 _BOOTSTRAP = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class WordStates:
-    """Mean residual states of words, in units of each layer.
-
-    mean: over the layers. by_layer: of the words that a map is judged on, every layer; `judged` says which of the words
-    these are. lengths: of each layer, the root mean square length of the words' states, which is its unit: without it
-    the late layers, whose states are long, would decide alone (BUG G-6).
-    """
-
-    mean: Float[Tensor, "word d_model"]
-    by_layer: Mapping[int, Float[Tensor, "judged d_model"]]
-    lengths: Mapping[int, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +39,7 @@ class MapQuality:
 
 
 def fit_map(vectors: Float[Tensor, "anchor part"], states: Float[Tensor, "anchor d_model"]) -> AffineMap:
-    """Z to (z - mean z) s R + mean state: R by orthogonal Procrustes, s so that deviations are as long as states'.
+    """Map z to (z - mean z) s R + mean state: R by orthogonal Procrustes, s so that deviations are as long as states'.
 
     The means are carried along (BUG G-5). The least-squares scale would shrink targets to the mean where the fit is
     poor; lengths are matched instead (spec G5).
@@ -127,22 +113,3 @@ def with_map(start: Beginning, found: AffineMap, factor: float, length: float) -
     projection[:, part:] *= turned.norm(dim=0).mean().to(projection) / rest
     offset = (found.target_centre - found.source_centre @ found.weight) * length
     return replace(start, projection=projection, offset=offset.to(start.offset))
-
-
-def reading_rows(directions: Float[Tensor, "part d_model"], n_rows: int, seed: int) -> Float[Tensor, "row d_model"]:
-    """Random mixtures of a map's directions, as long as rows of nn.Linear at its start: what a field's experts read.
-
-    nn.Linear draws its weights uniformly from (-1, 1) / sqrt(d_model), so that a row's mean square is 1 / (3 d_model).
-    """
-    basis = torch.linalg.qr(directions.double().T).Q.T
-    draws = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(n_rows, len(basis), generator=draws, dtype=torch.float64) @ basis
-    return (mixed / mixed.norm(dim=1, keepdim=True) / 3**0.5).float()
-
-
-def mean_states(by_layer: Sequence[Float[Tensor, "word d_model"]]) -> Float[Tensor, "word d_model"]:
-    """The mean over layers of states in units of their layer's root mean square length, float64."""
-    total = torch.zeros_like(by_layer[0], dtype=torch.float64)
-    for rows in by_layer:
-        total += rows.double() / rows.double().square().sum(1).mean().sqrt()
-    return total / len(by_layer)

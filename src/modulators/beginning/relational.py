@@ -43,8 +43,8 @@ class RelationalSpace:
 
     vectors: the anchors', top eigenvectors times the square roots of their eigenvalues: their lengths say how far a
     word is from the middle, and are kept (BUG G-2). eigenvalues: of the centred matrix, descending, all above 0.
-    column_means: of S, which centre similarities of other words. removed: the share of trace S that double centring takes
-    away: what all words have in common.
+    column_means: of S, which centre similarities of other words. removed: the share of trace S that double centring
+    takes away: what all words have in common.
     """
 
     vectors: Float64[np.ndarray, "anchor part"]

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from src.geometry.directions import unit_rows
 from src.modulators.beginning.interpolation import nearest_rows
 
 # of the length of the vertices that are added up
@@ -31,7 +32,7 @@ def principal_parts(
     values, vectors = torch.linalg.eigh(centred.T @ centred)
     basis = vectors[:, -min(width, len(values)) :].flip(1)
     largest = basis.abs().argmax(0)
-    basis = basis * basis[largest, torch.arange(basis.shape[1])].sign()
+    basis = basis * basis[largest, torch.arange(basis.shape[1], device=basis.device)].sign()
     return centred @ basis, basis
 
 
@@ -55,7 +56,7 @@ def simplex_vectors(
         pooled, solid = weighted_vertices(vertices - vertices.mean(1, keepdim=True), weights)
         # copies: their simplex has no size, and its centre is rounding
         solid &= distances.amax(1) > _ROUNDING * vertices[:, 0].norm(dim=-1)
-        vectors[own] = torch.where(solid[:, None], pooled / pooled.norm(dim=-1, keepdim=True).clamp_min(1e-300), 0)
+        vectors[own] = torch.where(solid[:, None], unit_rows(pooled), 0)
         found[own] = solid
     return vectors, found
 

@@ -44,7 +44,7 @@ def train_run(run: Run, work: ModulatorWork, stage: Stage, plan: Plan) -> Traine
         keys.steps, keys.lr, keys.strength_lr, keys.geometry_lr, keys.weight_decay, keys.warm_up, keys.clip
     )
     half = "float16" in (keys.autocast, str(work.model.dtype).removeprefix("torch."))
-    training = ModulatorTraining(candidate(run, work), settings, half)
+    training = ModulatorTraining(candidate(run, work, stage), settings, half)
     watch = StrengthWatch(training.modulator)
     first = passes(_batch(run, work, 0), work.per_pass)[0]
     cost = measure_step(work.model, training.modulator, first, lambda: _cast(work))

@@ -9,8 +9,10 @@ from src.artifacts import Parent, label
 from src.config.modulators.train import Control, TrainModulatorConfig
 from src.errors import StrataError
 from src.models import LanguageModel, load_predicting_model
+from src.modulators.beginning.begun import Begun
 from src.modulators.training.examples import Example, losses_of
 from src.stage.context import Stage
+from src.stage.modulators.lexicon import Lexicon, prepare_lexicon
 from src.stage.modulators.texts import prepare_examples
 
 MODULATOR: Literal["modulator"] = "modulator"
@@ -34,6 +36,7 @@ class ModulatorWork:
 
     train, val, test: examples; no group is in two of them. layers: before whose blocks modulators stand.
     examples_digest: of what definitions became; of texts the artifacts in `parents` tell.
+    lexicon: where modulator.init needs one. begun: by seed, filled by `beginning.begin`.
     """
 
     config: TrainModulatorConfig
@@ -45,6 +48,8 @@ class ModulatorWork:
     test: Sequence[Example]
     parents: list[Parent] = field(default_factory=list)
     examples_digest: str | None = None
+    lexicon: Lexicon | None = None
+    begun: dict[int, Begun] = field(default_factory=dict)
 
     @cached_property
     def frozen_val(self) -> float:
@@ -103,12 +108,17 @@ class ModulatorWork:
             "modulator": config.modulator.model_dump(mode="json") | begins,
             "objective": self.objective,
             "examples": self.examples_digest,
-            "lexicon": config.lexicon.model_dump(mode="json"),
+            "lexicon": None if self.lexicon is None else self._lexicon_identity(self.lexicon),
             "training": config.training.model_dump(mode="json", exclude=without),
             "split": config.split.model_dump(mode="json"),
             "compat": config.compat,
             "seed": self.seed(run),
         }
+
+    def _lexicon_identity(self, lexicon: Lexicon) -> dict[str, Any]:
+        # the words tell where they are from
+        keys = {"similarity", "neighbours", "temperature"}
+        return self.config.lexicon.model_dump(mode="json", include=keys) | {"words": lexicon.digest}
 
 
 def prepare(config: TrainModulatorConfig, stage: Stage) -> ModulatorWork:
@@ -127,10 +137,11 @@ def prepare(config: TrainModulatorConfig, stage: Stage) -> ModulatorWork:
             f"objective=text: {config.model.name} is an encoder-decoder, which does not go on with a text: "
             "use objective=definitions"
         )
+    lexicon = None
+    if config.modulator.init in ("relational", "lexicon"):
+        lexicon = prepare_lexicon(config.lexicon, config.model, config.seed)
     examples = prepare_examples(config, stage, objective, model.module.config.is_encoder_decoder)
-    return ModulatorWork(
-        config, model, layers, objective, *examples.shares, parents=examples.parents, examples_digest=examples.digest
-    )
+    return ModulatorWork(config, model, layers, objective, *examples.shares, examples.parents, examples.digest, lexicon)
 
 
 def _layers(config: TrainModulatorConfig, model: LanguageModel) -> tuple[int, ...]:
