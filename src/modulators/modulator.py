@@ -48,6 +48,11 @@ class Modulator(nn.Module, ABC):
         del parameter
         return "weights"
 
+    @property
+    def n_trained(self) -> int:
+        """How many numbers training can change."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
     def check_fits(self, model: LanguageModel) -> None:
         """Raise StrataError if `settings` names sizes (d_model, d_vocab) or layers that a model does not have."""
         settings = self.settings()
@@ -63,11 +68,6 @@ class Modulator(nn.Module, ABC):
                 f"this modulator stands before layers up to {max(self.layers)}, and {model.config.name} has layers "
                 f"0..{model.n_layers - 1}: choose the model that it was trained on"
             )
-
-    @property
-    def n_trained(self) -> int:
-        """How many numbers training can change."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def attached(self, model: LanguageModel) -> AbstractContextManager[None]:
         """Within it, every forward pass of the model goes through the modulator; nothing is left afterwards.

@@ -180,11 +180,11 @@ def test_an_unknown_key_is_named_with_what_was_meant(words: tuple[str, ...], mes
         (("modulator=field", "modulator.alpha=0.5"), r"modulator\.alpha=0\.5 is not between"),
         (("modulator=field", "modulator.init=relational"), "is for modulator=residual"),
         (("modulator=field", "modulator.field.dimensions=[9]"), "does not fit into width=8"),
-        (("controls=[zro]",), "controls"),
+        (("controls=[zro]",), "zro.*expected list of zero"),
         (("training.steps=0",), r"training\.steps"),
         (("modulator.init=lexicon", "lexicon.taxonomy=nowhere.json"), r"nowhere\.json"),
-        (("num_sequences=3",), "(?i)too few|fewer|only"),
-        (("training.batch_size=4000",), "training.batch_size=4000"),
+        (("num_sequences=3",), "5 are enough"),
+        (("training.batch_size=4000",), "fewer than training.batch_size=4000"),
         (("model.path=nowhere",), r"model\.path=nowhere: no such folder"),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_model_with_nan_weights_is_refused_before_training(tmp_path: Path):
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.2.mlp.up_proj.weight"][3, 4] = torch.nan
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StrataError, match=r"(?i)nan"):
+    with pytest.raises(StrataError, match=r"itself, frozen, is nan.*its weights hold NaN"):
         run(tmp_path / "artifacts", *FEW, f"model.path={folder}")
     assert made(tmp_path / "artifacts", "modulator") == []
 
