@@ -57,7 +57,7 @@ class FieldModulator(Modulator):
     its squared edges and volume (simplex_features.py), and gates each active dimension: gate = tanh(linear(features)),
     0 at the start, so that nothing is changed then (BUG H-4).
 
-    A control overrides `read` (what places simplices), `features` or `expert_gates`.
+    A control overrides `read` (what places simplices), `features` or `gate_logits`.
 
     Args:
         d_model: of the residual stream.
@@ -182,10 +182,11 @@ class FieldModulator(Modulator):
         dimensions = self.shape.dimensions
         return [simplex_features(edges, k) for edges, k in zip(self.edges(read), dimensions, strict=True)]
 
-    def expert_gates(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
-        """Of each expert, in (-1, 1)."""
+    def gate_logits(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
+        """Of each expert: its gates are their tanh."""
+        # laid out like this, the gradient of the weights is a product of contiguous matrices
         return [
-            torch.addmm(gate.bias, seen.T, gate.weight.T.contiguous()).tanh_()
+            torch.addmm(gate.bias, seen.T, gate.weight.T.contiguous())
             for gate, seen in zip(self.gates, features, strict=True)
         ]
 
@@ -206,5 +207,5 @@ class FieldModulator(Modulator):
         features = self.features(self.read(residual, token_ids))
         if self.training and torch.is_grad_enabled():
             self.health.update(row, features)
-        gates = [gate.view(*residual.shape[:-1], -1) for gate in self.expert_gates(features)]
-        return gated(residual, self.place, self.strengths()[row], gates)
+        logits = [logit.view(*residual.shape[:-1], -1) for logit in self.gate_logits(features)]
+        return gated(residual, self.place, self.strengths()[row], logits)

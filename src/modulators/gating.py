@@ -13,20 +13,21 @@ def gated(
     residual: Float[Tensor, "*batch d_model"],
     active: Int[Tensor, " active"] | slice,
     alphas: Float[Tensor, " expert"],
-    gates: Sequence[Float[Tensor, "*batch active"]],
+    logits: Sequence[Float[Tensor, "*batch active"]],
 ) -> Float[Tensor, "*batch d_model"]:
-    """x_j * prod over experts e of (1 + alpha_e gate_ej) on the active dimensions j (spec H5).
+    """x_j * prod over experts e of (1 + alpha_e tanh(logit_ej)) on the active dimensions j (spec H5).
 
-    The others are the residual's to the bit, and so is everything where gates are 0. Computed in the gates' dtype; the
-    result is in the residual's. Written out because the pieces that autograd would keep are as large as the
+    The others are the residual's to the bit, and so is everything where logits are 0. Computed in the logits' dtype;
+    the result is in the residual's. Written out because the pieces that autograd would keep are as large as the
     activations of a block of the model: here gates and residual alone are kept. Gradients of the first order only.
     """
-    return _Gated.apply(residual, active, alphas, *gates)  # pyright: ignore[reportReturnType]
+    return _Gated.apply(residual, active, alphas, *logits)  # pyright: ignore[reportReturnType]
 
 
 class _Gated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, residual: Tensor, active: Any, alphas: Tensor, *gates: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, residual: Tensor, active: Any, alphas: Tensor, *logits: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gates = [logit.tanh() for logit in logits]
         ctx.active = active
         ctx.save_for_backward(residual, alphas, *gates)
         product, factor = torch.ones_like(gates[0]), torch.empty_like(gates[0])
@@ -44,16 +45,16 @@ class _Gated(torch.autograd.Function):
         # the gradient of each factor: what comes in, times the factors before it, times those after it
         carried = incoming * residual[..., ctx.active]
         factor = torch.empty_like(carried)
-        of_gates, of_alphas = [], []
+        of_logits, of_alphas = [], []
         for gate, alpha in zip(gates, alphas, strict=True):
-            of_gates.append(carried.clone())
+            of_logits.append(carried.clone())
             carried.mul_(torch.mul(gate, alpha, out=factor).add_(1))
         after = carried.fill_(1)
-        for gate, alpha, of_gate in zip(gates[::-1], alphas.flip(0), of_gates[::-1], strict=True):
-            of_gate.mul_(after)
+        for gate, alpha, of_logit in zip(gates[::-1], alphas.flip(0), of_logits[::-1], strict=True):
+            of_logit.mul_(after)
             after.mul_(torch.mul(gate, alpha, out=factor).add_(1))
-            of_alphas.append(torch.dot(of_gate.flatten(), gate.flatten()))
-            of_gate.mul_(alpha)
+            of_alphas.append(torch.dot(of_logit.flatten(), gate.flatten()))
+            of_logit.addcmul_(torch.mul(gate, gate, out=factor), of_logit, value=-1).mul_(alpha)
         result = gradients[0].clone()
         result[..., ctx.active] = after.mul_(incoming).to(result.dtype)
-        return result, None, torch.stack(of_alphas[::-1]), *of_gates
+        return result, None, torch.stack(of_alphas[::-1]), *of_logits

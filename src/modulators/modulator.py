@@ -48,6 +48,11 @@ class Modulator(nn.Module, ABC):
         del parameter
         return "weights"
 
+    @property
+    def n_trained(self) -> int:
+        """How many numbers training can change."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
     def check_fits(self, model: LanguageModel) -> None:
         """Raise StrataError if `settings` names sizes (d_model, d_vocab) or layers that a model does not have."""
         settings = self.settings()

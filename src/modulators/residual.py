@@ -17,8 +17,8 @@ class ResidualModulator(Modulator):
 
     The target of a token is P G[token] + b; with `match_norms` it is turned into that direction at the length of r, so
     that a does not shrink the stream where it has grown (spec G5, BUG G-6). b is the mean that a fitted P leaves over
-    (BUG G-5); it is not trained. Tokens outside of `known` are left as they are
-    (BUG G-3), and so is everything at a = 0, to the bit.
+    (BUG G-5); it is not trained. Tokens outside of `known` are left as they are (BUG G-3), and so is everything at
+    a = 0, to the bit.
 
     Args:
         table: G, a vector of each token.
@@ -95,6 +95,12 @@ class ResidualModulator(Modulator):
             match_norms=settings["match_norms"],
             train_table=settings["train_table"],
         )
+
+    @property
+    def n_trained(self) -> int:
+        """See Modulator; vectors of tokens that are not known are never read."""
+        unread = int((~self.known).sum()) * self.table.shape[1] if self.train_table else 0
+        return super().n_trained - unread
 
     def role(self, parameter: str) -> Role:
         """See Modulator."""

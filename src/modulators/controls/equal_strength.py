@@ -4,7 +4,6 @@ With small strengths a modulator is mostly a shrink of the residual stream (spec
 geometry is a difference to these.
 """
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,16 +13,14 @@ from torch import Tensor
 
 from src.activations.collect import batches_of_like_length
 from src.models import LanguageModel
-from src.modulators.controls.field_gates import CLOSED, ConstantGates
-from src.modulators.controls.known_tokens import ConstantTarget
+from src.modulators.controls.field_gates import closed_gates, constant_gates
 from src.modulators.controls.shuffled_field import ShuffledField
+from src.modulators.controls.targets import constant_target, random_targets, shuffled_targets, zero_target
 from src.modulators.field import FieldModulator
 from src.modulators.injection import changed_inputs
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
 from src.modulators.training.examples import Example, example_losses
-
-_TOKENS_AT_ONCE = 4096
 
 
 def equal_strength_controls(
@@ -38,59 +35,16 @@ def equal_strength_controls(
     layer, which a text decides: `mean_gates_on`). They share no parameter with the modulator and stand on its device.
     """
     if isinstance(modulator, ResidualModulator):
-        return _residual_controls(modulator, seed)
+        return {
+            "zero": zero_target(modulator),
+            "random": random_targets(modulator, seed),
+            "shuffled": shuffled_targets(modulator, seed),
+            "constant": constant_target(modulator),
+        }
     if isinstance(modulator, FieldModulator):
-        return _field_controls(modulator, seed, mean_gates)
+        controls = {"zero": closed_gates(modulator), "shuffled": ShuffledField.of(modulator, seed)}
+        return controls if mean_gates is None else controls | {"constant": constant_gates(modulator, mean_gates)}
     return {}
-
-
-@torch.no_grad()
-def _residual_controls(modulator: ResidualModulator, seed: int) -> dict[str, Modulator]:
-    draws = torch.Generator().manual_seed(seed)
-    lengths, mean = _lengths_and_mean(modulator)
-
-    def constant(target: Tensor, train_target: bool) -> ConstantTarget:
-        return ConstantTarget(
-            target, modulator.known, modulator.layers, modulator.strength, modulator.match_norms, train_target
-        )
-
-    turned = copy.deepcopy(modulator)
-    d_model, width = turned.projection.shape
-    # an isotropic vector through orthonormal columns is a random direction of the same length
-    columns = torch.linalg.qr(torch.randn(d_model, min(d_model, width), generator=draws, dtype=torch.float64)).Q
-    turned.projection.zero_()
-    turned.offset.zero_()
-    turned.projection[:, : columns.shape[1]] = columns.to(turned.projection)
-    vectors = torch.randn(turned.table.shape, generator=draws)
-    vectors[:, columns.shape[1] :] = 0
-    unit = vectors / vectors.norm(dim=1, keepdim=True)
-    turned.table.copy_(unit.to(turned.table) * lengths[:, None])
-
-    permuted = copy.deepcopy(modulator)
-    tokens = modulator.known.nonzero()[:, 0]
-    order = tokens[torch.randperm(len(tokens), generator=draws).to(tokens.device)]
-    # along one cycle through all of them, so that none keeps its own
-    permuted.table[order] = modulator.table[order.roll(1)]
-    return {
-        "zero": constant(torch.zeros_like(mean), train_target=False),
-        "random": turned,
-        "shuffled": permuted,
-        "constant": constant(mean, train_target=True),
-    }
-
-
-def _lengths_and_mean(modulator: ResidualModulator) -> tuple[Float[Tensor, " d_vocab"], Float[Tensor, " d_model"]]:
-    """The length of each token's target, and the mean target of the known tokens as it is mixed in."""
-    lengths, total = [], torch.zeros(len(modulator.projection), dtype=torch.float64)
-    for tokens in torch.arange(len(modulator.table), device=modulator.table.device).split(_TOKENS_AT_ONCE):
-        targets = modulator.target(tokens)
-        length = targets.norm(dim=1)
-        lengths.append(length)
-        if modulator.match_norms:
-            targets = targets / length[:, None].clamp_min(torch.finfo(targets.dtype).tiny)
-        total += targets[modulator.known[tokens]].cpu().double().sum(0)
-    mean = total / modulator.known.sum().clamp_min(1).cpu()
-    return torch.cat(lengths), mean.to(modulator.projection)
 
 
 @torch.no_grad()
@@ -123,23 +77,3 @@ def _changed_ids(model: LanguageModel, example: Example) -> np.ndarray:
     """The tokens of the stack that is modulated."""
     target = example.target_ids
     return target if model.inner.through_decoder and target is not None else example.input_ids
-
-
-def _field_controls(
-    modulator: FieldModulator, seed: int, mean_gates: Float[Tensor, "layer expert active"] | None
-) -> dict[str, Modulator]:
-    bounds = (modulator.shape.lowest, modulator.shape.highest)
-
-    def constant(bias: Tensor, train_bias: bool) -> ConstantGates:
-        return ConstantGates(bias, modulator.active, modulator.layers, modulator.strength, bounds, train_bias)
-
-    closed = torch.full((1, len(modulator.shape.dimensions), len(modulator.active)), CLOSED).to(modulator.strength)
-    controls: dict[str, Modulator] = {
-        "zero": constant(closed, train_bias=False),
-        "shuffled": ShuffledField.of(modulator, seed),
-    }
-    if mean_gates is not None:
-        nearly_one = 1 - torch.finfo(torch.float32).eps
-        bias = mean_gates.to(modulator.strength).clamp(-nearly_one, nearly_one).atanh()
-        controls["constant"] = constant(bias, train_bias=True)
-    return controls

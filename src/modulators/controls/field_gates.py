@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from src.modulators.field import bounded
+from src.modulators.field import FieldModulator, bounded
 from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
 
@@ -198,3 +198,20 @@ class ActiveScaling(Modulator):
         active = residual.index_select(-1, self.active).to(self.scale.dtype)
         scaled = active * self.scale[self.layers.index(layer)]
         return residual.index_copy(-1, self.active, scaled.to(residual.dtype))
+
+
+def closed_gates(field: FieldModulator) -> ConstantGates:
+    """Gates of -1: active dimensions are shrunk by prod (1 - alpha). Strengths alone can be trained."""
+    bias = torch.full((1, len(field.shape.dimensions), len(field.active)), CLOSED)
+    return _constant(field, bias, train_bias=False)
+
+
+def constant_gates(field: FieldModulator, gates: Float[Tensor, "layer_or_one expert active"]) -> ConstantGates:
+    """Given gates in (-1, 1), whatever the residual stream is; they can be trained."""
+    nearly_one = 1 - torch.finfo(torch.float32).eps
+    return _constant(field, gates.clamp(-nearly_one, nearly_one).atanh(), train_bias=True)
+
+
+def _constant(field: FieldModulator, bias: Tensor, train_bias: bool) -> ConstantGates:
+    bounds = (field.shape.lowest, field.shape.highest)
+    return ConstantGates(bias.to(field.strength), field.active, field.layers, field.strength, bounds, train_bias)

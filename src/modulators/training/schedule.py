@@ -17,10 +17,11 @@ def rate_factor(step: int, n_steps: int, warm_up: float) -> float:
 
 
 def reach(rates: Iterable[float]) -> float:
-    """How far a parameter can be from where it began after steps of Adam at these rates: their sum.
+    """About how far a parameter can be from where it began after steps of Adam at these rates: their sum.
 
-    Adam moves a parameter by about its rate a step at most, whatever the gradient (Kingma and Ba 2015, section 2.1), so
-    a strength that ends at its reach says where training stopped, not where it was going (spec G9, BUG G-11).
+    Adam moves a parameter by about its rate a step, whatever the size of the gradient, and only by more where gradients
+    shrink or are rare (Kingma and Ba 2015, section 2.1). So a strength that ends at its reach says where training
+    stopped, not where it was going (spec G9, BUG G-11).
     """
     total = 0.0
     for rate in rates:  # in order, so that a run that goes on adds up to the same bits

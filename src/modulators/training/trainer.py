@@ -68,7 +68,7 @@ class ModulatorTraining:
     @property
     def n_parameters(self) -> int:
         """How many numbers are trained."""
-        return sum(parameter.numel() for parameter in self._trained.values())
+        return self.modulator.n_trained
 
     @property
     def trained(self) -> list[nn.Parameter]:

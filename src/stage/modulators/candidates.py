@@ -1,6 +1,6 @@
 """What each run trains: the modulator as it begins, or a control of it."""
 
-from src.errors import StrataError
+from src.modulators.controls.trained import trained_control
 from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
@@ -15,10 +15,10 @@ def candidate(run: Run, work: ModulatorWork, stage: Stage) -> Modulator:
     Raises:
         StrataError: what can't be begun with this model.
     """
-    modulator = _modulator(run, work, stage)
+    modulator = _modulator(run, work, stage).to(work.model.device)
     if run.name == MODULATOR:
-        return modulator.to(work.model.device)
-    raise StrataError(f"control {run.name} is not there yet")
+        return modulator
+    return trained_control(run.name, modulator, work.model, work.seed(run)).to(work.model.device)
 
 
 def _modulator(run: Run, work: ModulatorWork, stage: Stage) -> Modulator:
