@@ -141,6 +141,8 @@ def prepare(config: TrainModulatorConfig, stage: Stage) -> ModulatorWork:
     if config.modulator.init in ("relational", "lexicon"):
         lexicon = prepare_lexicon(config.lexicon, config.model, config.seed)
     examples = prepare_examples(config, stage, objective, model.module.config.is_encoder_decoder)
+    if lexicon is not None:
+        lexicon = lexicon.without_anchors(examples.scored)
     return ModulatorWork(config, model, layers, objective, *examples.shares, examples.parents, examples.digest, lexicon)
 
 
