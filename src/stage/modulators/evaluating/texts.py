@@ -22,6 +22,8 @@ from src.text import SeenText, Selection, SequenceTable, content_hashes
 
 Objective = Literal["text", "definitions"]
 _ALL = 2**62
+# enough for a mean
+_MOST_VAL = 100
 
 
 def prepare_test_examples(
@@ -30,8 +32,8 @@ def prepare_test_examples(
     artifact: Artifact,
     model: LanguageModel,
     stage: Stage,
-) -> tuple[Objective, Sequence[Example], list[Parent]]:
-    """The objective, at most `config.examples` examples, and the artifacts that they come from.
+) -> tuple[Objective, Sequence[Example], Sequence[Example], list[Parent]]:
+    """The objective, at most `config.examples` examples, val examples, and the artifacts that they come from.
 
     They are drawn from the test examples of the modulator's training, split as they were then, or are the first of
     another dataset but for documents that begin like one of its train or val documents.
@@ -44,8 +46,9 @@ def prepare_test_examples(
     dataset = config.dataset.chosen()
     shares, parents = prepare_examples(trained, stage, objective)
     _refuse_other_text(artifact, parents)
+    val = shares[1][:_MOST_VAL]
     if dataset is None:
-        return objective, _drawn(shares[2], config), parents
+        return objective, _drawn(shares[2], config), val, parents
     if model.module.config.is_encoder_decoder:
         raise StrataError(
             f"dataset={dataset.dataset_name}: {config.model.name} is an encoder-decoder, which does not go on with a "
@@ -53,7 +56,7 @@ def prepare_test_examples(
         )
     seen = [example.input_ids for example in (*shares[0], *shares[1])] if objective == "text" else []
     examples, table = _other_examples(config, trained, dataset, seen, artifact, stage)
-    return "text", _drawn(examples, config), [table]
+    return "text", _drawn(examples, config), val, [*parents, table]
 
 
 def _refuse_other_text(artifact: Artifact, parents: Sequence[Parent]) -> None:
