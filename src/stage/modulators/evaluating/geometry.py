@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.activations.clouds import clouds_of_model
 from src.activations.token_choice import ChosenTokens
-from src.errors import NotApplicableError
+from src.errors import NotApplicableError, StrataError
 from src.geometry.simplices.profile import SimplexSettings
 from src.geometry.words.matching import FEWEST_WORDS, Word
 from src.geometry.words.passages import chosen_tokens, in_carriers
@@ -52,6 +52,7 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     """
     keys = work.config.relations
     lexicon = prepare_lexicon(work.trained.lexicon, work.config.model, work.trained.seed)
+    _refuse_other_words(work, lexicon)
     words, told = _untold_words(work, stage, lexicon)
     tokenizer = load_tokenizer(work.config.model)
     passages = in_carriers(words, tokenizer, keys.carriers, work.trained.max_length)
@@ -84,12 +85,24 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     return relations_finding(found)
 
 
+def _refuse_other_words(work: EvaluationWork, lexicon: Lexicon) -> None:
+    """With another taxonomy or tokenizer, words that vectors were made from could be among the evaluated (BUG G-7)."""
+    then = work.artifact.meta.identity["lexicon"]
+    if then is not None and then["words"] != lexicon.digest:
+        raise StrataError(
+            f"the words of {work.trained.lexicon.taxonomy} are not those that {work.artifact.path.name} was begun with, "
+            "so nobody can tell which of them it has not seen: put the taxonomy back, or train again with "
+            "train_modulator.py; or leave relations out of measures"
+        )
+
+
 def _untold_words(work: EvaluationWork, stage: Stage, lexicon: Lexicon) -> tuple[list[Word], int]:
     """The words that neither vectors nor definitions that were trained on are of, and how many the latter leave out."""
     words = list(lexicon.split.evaluated)
-    if work.objective == "text":
+    if work.artifact.meta.identity["objective"] == "text":
         return words, 0
-    (train, val, _), _ = prepare_examples(work.trained, stage, "definitions")
+    is_encoder_decoder = work.model.module.config.is_encoder_decoder
+    train, val, _ = prepare_examples(work.trained, stage, "definitions", is_encoder_decoder).shares
     tokenizer = load_tokenizer(work.config.model)
     told = set()
     for example in (*train, *val):

@@ -44,8 +44,9 @@ def prepare_test_examples(
     """
     objective: Objective = artifact.meta.identity["objective"]
     dataset = config.dataset.chosen()
-    shares, parents = prepare_examples(trained, stage, objective)
-    _refuse_other_text(artifact, parents)
+    found = prepare_examples(trained, stage, objective, model.module.config.is_encoder_decoder)
+    shares, parents = found.shares, found.parents
+    _refuse_other_text(artifact, parents, found.digest)
     val = shares[1][:_MOST_VAL]
     if dataset is None:
         return objective, _drawn(shares[2], config), val, parents
@@ -59,10 +60,10 @@ def prepare_test_examples(
     return "text", _drawn(examples, config), val, [*parents, table]
 
 
-def _refuse_other_text(artifact: Artifact, parents: Sequence[Parent]) -> None:
+def _refuse_other_text(artifact: Artifact, parents: Sequence[Parent], digest: str | None) -> None:
     """A modulator that was trained on other text may have seen what would be its test documents now."""
     then, now = (sorted((it.kind, it.fingerprint) for it in some) for some in (artifact.meta.parents, parents))
-    if then != now:
+    if then != now or artifact.meta.identity["examples"] != digest:
         raise StrataError(
             f"the text that {artifact.path.name} was trained on is not what it was, so nobody can tell what it has not "
             "seen: put the text back, or train again with train_modulator.py"
