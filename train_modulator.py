@@ -25,6 +25,7 @@ def run(config: TrainModulatorConfig, stage: Stage) -> Artifact:
     from src.report.modulators.training import training_finding, training_summary
     from src.stage.modulators.comparing import compare
     from src.stage.modulators.courses import courses
+    from src.stage.modulators.describing import described
     from src.stage.modulators.training import train_run
     from src.stage.modulators.work import prepare
 
@@ -37,7 +38,7 @@ def run(config: TrainModulatorConfig, stage: Stage) -> Artifact:
             with stage.create(plan) as draft:
                 result = train_run(each, work, stage, plan)
                 save_modulator(draft.path, result.modulator)
-                found = training_finding(result.record)
+                found = joined([training_finding(result.record), *described(each, result.modulator, work)])
                 write_finding(draft.path, found)
                 title = f"Training of {result.record.name}"
                 stage.report(draft, title, found.text, found.tables, found.figures, found.details, found.metrics)

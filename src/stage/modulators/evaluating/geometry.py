@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.activations.clouds import clouds_of_model
 from src.activations.token_choice import ChosenTokens
-from src.errors import NotApplicableError
+from src.errors import NotApplicableError, StrataError
 from src.geometry.simplices.profile import SimplexSettings
 from src.geometry.words.matching import FEWEST_WORDS, Word
 from src.geometry.words.passages import chosen_tokens, in_carriers
@@ -24,6 +24,7 @@ from src.modulators.evaluation.effects import FROZEN
 from src.modulators.evaluation.geometry.readings import (
     MODULATED,
     STATIC,
+    VECTORS,
     WordReading,
     contrasts,
     profile_readings,
@@ -32,6 +33,7 @@ from src.modulators.evaluation.geometry.relations import kinship
 from src.modulators.evaluation.geometry.volumes import cloud_volumes
 from src.modulators.field import FieldModulator
 from src.modulators.modulator import Modulator
+from src.modulators.residual import ResidualModulator
 from src.report.finding import Finding
 from src.report.modulators.evaluation.relations import RelationsFound, relations_finding
 from src.report.modulators.evaluation.volumes import volumes_finding
@@ -52,6 +54,7 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     """
     keys = work.config.relations
     lexicon = prepare_lexicon(work.trained.lexicon, work.config.model, work.trained.seed)
+    _refuse_other_words(work, lexicon)
     words, told = _untold_words(work, stage, lexicon)
     tokenizer = load_tokenizer(work.config.model)
     passages = in_carriers(words, tokenizer, keys.carriers, work.trained.max_length)
@@ -68,6 +71,9 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
             advance(1)
     static = read_embeddings(open_weights(work.config.model)).input[[word.token_ids[0] for word in words]]
     readings = [WordReading(STATIC, None, [static])]
+    if isinstance(work.modulator, ResidualModulator):
+        ids = torch.tensor([word.token_ids[0] for word in words], device=work.model.device)
+        readings.append(WordReading(VECTORS, None, [work.modulator.target(ids).detach().cpu()]))
     readings += [WordReading(name, layer, draws) for (name, layer), draws in states.items()]
     related = kinship(lexicon.taxonomy, [word.senses[0] for word in words])
     last = layers[-1]
@@ -84,12 +90,24 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     return relations_finding(found)
 
 
+def _refuse_other_words(work: EvaluationWork, lexicon: Lexicon) -> None:
+    """With another taxonomy or tokenizer, words that vectors were made from could be among the evaluated (BUG G-7)."""
+    then = work.artifact.meta.identity["lexicon"]
+    if then is not None and then["words"] != lexicon.digest:
+        raise StrataError(
+            f"the words of {work.trained.lexicon.taxonomy} are not those that {work.artifact.path.name} was begun "
+            "with, so nobody can tell which of them it has not seen: put the taxonomy back, or train again with "
+            "train_modulator.py; or leave relations out of measures"
+        )
+
+
 def _untold_words(work: EvaluationWork, stage: Stage, lexicon: Lexicon) -> tuple[list[Word], int]:
     """The words that neither vectors nor definitions that were trained on are of, and how many the latter leave out."""
     words = list(lexicon.split.evaluated)
-    if work.objective == "text":
+    if work.artifact.meta.identity["objective"] == "text":
         return words, 0
-    (train, val, _), _ = prepare_examples(work.trained, stage, "definitions")
+    is_encoder_decoder = work.model.module.config.is_encoder_decoder
+    train, val, _ = prepare_examples(work.trained, stage, "definitions", is_encoder_decoder).shares
     tokenizer = load_tokenizer(work.config.model)
     told = set()
     for example in (*train, *val):
