@@ -1,6 +1,6 @@
 """Which words of a taxonomy tokens' vectors are made from, and which are kept for evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,19 @@ def split_words(taxonomy: Taxonomy, matches: Matches, held_out: float, max_ancho
     others = tuple(word for i, word in enumerate(words) if i not in chosen and not is_evaluated[i])
     _refuse_too_few(taxonomy, anchors, evaluated, len(words))
     return WordSplit(anchors, evaluated, others)
+
+
+def without_anchors(taxonomy: Taxonomy, split: WordSplit, senses: Collection[int]) -> WordSplit:
+    """The split with no anchor that has one of these senses, since such words are scored: they join the others.
+
+    Raises:
+        NotApplicableError: too few anchors are left.
+    """
+    scored = set(senses)
+    anchors = tuple(word for word in split.anchors if scored.isdisjoint(word.senses))
+    others = split.others + tuple(word for word in split.anchors if not scored.isdisjoint(word.senses))
+    _refuse_too_few(taxonomy, anchors, split.evaluated, len(split.words))
+    return WordSplit(anchors, split.evaluated, others)
 
 
 def _refuse_too_few(taxonomy: Taxonomy, anchors: Sequence[Word], evaluated: Sequence[Word], n_words: int) -> None:

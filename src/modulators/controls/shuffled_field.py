@@ -23,11 +23,13 @@ class ShuffledField(FieldModulator):
     """
 
     kind: ClassVar[str] = "shuffled_field"
+    needs_whole_passes: ClassVar[bool] = True
 
     def __init__(self, d_model: int, layers: Sequence[int], shape: FieldShape, seed: int, shuffle_seed: int) -> None:
         super().__init__(d_model, layers, shape, seed)
         self.shuffle_seed = shuffle_seed
         self._mask: Bool[Tensor, "batch pos"] | None = None
+        self._is_continued = False
 
     @classmethod
     def of(cls, field: FieldModulator, shuffle_seed: int) -> Self:
@@ -56,11 +58,7 @@ class ShuffledField(FieldModulator):
 
         def look(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
             cache = kwargs.get("past_key_values")
-            if cache is not None and cache.get_seq_length():
-                raise StrataError(
-                    "the shuffled control of a field modulator reads earlier positions of the pass, and cached "
-                    "generation has none: generate with use_cache=False, or use another control"
-                )
+            self._is_continued = cache is not None and bool(cache.get_seq_length())
             mask = kwargs.get("attention_mask")
             self._mask = mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
@@ -71,12 +69,17 @@ class ShuffledField(FieldModulator):
                 yield
         finally:
             handle.remove()
-            self._mask = None
+            self._mask, self._is_continued = None, False
 
     def read(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "token active"]:
         """See FieldModulator: of the other position."""
+        if self._is_continued:
+            raise StrataError(
+                "the shuffled control of a field modulator reads earlier positions of the pass, and cached generation "
+                "has none: generate with use_cache=False, or use another control"
+            )
         mask = self._mask
         if mask is None or mask.shape != token_ids.shape:
             mask = torch.ones_like(token_ids, dtype=torch.bool)

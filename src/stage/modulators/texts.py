@@ -31,11 +31,15 @@ _FEW_GROUPS = 20
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Train, val and test examples, the artifacts that they come from, and a digest of those that come from none."""
+    """Train, val and test examples, the artifacts that they come from, and a digest of those that come from none.
+
+    scored: senses of the words that val and test examples ask for.
+    """
 
     shares: Shares
     parents: list[Parent]
     digest: str | None = None
+    scored: frozenset[int] = frozenset()
 
 
 def prepare_examples(
@@ -92,7 +96,12 @@ def _definitions(config: TrainModulatorConfig, stage: Stage, encoder_decoder: bo
         f"{len(set(groups)):,} groups, of one synset or of definitions that read the same"
     )
     read = [[ids.tolist() for ids in (it.input_ids, it.predicted, it.target_ids) if ids is not None] for it in examples]
-    return Examples(_split(examples, hashes, config), [], fingerprint({"examples": read}))
+    shares = _split(examples, hashes, config)
+    asked = {example.group for example in (*shares[1], *shares[2])}
+    scored = frozenset(
+        sense for word, group in zip(words, groups, strict=True) if group in asked for sense in word.senses
+    )
+    return Examples(shares, [], fingerprint({"examples": read}), scored)
 
 
 def _split(examples: Sequence[Example], hashes: UInt64[np.ndarray, " example"], config: TrainModulatorConfig) -> Shares:

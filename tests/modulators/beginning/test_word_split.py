@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from src.errors import NotApplicableError
 from src.geometry.words.matching import Matches, Word
-from src.modulators.beginning.words import WordSplit, split_words
+from src.modulators.beginning.words import WordSplit, split_words, without_anchors
 from tests.fixtures.worded_taxonomy import tree_of_words
 
 _TAXONOMY = tree_of_words([2, 2])
@@ -78,3 +78,17 @@ def test_a_word_of_several_tokens_takes_no_part() -> None:
 def test_too_few_words_are_refused() -> None:
     with pytest.raises(NotApplicableError, match=r"20 words of made 0123 .* 6 be evaluated, and 8 of each are needed"):
         _split(_matches([(i,) for i in range(20)]))
+
+
+def test_words_that_are_scored_are_no_anchors():
+    """BUG G-7, of definitions: no vector is made from the relations of a word that is to be told."""
+    taxonomy = tree_of_words([4, 10])
+    words = tuple(Word(f"w{i}", f"w{i}", (i,), (i,), 0) for i in range(45))
+    split = split_words(taxonomy, Matches(words, 45, 0, 1.0), 0.3, 3000, 0)
+    scored = {word.senses[0] for word in (*split.anchors[:5], *split.evaluated[:2])}
+    kept = without_anchors(taxonomy, split, scored)
+    assert kept.anchors == split.anchors[5:]
+    assert kept.evaluated == split.evaluated
+    assert set(kept.words) == set(split.words)
+    with pytest.raises(NotApplicableError, match="can be anchors"):
+        without_anchors(taxonomy, split, range(45))
