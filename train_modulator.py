@@ -19,12 +19,13 @@ from src.stage import Stage, entry_point
 
 
 def run(config: TrainModulatorConfig, stage: Stage) -> Artifact:
-    """Train what is not trained yet, and compare."""
+    """Train what is not trained yet, and compare. Returns the modulator, which eval_modulator.py goes on with."""
     from src.modulators.saving import load_modulator, save_modulator
     from src.report.finding import joined, write_finding
     from src.report.modulators.training import training_finding, training_summary
     from src.stage.modulators.comparing import compare
     from src.stage.modulators.courses import courses
+    from src.stage.modulators.describing import described
     from src.stage.modulators.training import train_run
     from src.stage.modulators.work import prepare
 
@@ -37,7 +38,7 @@ def run(config: TrainModulatorConfig, stage: Stage) -> Artifact:
             with stage.create(plan) as draft:
                 result = train_run(each, work, stage, plan)
                 save_modulator(draft.path, result.modulator)
-                found = training_finding(result.record)
+                found = joined([training_finding(result.record), *described(each, result.modulator, work)])
                 write_finding(draft.path, found)
                 title = f"Training of {result.record.name}"
                 stage.report(draft, title, found.text, found.tables, found.figures, found.details, found.metrics)
@@ -57,7 +58,7 @@ def run(config: TrainModulatorConfig, stage: Stage) -> Artifact:
     else:
         stage.show_report(finished)
     stage.say_text(finished)
-    return finished
+    return trained[work.runs[0]]
 
 
 main = entry_point(run, TrainModulatorConfig, "train_modulator")
