@@ -3,10 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
@@ -15,6 +17,7 @@ import train_modulator
 from src.artifacts import Artifact
 from src.config.modulators.evaluate import EvaluateModulatorConfig
 from src.config.modulators.train import TrainModulatorConfig
+from src.config.schema import parse_config
 from src.errors import StrataError
 from src.geometry.lexicon.distances import path_distances
 from src.stage.entry import compose, run_stage
@@ -65,9 +68,9 @@ def evaluated(project) -> Artifact:
 
 def test_words_that_vectors_were_made_from_are_not_evaluated(project, evaluated):
     """BUG G-7: the tokens whose similarities built the table were the evaluation tokens."""
-    config = TrainModulatorConfig.model_validate(
-        compose("train_modulator", ["model=testbed_small", f"lexicon.taxonomy={project / 'taxonomy.json'}"])
-    )
+    words = ["model=testbed_small", f"lexicon.taxonomy={project / 'taxonomy.json'}"]
+    values: Any = OmegaConf.to_container(compose("train_modulator", words), resolve=True)
+    config = parse_config(TrainModulatorConfig, values)
     lexicon = prepare_lexicon(config.lexicon, config.model, config.seed)
     found = records(evaluated, "evaluated_words")
     senses = {sense for word in lexicon.split.anchors for sense in word.senses}
