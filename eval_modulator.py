@@ -1,8 +1,9 @@
 """Evaluate a trained modulator on text that it has not seen, beside the frozen model and controls of equal strength.
 
   python eval_modulator.py                                      the only modulator of the testbed
-  python eval_modulator.py modulator=testbed-residual-lexicon-1a2b3c4d
-  python eval_modulator.py modulator=NAME dataset=testbed       other text; what it was trained on is passed over
+  python eval_modulator.py trained_modulator=testbed-residual-lexicon-1a2b3c4d measures=[predictions]
+  python eval_modulator.py trained_modulator=NAME dataset=testbed       other text, less what it was trained on
+  python eval_modulator.py sweep.alphas=[0.01,0.03,0.1,0.3] generation.prompts=["on monday"]
 
 A modulator comes from train_modulator.py; its controls and LoRA are evaluated in the same way, by name.
 """

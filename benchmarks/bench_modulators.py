@@ -1,6 +1,6 @@
 """Training of modulators against a bare pass of the frozen model: time per step and peak memory.
 
-    python -m benchmarks.bench_modulators             # the testbed's model, and GPT-2 small with random weights (minutes)
+    python -m benchmarks.bench_modulators             # the testbed's model, and GPT-2 small of random weights
     python -m benchmarks.bench_modulators --quick     # the testbed's model alone (seconds)
 
 Bare: forward pass, loss and backward pass of the frozen model down to the input of its first block, which is the least
@@ -31,6 +31,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.bench_collect import median_ratio, model_config
 from src.hook_points import HookPoint
@@ -39,7 +40,7 @@ from src.modulators.adapters import lora_of_size
 from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
-from src.modulators.training.examples import Example, mean_loss
+from src.modulators.training.examples import Example, example_losses
 from src.modulators.training.trainer import ModulatorTraining, TrainingSettings
 from src.report.tables import Cell, Table
 from src.report.terminal import print_table
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--memory-of", nargs=2, metavar=("MODEL", "WHAT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    disable_progress_bar()
     if arguments.memory_of:
         name, what = arguments.memory_of
         print(json.dumps(peak_memory(SETTINGS[name], what, arguments.device)))
@@ -157,7 +159,17 @@ def step(model: LanguageModel, batch: list[Example], what: str) -> Turn:
         return bare_step(model, batch)
     trained = modulator(model, batch, what).to(model.device)
     training = ModulatorTraining(trained, TrainingSettings(N_STEPS))
-    return Turn(lambda: trained.attached(model), lambda: training.train(mean_loss(model, batch)), training.n_parameters)
+    return Turn(lambda: trained.attached(model), lambda: trained_step(training, model, batch), training.n_parameters)
+
+
+def loss(model: LanguageModel, batch: list[Example]) -> Tensor:
+    sums, counts = example_losses(model, batch)
+    return sums.sum() / counts.sum()
+
+
+def trained_step(training: ModulatorTraining, model: LanguageModel, batch: list[Example]) -> None:
+    training.modulator.train()
+    training.train([loss(model, batch)])
 
 
 def bare_step(model: LanguageModel, batch: list[Example]) -> Turn:
@@ -174,7 +186,7 @@ def bare_step(model: LanguageModel, batch: list[Example]) -> Turn:
         handle.remove()
 
     def run() -> None:
-        torch.autograd.grad(mean_loss(model, batch), leaves)
+        torch.autograd.grad(loss(model, batch), leaves)
 
     return Turn(prepared, run)
 
@@ -182,7 +194,7 @@ def bare_step(model: LanguageModel, batch: list[Example]) -> Turn:
 def forward(model: LanguageModel, batch: list[Example], what: str | None) -> Turn:
     @torch.no_grad()
     def run() -> None:
-        mean_loss(model, batch)
+        loss(model, batch)
 
     if what is None:
         return Turn(nullcontext, run)

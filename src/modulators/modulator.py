@@ -18,10 +18,12 @@ Role = Literal["weights", "geometry", "strength"]
 class Modulator(nn.Module, ABC):
     """Changes the residual stream before blocks of a frozen model.
 
-    kind: names the class in saved files. layers: before whose blocks it stands.
+    kind: names the class in saved files. needs_whole_passes: what it does at a position depends on others of the same
+    pass, so that no cached position can be left out. layers: before whose blocks it stands.
     """
 
     kind: ClassVar[str]
+    needs_whole_passes: ClassVar[bool] = False
     layers: tuple[int, ...]
 
     @abstractmethod

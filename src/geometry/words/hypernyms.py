@@ -65,7 +65,8 @@ class HypernymDecay:
     """Mean cosines of words with their ancestors, and with other words as deep as these.
 
     steps, n_pairs, n_ancestors: by number of steps. cosine, control: means. slope: of the cosine by steps;
-    control_slope: of the control; excess_slope: of their difference.
+    control_slope: of the control; excess_slope: of their difference. left: the three slopes without each group of
+    words, the same groups for all representations of as many words.
     """
 
     steps: Int64[np.ndarray, "step"]
@@ -76,6 +77,7 @@ class HypernymDecay:
     slope: Slope
     control_slope: Slope
     excess_slope: Slope
+    left: Float64[np.ndarray, "group slope"]
 
 
 def hypernym_decay(
@@ -92,7 +94,7 @@ def hypernym_decay(
     Args:
         units: rows of length 1.
         pairs: of words and those above them.
-        permutations: of the words.
+        permutations: of the words; 0 = p is not computed (NaN).
         seed: of the permutations.
     """
     cosine = (units[pairs.word] * units[pairs.ancestor]).sum(-1).cpu().double().numpy()
@@ -116,9 +118,11 @@ def hypernym_decay(
         moved = units[torch.from_numpy(rng.permutation(len(units))).to(units.device)]
         theirs = (moved[pairs.word] * moved[pairs.ancestor]).sum(-1).cpu().double().numpy()
         drawn.append(_slopes(pairs.steps[kept], theirs[kept], _control(moved, pairs, theirs, everyone)[0][kept]))
-    centre = np.mean(drawn, 0)
-    beyond = (np.abs(drawn - centre) >= np.abs(values - centre) * (1 - 1e-9)).sum(0)
-    p = (1 + beyond) / (1 + permutations)
+    p = np.full(len(values), np.nan)
+    if drawn:
+        centre = np.mean(drawn, 0)
+        beyond = (np.abs(drawn - centre) >= np.abs(values - centre) * (1 - 1e-9)).sum(0)
+        p = (1 + beyond) / (1 + permutations)
     n_above = len(np.unique(ancestor))
     return HypernymDecay(
         levels,
@@ -130,6 +134,7 @@ def hypernym_decay(
             Slope(float(value), float(value - by), float(value + by), float(each), n_above)
             for value, by, each in zip(values, reach, p, strict=True)
         ),
+        left=np.stack(left),
     )
 
 

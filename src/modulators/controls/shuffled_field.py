@@ -23,6 +23,7 @@ class ShuffledField(FieldModulator):
     """
 
     kind: ClassVar[str] = "shuffled_field"
+    needs_whole_passes: ClassVar[bool] = True
 
     def __init__(self, d_model: int, layers: Sequence[int], shape: FieldShape, seed: int, shuffle_seed: int) -> None:
         super().__init__(d_model, layers, shape, seed)

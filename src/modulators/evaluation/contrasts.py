@@ -14,7 +14,7 @@ _FLIPS_AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference with its 95 % interval over groups; p: two-sided, that its sign means nothing (sign flips)."""
+    """A paired difference with its 95 % interval over groups; p: two-sided, by sign flips."""
 
     ratio: Ratio
     p: float

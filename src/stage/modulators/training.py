@@ -39,7 +39,7 @@ def train_run(run: Run, work: ModulatorWork, stage: Stage, plan: Plan) -> Traine
     Raises:
         StrataError: a loss that is not finite, too little memory, a full disk, another process that trains the same.
     """
-    keys = work.config.training
+    keys, frozen_val = work.config.training, work.frozen_val
     settings = TrainingSettings(
         keys.steps, keys.lr, keys.strength_lr, keys.geometry_lr, keys.weight_decay, keys.warm_up, keys.clip
     )
@@ -89,7 +89,7 @@ def train_run(run: Run, work: ModulatorWork, stage: Stage, plan: Plan) -> Traine
         [_scalars(record) for record in history],
         [strength for record in history for strength in record["strengths"]],
         evaluations[best_evaluation(_values(history))]["step"],
-        work.frozen_val,
+        frozen_val,
         cost,
     )
     return Trained(run, training.modulator, record)

@@ -1,5 +1,6 @@
 """What train_modulator.py works on: the frozen model, its examples in three shares, and the runs that are compared."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,9 +54,16 @@ class ModulatorWork:
 
     @cached_property
     def frozen_val(self) -> float:
-        """Mean loss of the frozen model on val examples."""
+        """Mean loss of the frozen model on val examples. Raises StrataError where it is not finite."""
         sums, counts = losses_of(self.model, self.val, self.per_pass)
-        return float(sums.sum() / counts.sum())
+        loss = float(sums.sum() / counts.sum())
+        if not math.isfinite(loss):
+            raise StrataError(
+                f"the loss of {self.config.model.name} itself, frozen, is {loss:g} on val examples: its weights hold "
+                f"NaN or infinity, or overflow in {str(self.model.dtype).removeprefix('torch.')}; get its files again, or "
+                "try model.dtype=float32"
+            )
+        return loss
 
     @property
     def per_pass(self) -> int:

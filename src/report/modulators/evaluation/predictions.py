@@ -33,9 +33,10 @@ def predictions_finding(
     perplexity = [_written(exp(nll[name].value)) for name in (MODULATED, FROZEN)]
     first = (
         f"On {n_groups:,} {unit} ({n_tokens:,} predicted tokens) the modulated model's perplexity is {perplexity[0]}, "
-        f"the frozen model's {perplexity[1]}: the NLL is {_change(pairs.to_frozen[MODULATED].ratio)}{_best(nll, controls)}."
+        f"the frozen model's {perplexity[1]}: the NLL is {_change(pairs.to_frozen[MODULATED].ratio)}"
+        f"{_best(nll, controls)}."
     )
-    tables = [_losses(nll, pairs, unit), _states(effects, groups, unit)]
+    tables = [_losses(nll, pairs, unit), _distributions(effects, groups, unit), _states(effects, groups, unit)]
     records = [
         _record(name, each, nll[name], pairs, groups) | {"holm_p": pairs.corrected.get(name)}
         for name, each in effects.items()
@@ -86,7 +87,8 @@ def _best(nll: Mapping[str, Ratio], controls: Sequence[str]) -> str:
     if not controls:
         return ""
     best = min(controls, key=lambda name: nll[name].value)
-    return f"; the best control of equal strength, {best}, has {_written(nll[best].value)} to its {_written(nll[MODULATED].value)}"
+    values = _written(nll[best].value), _written(nll[MODULATED].value)
+    return f"; the best control of equal strength, {best}, has {values[0]} to its {values[1]}"
 
 
 def _losses(nll: Mapping[str, Ratio], pairs: _Pairs, unit: str) -> Table:
@@ -94,7 +96,7 @@ def _losses(nll: Mapping[str, Ratio], pairs: _Pairs, unit: str) -> Table:
         [
             name,
             exp(ratio.value),
-            _cell(ratio),
+            ratio.value,
             _cell(pairs.to_frozen[name].ratio) if name in pairs.to_frozen else None,
             _cell(pairs.of_modulated[name].ratio) if name in pairs.of_modulated else None,
             pairs.corrected.get(name),
@@ -110,32 +112,41 @@ def _losses(nll: Mapping[str, Ratio], pairs: _Pairs, unit: str) -> Table:
     return Table("Predictions", columns, rows, caption)
 
 
+def _distributions(effects: Mapping[str, Effects], groups: Int[Tensor, " example"], unit: str) -> Table:
+    rows: list[Sequence[Cell]] = [
+        [
+            name,
+            _cell(mean_with_interval(each.kl, each.n_predicted, groups)),
+            _cell(mean_with_interval(each.agreement, each.n_predicted, groups)),
+        ]
+        for name, each in effects.items()
+        if name != FROZEN
+    ]
+    caption = (
+        "KL: from the frozen model's next-token distribution to this one's, nats per token. Same best: share of tokens "
+        f"whose likeliest successor is the frozen model's. Brackets: 95 % intervals over {unit}."
+    )
+    return Table("Distributions", ["variant", "KL", "same best"], rows, caption)
+
+
 def _states(effects: Mapping[str, Effects], groups: Int[Tensor, " example"], unit: str) -> Table:
     rows: list[Sequence[Cell]] = []
     for name, each in effects.items():
-        n_states, ones = each.n_states, torch.ones_like(each.n_states)
-        cosine = mean_with_interval(each.cosine, n_states, groups)
-        rows.append(
-            [
-                name,
-                _cell(mean_with_interval(each.kl, each.n_predicted, groups)),
-                float(each.agreement.sum() / each.n_predicted.sum()),
-                _cell(cosine),
-                _sd(each),
-                float(each.norm_ratio.sum() / n_states.sum()),
-                float(each.pooled_cosine.mean()),
-                finite_or_none(mean_with_interval(each.neighbours, ones, groups).value),
-            ]
-        )
+        n_states, is_frozen = each.n_states, name == FROZEN
+        among = mean_with_interval(each.neighbours, torch.ones_like(n_states), groups).value
+        compared: list[Cell] = [
+            _cell(mean_with_interval(each.cosine, n_states, groups)),
+            _sd(each),
+            float(each.norm_ratio.sum() / n_states.sum()),
+            float(each.pooled_cosine.mean()),
+        ]
+        rows.append([name, *([None] * len(compared) if is_frozen else compared), finite_or_none(among)])
     caption = (
-        "KL: from the frozen model's next-token distribution to this one's, nats per token. Same best: share of tokens "
-        "whose likeliest successor is the frozen model's. Cosine: of each token's final state (before the final norm) "
-        "with the frozen model's, with its standard deviation over tokens; length: of the two. Pooled: cosine of an "
-        "example's mean states. Among: mean cosine of an example's states with each other. Brackets: 95 % intervals "
-        f"over {unit}."
+        "Cosine: of each token's final state (before the final norm) with the frozen model's, with its standard "
+        "deviation over tokens; length: of the two. Pooled: cosine of an example's mean states. Among: mean cosine of "
+        f"an example's states with each other. Brackets: 95 % intervals over {unit}."
     )
-    columns = ["variant", "KL", "same best", "cosine", "sd", "length", "pooled", "among"]
-    return Table("Distributions and states", columns, rows, caption)
+    return Table("States", ["variant", "cosine", "sd", "length", "pooled", "among"], rows, caption)
 
 
 def _record(name: str, each: Effects, nll: Ratio, pairs: _Pairs, groups: Int[Tensor, " example"]) -> dict[str, Cell]:

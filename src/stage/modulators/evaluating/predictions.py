@@ -15,5 +15,4 @@ def measure_predictions(work: EvaluationWork, stage: Stage) -> Finding:
     with stage.progress("predictions", len(work.examples), "examples") as advance:
         effects = measure_effects(work.model, variants, work.examples, work.config.batch_size, advance)
     groups = torch.tensor([example.group for example in work.examples])
-    unit = "documents" if work.objective == "text" else "synsets"
-    return predictions_finding(effects, groups, unit, work.config.seed)
+    return predictions_finding(effects, groups, work.unit, work.config.seed)

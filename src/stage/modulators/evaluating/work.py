@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from src.artifacts import Artifact, Parent, choose_artifact, list_artifacts
@@ -10,6 +11,8 @@ from src.config.modulators.train import TrainModulatorConfig
 from src.config.schema import parse_config
 from src.errors import StrataError
 from src.models import LanguageModel, load_predicting_model
+from src.modulators.controls.equal_strength import equal_strength_controls, mean_gates_on
+from src.modulators.field import FieldModulator
 from src.modulators.modulator import Modulator
 from src.modulators.saving import load_modulator
 from src.modulators.training.examples import Example
@@ -23,9 +26,9 @@ from src.stage.stores import is_of_model
 class EvaluationWork:
     """All that the measures share, checked.
 
-    trained: the config that the modulator was trained with. artifact: the trained modulator. modulator, controls: on
-    the model's device; controls are untrained, of the same strengths, and none of what has no strength. objective,
-    examples: what is scored. parents: of what is made.
+    trained: the config that the modulator was trained with. artifact: the trained modulator. modulator: on the model's
+    device. controls: untrained ones of the same strengths, by name; none of what has no strengths. objective, examples:
+    what is scored. val: examples that are not scored, for what a control takes from text. parents: of what is made.
     """
 
     config: EvaluateModulatorConfig
@@ -33,10 +36,27 @@ class EvaluationWork:
     artifact: Artifact
     model: LanguageModel
     modulator: Modulator
-    controls: Mapping[str, Modulator]
     objective: Literal["text", "definitions"]
     examples: Sequence[Example]
+    val: Sequence[Example]
     parents: list[Parent] = field(default_factory=list)
+
+    @cached_property
+    def controls(self) -> Mapping[str, Modulator]:
+        """Of the modulator as it was trained."""
+        return self.controls_of(self.modulator)
+
+    def controls_of(self, modulator: Modulator) -> Mapping[str, Modulator]:
+        """Of the modulator with other strengths."""
+        gates = None
+        if isinstance(modulator, FieldModulator):
+            gates = mean_gates_on(self.model, modulator, self.val, self.config.batch_size)
+        return equal_strength_controls(modulator, self.config.seed, gates)
+
+    @property
+    def unit(self) -> str:
+        """What intervals are over."""
+        return "documents" if self.objective == "text" else "synsets"
 
     @property
     def run(self) -> str:
@@ -45,7 +65,7 @@ class EvaluationWork:
 
     def identity(self) -> dict[str, Any]:
         """What decides an evaluation besides the parents."""
-        without = {"model", "modulator", "batch_size", *type(self.config).__mro__[1].model_fields}
+        without = {"model", "trained_modulator", "batch_size", *type(self.config).__mro__[1].model_fields}
         return {"keys": self.config.model_dump(mode="json", exclude=without), "seed": self.config.seed}
 
 
@@ -63,9 +83,9 @@ def prepare(config: EvaluateModulatorConfig, stage: Stage) -> EvaluationWork:
     model = load_predicting_model(config.model, stage.device)
     _refuse_other_model(artifact, model)
     modulator = load_modulator(artifact.path).to(model.device).eval().requires_grad_(False)
-    objective, examples, parents = prepare_test_examples(config, trained, artifact, model, stage)
+    objective, examples, val, parents = prepare_test_examples(config, trained, artifact, model, stage)
     return EvaluationWork(
-        config, trained, artifact, model, modulator, {}, objective, examples, [artifact.parent, *parents]
+        config, trained, artifact, model, modulator, objective, examples, val, [artifact.parent, *parents]
     )
 
 
@@ -73,10 +93,22 @@ def _trained(config: EvaluateModulatorConfig, stage: Stage) -> Artifact:
     candidates = [
         artifact
         for artifact in list_artifacts(stage.root, "modulator")
-        if artifact.meta.identity.get("run") == MODULATOR and is_of_model(artifact, config.model)
+        if _is_first_run(artifact) and is_of_model(artifact, config.model)
     ]
-    remedy = f"train one with train_modulator.py (model={config.model.name}), or name one with modulator=..."
-    return choose_artifact(stage.root, "modulator", config.modulator, candidates, key="modulator", remedy=remedy)
+    remedy = f"train one with train_modulator.py (model={config.model.name}), or name one with trained_modulator=..."
+    return choose_artifact(
+        stage.root, "modulator", config.trained_modulator, candidates, key="trained_modulator", remedy=remedy
+    )
+
+
+def _is_first_run(artifact: Artifact) -> bool:
+    """Whether it is the modulator itself, no control, repeat, or training from another strength."""
+    identity, config = artifact.meta.identity, artifact.meta.config
+    return (
+        identity.get("run") == MODULATOR
+        and identity["seed"] == config["seed"]
+        and identity["modulator"]["alpha"] == config["modulator"]["alpha"]
+    )
 
 
 def _config_of(artifact: Artifact) -> TrainModulatorConfig:

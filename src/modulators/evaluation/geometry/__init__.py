@@ -1,0 +1,1 @@
+"""What a modulator does to the geometry of states: relations of words, volumes of simplices."""
