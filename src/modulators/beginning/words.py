@@ -75,8 +75,9 @@ def split_words(taxonomy: Taxonomy, matches: Matches, held_out: float, max_ancho
 
 
 def without_anchors(taxonomy: Taxonomy, split: WordSplit, senses: Collection[int]) -> WordSplit:
-    """The split with no anchor that has one of these senses, since such words are scored: they join the others,
-    and their relations make no vector.
+    """The split with no anchor that has one of these senses, since such words are scored.
+
+    They join the others, and their relations make no vector.
 
     Raises:
         NotApplicableError: too few anchors are left.
