@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.errors import StrataError
-from src.modulators.field_health import STATISTICS, TrackedHealth
 from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
 from src.modulators.simplex_features import edge_incidence, n_edges, n_features, simplex_features
 from src.modulators.simplex_geometry import regular_simplex
+from src.modulators.tracked_health import STATISTICS, TrackedHealth
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,13 @@ class FieldModulator(Modulator):
         ]
 
     def health_numbers(self) -> dict[str, float]:
-        """Running means of its simplices (TrackedHealth), over all layers."""
+        """Running means of its simplices (TrackedHealth), over all layers; an edge has no other to be compared with."""
         means = self.health.values().mean(0)
         return {
             f"{name.replace('_', ' ')}, k = {k}": value
             for k, row in zip(self.shape.dimensions, means.tolist(), strict=True)
             for name, value in zip(STATISTICS, row, strict=True)
+            if k > 1 or "ratio" not in name
         }
 
     def forward(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from src.errors import StrataError
 from src.modulators.modulator import Modulator, Role
+from src.modulators.row_health import RowHealth
 
 
 class ResidualModulator(Modulator):
@@ -109,6 +110,11 @@ class ResidualModulator(Modulator):
     def strengths(self) -> Float[Tensor, "layer 1"]:
         """Alpha of each layer."""
         return self.strength.sigmoid().expand(len(self.layers))[:, None]
+
+    def health_numbers(self) -> dict[str, float]:
+        """See Modulator: of the known tokens' vectors."""
+        found = RowHealth.of([self.table[self.known]], self.table.shape[1])
+        return {"mean cosine of vectors": found.cosine_mean, "dimensions of vectors": found.participation}
 
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int

@@ -20,7 +20,7 @@ from src.modulators.field import FieldModulator
 from src.modulators.injection import changed_inputs
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
-from src.modulators.training.examples import Example, example_losses
+from src.modulators.training.examples import Example, changed_ids, example_losses
 
 
 def equal_strength_controls(
@@ -58,7 +58,7 @@ def mean_gates_on(
     """
     total = torch.zeros(len(modulator.layers), len(modulator.shape.dimensions), len(modulator.active))
     total = total.to(modulator.strength)
-    lengths = np.array([len(_changed_ids(model, example)) for example in examples])
+    lengths = np.array([len(changed_ids(model, example)) for example in examples])
     for rows in batches_of_like_length(lengths, batch_size):
         of_batch = torch.from_numpy(lengths[rows]).to(total.device)
 
@@ -71,9 +71,3 @@ def mean_gates_on(
         with changed_inputs(model, modulator.layers, change):
             example_losses(model, [examples[row] for row in rows])
     return total / int(lengths.sum())
-
-
-def _changed_ids(model: LanguageModel, example: Example) -> np.ndarray:
-    """The tokens of the stack that is modulated."""
-    target = example.target_ids
-    return target if model.inner.through_decoder and target is not None else example.input_ids

@@ -39,6 +39,12 @@ def text_example(sequence: TokenSequence, group: int) -> Example:
     return Example(sequence.token_ids, predicted, group)
 
 
+def changed_ids(model: LanguageModel, example: Example) -> Int32[np.ndarray, " pos"]:
+    """The tokens of the stack whose residual stream is read and changed."""
+    target = example.target_ids
+    return target if model.inner.through_decoder and target is not None else example.input_ids
+
+
 def predicted_logits(
     model: LanguageModel, examples: Sequence[Example]
 ) -> tuple[Float[Tensor, "predicted d_vocab"], Int[Tensor, " predicted"], Int[Tensor, " example"]]:

@@ -46,7 +46,7 @@ def comparison_finding(
     metrics = {f"{run.name}/{name}": it.value for run in found.runs for name, it in _numbers(run).items()}
     return Finding(
         text,
-        [_table(found, group)],
+        [_table(found, group), *([_paired_table(found, group)] if found.controls else [])],
         _figures(found),
         [_controls_table(found, kind)] if found.controls else [],
         records={"test_losses": [dict(record) for record in documents]},
@@ -72,14 +72,16 @@ def verdict(found: Comparison, group: str = "document") -> str:
         return first + "No control was trained, so that what it is due to is not known."
     better, equal, worse = (_names(found, way) for way in (-1, 0, 1))
     helps = change.high < 0
-    if not equal and not worse:
-        said = f"It is below every one of its {len(better)} controls ({', '.join(better)})"
-        said += ": it helps beyond all of them." if helps else ", but it does not help."
-        return first + said
-    said = [f"it is below {_listed(better)}"] if better else ["it is below none of its controls"]
+    n_controls = len(found.controls)
+    if len(better) == n_controls:
+        claim = "it helps beyond what is simpler" if helps else "but it does not help"
+        all_of_them = f"every one of its {n_controls} controls" if n_controls > 1 else "its only control"
+        return f"{first}It is below {all_of_them} ({_listed(better)}): {claim}."
+    how_many = f"{len(better)} of its {n_controls} controls ({_listed(better)})" if better else "none of its controls"
+    said = [f"It is below {how_many}"]
     said += [f"can't be told from {_listed(equal)}"] if equal else []
     said += [f"is above {_listed(worse)}"] if worse else []
-    return f"{first}Of its controls, {'; it '.join(said)}: it {_claim(bool(better), helps)}."
+    return f"{first}{_listed(said)}: it {_claim(bool(better), helps)}."
 
 
 def _claim(is_better_than_some: bool, helps: bool) -> str:
@@ -129,19 +131,34 @@ def _seeds(found: Comparison) -> str:
 
 
 def _table(found: Comparison, group: str) -> Table:
-    columns = ["run", "trained", "NLL", "less frozen", "modulator less it", "p (Holm)"]
-    rows: list[list[Cell]] = [["frozen", 0, _cell(found.frozen), None, None, None]]
-    for run in found.runs:
-        less = None if run.modulator_less is None else _cell(run.modulator_less)
-        adjusted = finite_or_none(run.adjusted)
-        rows.append([run.name, run.n_trained, _cell(run.nll), _cell(run.less_frozen), less, adjusted])
-    over = f"{group}s and trainings" if found.n_trainings > 1 else f"{group}s"
+    columns = ["run", "trained", "NLL", "less frozen"]
+    rows: list[list[Cell]] = [["frozen", 0, _cell(found.frozen), None]]
+    rows += [[run.name, run.n_trained, _cell(run.nll), _cell(run.less_frozen)] for run in found.runs]
     caption = (
-        f"Test {group}s; brackets: 95 % intervals over {over}, of differences paired. trained: numbers that training "
-        "changes. NLL: nats per predicted token. modulator less it: below 0, the modulator is better; p of that being "
-        "0, corrected for all controls."
+        f"Test {group}s; brackets: 95 % intervals over {_units(found, group)}. trained: numbers that training changes. "
+        "NLL: nats per predicted token. less frozen: paired."
     )
-    return Table("Modulator and controls", columns, rows, caption)
+    return Table("Loss of the modulator and its controls", columns, rows, caption)
+
+
+def _paired_table(found: Comparison, group: str) -> Table:
+    said = {-1: "better", 0: "can't be told", 1: "worse"}
+    rows = [
+        [run.name, _cell(run.modulator_less), finite_or_none(run.adjusted), said[_way(run)]]
+        for run in found.controls
+        if run.modulator_less is not None
+    ]
+    caption = (
+        f"The modulator's NLL less each control's, paired; brackets: 95 % intervals over {_units(found, group)}. p: of "
+        f"no difference, corrected for all controls (Holm); better or worse: p < {LEVEL}."
+    )
+    return Table(
+        "The modulator less each control", ["control", "modulator less it", "p (Holm)", "modulator"], rows, caption
+    )
+
+
+def _units(found: Comparison, group: str) -> str:
+    return f"{group}s and trainings" if found.n_trainings > 1 else f"{group}s"
 
 
 def _controls_table(found: Comparison, kind: str) -> Table:

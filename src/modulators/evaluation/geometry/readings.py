@@ -21,15 +21,15 @@ from src.modulators.evaluation.geometry.relations import Kinship, WordRelations,
 from src.multiple_tests import holm
 
 # readings that are no control, beside FROZEN
-STATIC, MODULATED = "embedding rows", "modulated"
+STATIC, VECTORS, MODULATED = "embedding rows", "its vectors", "modulated"
 
 
 @dataclass(frozen=True, eq=False)
 class WordReading:
     """What one variant of the model makes of the words at one layer.
 
-    name: STATIC, FROZEN, MODULATED, or a control's. layer: None for embedding rows. draws: states of the words; several
-    of a control that is drawn at random.
+    name: STATIC, VECTORS (what the modulator mixes in), FROZEN, MODULATED, or a control's. layer: None for the first
+    two. draws: states of the words; several of a control that is drawn at random.
     """
 
     name: str

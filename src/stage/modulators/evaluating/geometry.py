@@ -24,6 +24,7 @@ from src.modulators.evaluation.effects import FROZEN
 from src.modulators.evaluation.geometry.readings import (
     MODULATED,
     STATIC,
+    VECTORS,
     WordReading,
     contrasts,
     profile_readings,
@@ -32,6 +33,7 @@ from src.modulators.evaluation.geometry.relations import kinship
 from src.modulators.evaluation.geometry.volumes import cloud_volumes
 from src.modulators.field import FieldModulator
 from src.modulators.modulator import Modulator
+from src.modulators.residual import ResidualModulator
 from src.report.finding import Finding
 from src.report.modulators.evaluation.relations import RelationsFound, relations_finding
 from src.report.modulators.evaluation.volumes import volumes_finding
@@ -69,6 +71,9 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
             advance(1)
     static = read_embeddings(open_weights(work.config.model)).input[[word.token_ids[0] for word in words]]
     readings = [WordReading(STATIC, None, [static])]
+    if isinstance(work.modulator, ResidualModulator):
+        ids = torch.tensor([word.token_ids[0] for word in words], device=work.model.device)
+        readings.append(WordReading(VECTORS, None, [work.modulator.target(ids).detach().cpu()]))
     readings += [WordReading(name, layer, draws) for (name, layer), draws in states.items()]
     related = kinship(lexicon.taxonomy, [word.senses[0] for word in words])
     last = layers[-1]
@@ -90,8 +95,8 @@ def _refuse_other_words(work: EvaluationWork, lexicon: Lexicon) -> None:
     then = work.artifact.meta.identity["lexicon"]
     if then is not None and then["words"] != lexicon.digest:
         raise StrataError(
-            f"the words of {work.trained.lexicon.taxonomy} are not those that {work.artifact.path.name} was begun with, "
-            "so nobody can tell which of them it has not seen: put the taxonomy back, or train again with "
+            f"the words of {work.trained.lexicon.taxonomy} are not those that {work.artifact.path.name} was begun "
+            "with, so nobody can tell which of them it has not seen: put the taxonomy back, or train again with "
             "train_modulator.py; or leave relations out of measures"
         )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,11 +15,10 @@ from src.errors import StrataError
 from src.models import LanguageModel, load_tokenizer
 from src.modulators.training.examples import Example, text_example
 from src.stage.context import Stage
-from src.stage.modulators.texts import prepare_examples
+from src.stage.modulators.texts import Examples, Objective, prepare_examples
 from src.stage.sequences import Reading, prepare_table
 from src.text import SeenText, Selection, SequenceTable, content_hashes
 
-Objective = Literal["text", "definitions"]
 _ALL = 2**62
 # enough for a mean
 _MOST_VAL = 100
@@ -44,26 +42,25 @@ def prepare_test_examples(
     """
     objective: Objective = artifact.meta.identity["objective"]
     dataset = config.dataset.chosen()
-    found = prepare_examples(trained, stage, objective, model.module.config.is_encoder_decoder)
-    shares, parents = found.shares, found.parents
-    _refuse_other_text(artifact, parents, found.digest)
-    val = shares[1][:_MOST_VAL]
+    known = prepare_examples(trained, stage, objective, model.module.config.is_encoder_decoder)
+    _refuse_other_text(artifact, known)
+    train, val, test = known.shares
     if dataset is None:
-        return objective, _drawn(shares[2], config), val, parents
+        return objective, _drawn(test, config), val[:_MOST_VAL], known.parents
     if model.module.config.is_encoder_decoder:
         raise StrataError(
             f"dataset={dataset.dataset_name}: {config.model.name} is an encoder-decoder, which does not go on with a "
             "text: leave it out, for the test definitions"
         )
-    seen = [example.input_ids for example in (*shares[0], *shares[1])] if objective == "text" else []
+    seen = [example.input_ids for example in (*train, *val)] if objective == "text" else []
     examples, table = _other_examples(config, trained, dataset, seen, artifact, stage)
-    return "text", _drawn(examples, config), val, [*parents, table]
+    return "text", _drawn(examples, config), val[:_MOST_VAL], [*known.parents, table]
 
 
-def _refuse_other_text(artifact: Artifact, parents: Sequence[Parent], digest: str | None) -> None:
+def _refuse_other_text(artifact: Artifact, known: Examples) -> None:
     """A modulator that was trained on other text may have seen what would be its test documents now."""
-    then, now = (sorted((it.kind, it.fingerprint) for it in some) for some in (artifact.meta.parents, parents))
-    if then != now or artifact.meta.identity["examples"] != digest:
+    then, now = (sorted((it.kind, it.fingerprint) for it in some) for some in (artifact.meta.parents, known.parents))
+    if then != now or artifact.meta.identity.get("examples") != known.digest:
         raise StrataError(
             f"the text that {artifact.path.name} was trained on is not what it was, so nobody can tell what it has not "
             "seen: put the text back, or train again with train_modulator.py"

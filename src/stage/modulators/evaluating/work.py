@@ -93,11 +93,21 @@ def _trained(config: EvaluateModulatorConfig, stage: Stage) -> Artifact:
     candidates = [
         artifact
         for artifact in list_artifacts(stage.root, "modulator")
-        if artifact.meta.identity.get("run") == MODULATOR and is_of_model(artifact, config.model)
+        if _is_first_run(artifact) and is_of_model(artifact, config.model)
     ]
     remedy = f"train one with train_modulator.py (model={config.model.name}), or name one with trained_modulator=..."
     return choose_artifact(
         stage.root, "modulator", config.trained_modulator, candidates, key="trained_modulator", remedy=remedy
+    )
+
+
+def _is_first_run(artifact: Artifact) -> bool:
+    """Whether it is the modulator itself, no control, repeat, or training from another strength."""
+    identity, config = artifact.meta.identity, artifact.meta.config
+    return (
+        identity.get("run") == MODULATOR
+        and identity["seed"] == config["seed"]
+        and identity["modulator"]["alpha"] == config["modulator"]["alpha"]
     )
 
 
