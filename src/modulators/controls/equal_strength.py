@@ -33,7 +33,8 @@ def equal_strength_controls(
     direction, its length kept), shuffled (tokens' vectors permuted over the known tokens, none keeps its own), constant
     (the mean target for all). Of a field modulator: zero (gates -1: prod (1 - alpha)), shuffled (a position's gates are
     those of a random earlier one; whole passes only) and, where mean_gates is given, constant (the mean gates of each
-    layer, which a text decides: `mean_gates_on`). Of the notebook's field: zero alone (its gates at 0). They share no parameter with the modulator and stand on its device.
+    layer, which a text decides: `mean_gates_on`). Of the notebook's field: zero alone (its gates at 0). They share no
+    parameter with the modulator and stand on its device.
     """
     if isinstance(modulator, ResidualModulator):
         return {
