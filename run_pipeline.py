@@ -16,10 +16,12 @@ import causal_eval
 import collect_activations
 import compare_runs
 import eval
+import eval_modulator
 import explain_features
 import measure_geometry
 import measure_topology
 import score_features
+import train_modulator
 import train_transport_operators
 from src.config.analyse_run import AnalyseRunConfig
 from src.config.capture_scenario import CaptureScenarioConfig
@@ -28,6 +30,8 @@ from src.config.compare_runs import CompareRunsConfig
 from src.config.explain_features import ExplainConfig
 from src.config.geometry.alignment import AlignmentConfig
 from src.config.geometry.stage import GeometryConfig
+from src.config.modulators.evaluate import EvaluateModulatorConfig
+from src.config.modulators.train import TrainModulatorConfig
 from src.config.score_features import ScoreFeaturesConfig
 from src.config.stages import CollectConfig, EvalConfig, TransportConfig
 from src.config.topology import TopologyConfig
@@ -78,6 +82,24 @@ STAGES = (
         ("simplices.null_draws=19", "simplices.n_simplices=20000"),
     ),
     PipelineStage("align_models", align_models.run, AlignmentConfig, needs="target"),
+    PipelineStage(
+        "train_modulator",
+        train_modulator.run,
+        TrainModulatorConfig,
+        (
+            *("training.steps=40", "training.evaluate_every=20", "training.lr=0.01"),
+            *("controls=[zero,shuffled,lora]", "num_sequences=500", "max_length=64"),
+        ),
+        needs="modulator",
+    ),
+    PipelineStage(
+        "eval_modulator",
+        eval_modulator.run,
+        EvaluateModulatorConfig,
+        ("measures=[predictions,sweep,generations]", "generation.num_prompts=3"),
+        needs="modulator",
+        takes={"modulator": "trained_modulator"},
+    ),
     PipelineStage("capture_scenario", capture_scenario.run, CaptureScenarioConfig, needs="scenario"),
     PipelineStage(
         "compare_runs", compare_runs.run, CompareRunsConfig, needs="scenario", takes={"scenario_run": "runs"}

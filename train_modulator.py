@@ -19,7 +19,7 @@ from src.stage import Stage, entry_point
 
 
 def run(config: TrainModulatorConfig, stage: Stage) -> Artifact:
-    """Train what is not trained yet, and compare."""
+    """Train what is not trained yet, and compare. Returns the modulator, which eval_modulator.py goes on with."""
     from src.modulators.saving import load_modulator, save_modulator
     from src.report.finding import joined, write_finding
     from src.report.modulators.training import training_finding, training_summary
@@ -58,7 +58,7 @@ def run(config: TrainModulatorConfig, stage: Stage) -> Artifact:
     else:
         stage.show_report(finished)
     stage.say_text(finished)
-    return finished
+    return trained[work.runs[0]]
 
 
 main = entry_point(run, TrainModulatorConfig, "train_modulator")

@@ -42,8 +42,11 @@ def equal_strength_controls(
             "constant": constant_target(modulator),
         }
     if isinstance(modulator, FieldModulator):
-        controls = {"zero": closed_gates(modulator), "shuffled": ShuffledField.of(modulator, seed)}
-        return controls if mean_gates is None else controls | {"constant": constant_gates(modulator, mean_gates)}
+        shuffled = ShuffledField.of(modulator, seed)
+        controls: dict[str, Modulator] = {"zero": closed_gates(modulator), "shuffled": shuffled}
+        if mean_gates is not None:
+            controls["constant"] = constant_gates(modulator, mean_gates)
+        return controls
     return {}
 
 

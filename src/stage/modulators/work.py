@@ -102,7 +102,8 @@ class ModulatorWork:
         which = [] if run.name == MODULATOR else [run.name]
         repeat = [f"seed{self.seed(run)}"] if run.repeat else []
         start = [] if run.alpha is None else [f"alpha{run.alpha:g}"]
-        return label(self.config.model.name, keys.kind, keys.init, *which, *repeat, *start)
+        compat = [self.config.compat] if self.config.compat else []
+        return label(self.config.model.name, keys.kind, keys.init, *compat, *which, *repeat, *start)
 
     def identity(self, run: Run) -> dict[str, Any]:
         """What decides a trained modulator besides the parents."""

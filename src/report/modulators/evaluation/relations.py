@@ -1,19 +1,25 @@
 """What eval_modulator.py shows of the relations of words: modulated states beside the frozen model's and controls'."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from src.geometry.words.matching import Word
 from src.geometry.words.pair_sums import JackknifeEstimate
 from src.modulators.evaluation.effects import FROZEN
 from src.modulators.evaluation.geometry.differences import WordDifference
-from src.modulators.evaluation.geometry.readings import MEASURES, MODULATED, STATIC, Contrast, ReadingProfile
+from src.modulators.evaluation.geometry.readings import MODULATED, VECTORS, Contrast, ReadingProfile
 from src.modulators.evaluation.geometry.relations import BANDS
 from src.report.artifact_report import NamedChart
-from src.report.figures.lexicon import NO_LAYER, lexicon_figure
+from src.report.figures.lexicon import NO_LAYER
+from src.report.figures.modulator_geometry import relations_chart
 from src.report.finding import Finding
+from src.report.modulators.evaluation.relation_records import (
+    band_records,
+    contrast_record,
+    distance_records,
+    reading_record,
+)
 from src.report.tables import Cell, Table, cell_text, finite_or_none, interval_cell
 
 LEVEL = 0.05
@@ -23,18 +29,14 @@ LEVEL = 0.05
 class RelationsFound:
     """What was measured, and of what.
 
-    taxonomy: its source. words: that were evaluated on. told: held-out words that were left out, since their
-    definitions were trained on. n_known: of the words, how many have a vector in the modulator; None if it has no
-    vectors. carriers, transform: as configured. layer: after whose block readings are contrasted. profiles: of all
-    readings; contrasts: of the modulated one at `layer`.
+    words: that were evaluated on. told: held-out words that were left out, since their definitions were trained on.
+    n_known: of the words, how many have a vector in the modulator; None if it has no vectors. layer: after whose block
+    readings are contrasted. profiles: of all readings; contrasts: of the modulated one at `layer`.
     """
 
-    taxonomy: str
     words: Sequence[Word]
     told: int
     n_known: int | None
-    carriers: Sequence[str]
-    transform: str
     layer: int
     profiles: Sequence[ReadingProfile]
     contrasts: Sequence[Contrast]
@@ -59,10 +61,10 @@ def relations_finding(found: RelationsFound) -> Finding:
         [_reading_table(found), _contrast_table(found), _band_table(found)],
         [_figure(found)],
         records={
-            "word_relations": [_reading_record(profile) for profile in found.profiles],
-            "word_contrasts": [_contrast_record(found.layer, each) for each in found.contrasts],
-            "word_bands": list(_band_records(found)),
-            "word_distances": list(_distance_records(found)),
+            "word_relations": [reading_record(profile) for profile in found.profiles],
+            "word_contrasts": [contrast_record(found.layer, each) for each in found.contrasts],
+            "word_bands": list(band_records(found.here)),
+            "word_distances": list(distance_records(found.here)),
             "evaluated_words": [
                 {"word": word.text, "token_id": word.token_ids[0], "sense": word.senses[0]} for word in found.words
             ],
@@ -116,6 +118,8 @@ def _what(found: RelationsFound) -> str:
     sentences = ["No vector of the modulator was made from these words or from others of their synsets."]
     if found.n_known is not None:
         sentences.append(f"{found.n_known} of the {len(found.words)} words have a vector that is mixed in.")
+    for vectors in (profile for profile in found.here if profile.name == VECTORS):
+        sentences.append(f"These vectors themselves correlate with path similarity by r = {_estimate(vectors.path)}.")
     if found.told:
         sentences.append(f"{found.told} held-out words were left out: it was trained on their definitions.")
     relations = found.here[0].draws[0].path
@@ -134,9 +138,9 @@ def _reading_table(found: RelationsFound) -> Table:
             _cell(profile.path),
             f"{profile.low:.3f}, {profile.high:.3f}",
             finite_or_none(profile.p),
-            finite_or_none(profile.spearman.value),
+            finite_or_none(round(profile.spearman.value, 4)),
             _cell(profile.wu_palmer),
-            *([finite_or_none(profile.slope.value)] if slopes else []),
+            *([finite_or_none(round(profile.slope.value, 4))] if slopes else []),
         ]
         for profile in found.here
     ]
@@ -153,7 +157,7 @@ def _reading_table(found: RelationsFound) -> Table:
 
 def _contrast_table(found: RelationsFound) -> Table:
     slopes = any(math.isfinite(each.differences["slope"].value) for each in found.contrasts)
-    shown = ["Wu-Palmer", "Spearman", *(["slope"] if slopes else [])]
+    shown = ["Wu-Palmer", "slope" if slopes else "Spearman"]
     rows: list[Sequence[Cell]] = [
         [
             each.other,
@@ -186,104 +190,45 @@ def _band_table(found: RelationsFound) -> Table:
 
 
 def _figure(found: RelationsFound) -> NamedChart:
+    # the modulator first, then the frozen model
+    profiles = sorted(found.profiles, key=lambda each: (each.name != MODULATED, each.name != FROZEN))
     by_layer = [
         {
-            "panel": panel,
             "series": profile.name,
             "x": NO_LAYER if profile.layer is None else profile.layer,
-            "value": finite_or_none(estimate.value),
-            "low": finite_or_none(estimate.low),
-            "high": finite_or_none(estimate.high),
-            "null_low": finite_or_none(profile.low) if panel == _PATH else None,
-            "null_high": finite_or_none(profile.high) if panel == _PATH else None,
+            "value": finite_or_none(profile.path.value),
+            "null_low": finite_or_none(profile.low),
+            "null_high": finite_or_none(profile.high),
         }
-        for panel, measure in ((_PATH, "path"), ("Correlation with Wu-Palmer similarity", "Wu-Palmer"))
-        for profile in found.profiles
-        for estimate in (getattr(profile, _PROPERTIES[measure]),)
+        for profile in profiles
+    ]
+    shown = {"path": "r with path similarity", "Wu-Palmer": "r with Wu-Palmer similarity", "Spearman": "Spearman"}
+    differences = [
+        {"panel": f"{words}, modulated less", "row": each.other, **_ends(each.differences[measure])}
+        for measure, words in shown.items()
+        for each in found.contrasts
     ]
     by_distance = [
         record | {"series": record["states"], "x": record["distance"], "value": record["cosine"]}
-        for record in _distance_records(found)
-        if record["states"] != STATIC
-    ]
-    by_steps = [
-        {
-            "series": profile.name,
-            "x": int(steps),
-            "kind": kind,
-            "value": float(values[place]),
-            "n_pairs": int(decay.n_pairs[place]),
-            "n_ancestors": int(decay.n_ancestors[place]),
-        }
-        for profile in found.here
-        if (decay := profile.draws[0].decay) is not None
-        for kind, values in (("words above", decay.cosine), ("words as deep", decay.control))
-        for place, steps in enumerate(decay.steps)
+        for record in distance_records(found.here)
+        if record["states"] in (MODULATED, FROZEN)
     ]
     title = "Relations of held-out words, modulated and not"
-    shown = "grey: chance (95 % of permuted words, of all readings together)"
+    subtitle = f"below: differences after block {found.layer}, paired; grey: chance (95 % of permuted words)"
     caption = (
-        "Does the modulator bring states closer to the taxonomy? Correlations of cosines with similarities of words "
-        f"by layer ({STATIC} at the left), with 95 % intervals (jackknife over words), and for path similarity what "
-        f"permuted words give. After block {found.layer}: mean cosine at each distance, and with words above (dashed: "
-        "with other words as deep). What the modulated curve has beyond those of the controls of equal strength is "
-        "due to what the modulator has learnt or was begun with; intervals of one word set move together, so the "
-        "table of differences says more than their overlap."
+        "Does the modulator bring states closer to the taxonomy? Above: correlations of cosines with path similarity "
+        "by layer, beside the frozen model, controls of equal strength and what permuted words give; and after block "
+        f"{found.layer} the mean cosine at each distance, with 95 % intervals (jackknife over words). Below: what the "
+        "modulated states have beyond each of the others, with paired intervals. An interval to the right of the line "
+        "against every control says that it comes of what the modulator's vectors or gates are."
     )
-    return NamedChart(
-        "word_relations", title, lexicon_figure(by_layer, by_distance, by_steps, [], title, shown), caption
-    )
+    chart = relations_chart(by_layer, differences, by_distance, title, subtitle)
+    return NamedChart("word_relations", title, chart, caption)
 
 
-_PATH = "Correlation with path similarity"
-_PROPERTIES = {"path": "path", "Wu-Palmer": "wu_palmer", "Spearman": "spearman", "slope": "slope"}
-
-
-def _reading_record(profile: ReadingProfile) -> dict[str, Any]:
-    record: dict[str, Any] = {"states": profile.name, "layer": profile.layer, "n_draws": len(profile.draws)}
-    for measure, name in _PROPERTIES.items():
-        estimate: JackknifeEstimate = getattr(profile, name)
-        values = [each.value for each in profile.estimates(measure)]
-        record |= {name: finite_or_none(estimate.value), f"{name}_error": finite_or_none(estimate.error)}
-        record[f"{name}_draws"] = [finite_or_none(value) for value in values]
-    gradient = profile.draws[0].path.gradient
-    chance = {"chance_low": profile.low, "chance_high": profile.high, "p": profile.p, "gradient": gradient.value}
-    return record | {name: finite_or_none(value) for name, value in chance.items()}
-
-
-def _contrast_record(layer: int, contrast: Contrast) -> dict[str, Any]:
-    record: dict[str, Any] = {"modulated_less": contrast.other, "layer": layer, "holm_p": finite_or_none(contrast.p)}
-    for measure in MEASURES:
-        name, difference = _PROPERTIES[measure], contrast.differences[measure]
-        record |= {name: finite_or_none(difference.value), f"{name}_p": finite_or_none(difference.p)}
-        record |= {f"{name}_low": finite_or_none(difference.low), f"{name}_high": finite_or_none(difference.high)}
-    return record
-
-
-def _band_records(found: RelationsFound) -> Iterator[dict[str, Any]]:
-    for profile in found.here:
-        for name, band in profile.draws[0].bands.items():
-            values = {"cosine": band.mean.value, "low": band.mean.low, "high": band.mean.high}
-            yield {
-                "states": profile.name,
-                "similarity": name,
-                "n_pairs": band.n_pairs,
-                **{key: finite_or_none(value) for key, value in values.items()},
-            }
-
-
-def _distance_records(found: RelationsFound) -> Iterator[dict[str, Any]]:
-    for profile in found.here:
-        rows = profile.draws[0].path.by_distance
-        for place, distance in enumerate(rows.distances.tolist()):
-            mean = rows.mean[place]
-            values = {"cosine": mean.value, "low": mean.low, "high": mean.high}
-            yield {
-                "states": profile.name,
-                "distance": distance,
-                "n_pairs": int(rows.n_pairs[place]),
-                **{key: finite_or_none(value) for key, value in values.items()},
-            }
+def _ends(difference: WordDifference) -> dict[str, float | None]:
+    values = {"value": difference.value, "low": difference.low, "high": difference.high}
+    return {name: finite_or_none(value) for name, value in values.items()}
 
 
 def _cell(estimate: JackknifeEstimate) -> Cell:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from src.geometry.simplices.profile import SimplexProfile
@@ -10,8 +10,9 @@ from src.geometry.simplices.statistics import Estimate
 from src.modulators.evaluation.effects import FROZEN
 from src.modulators.evaluation.geometry.readings import MODULATED
 from src.modulators.evaluation.geometry.volumes import CloudVolumes, VolumeChange
+from src.report.artifact_report import NamedChart
+from src.report.figures.modulator_geometry import volumes_chart
 from src.report.finding import Finding
-from src.report.geometry.simplices.chart import simplex_chart
 from src.report.geometry.simplices.records import profile_values
 from src.report.tables import Cell, Table, cell_text, finite_or_none, interval_cell
 
@@ -23,11 +24,10 @@ def volumes_finding(found: Mapping[str, CloudVolumes], layer: int, unit: str) ->
     """
     everything = next(iter(found.values()))
     k = everything.profiles[FROZEN].k
-    chart = simplex_chart({f"{name} states": profile for name, profile in everything.profiles.items()}, {})
     return Finding(
         f"{_first(everything, k, layer, unit)}\n\n{_beside_controls(everything)}",
         [_null_table(found, k, unit), _change_table(found, unit)],
-        [replace(chart, name="state_simplices", title=f"{chart.title}, after block {layer}")],
+        [_figure(everything, k, layer, unit)],
         records={
             "state_volumes": [
                 {"space": space, "states": name, "layer": layer, **_flat(change)}
@@ -46,6 +46,26 @@ def volumes_finding(found: Mapping[str, CloudVolumes], layer: int, unit: str) ->
             "volumes/beyond_size": everything.changes[MODULATED].beyond_size.value,
         },
     )
+
+
+def _figure(volumes: CloudVolumes, k: int, layer: int, unit: str) -> NamedChart:
+    panels = {"cv": "CV", "log_volume": "log volume", "beyond_size": "log volume beyond size"}
+    records = [
+        {
+            "panel": f"{words}, less frozen",
+            "row": name,
+            **{end: finite_or_none(value) for end, value in asdict(getattr(change, key)).items()},
+        }
+        for key, words in panels.items()
+        for name, change in volumes.changes.items()
+    ]
+    title = f"Volumes of {k}-simplices of states after block {layer}, less those of the frozen model"
+    caption = (
+        "How the coefficient of variation of volumes, mean log volume, and mean log volume less what the states' size "
+        f"makes of it, change with the modulator and with controls of equal strength. Intervals: 95 %, jackknife over "
+        f"{unit}, paired. What controls do too is no work of the modulator's geometry."
+    )
+    return NamedChart("state_volumes", title, volumes_chart(records, title), caption)
 
 
 def _first(volumes: CloudVolumes, k: int, layer: int, unit: str) -> str:
