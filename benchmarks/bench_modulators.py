@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ def loaded(setting: Setting, device: str) -> LanguageModel:
     else:
         torch.manual_seed(0)
         module = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2"), dtype=torch.float32)
-    module.to(torch.device(device))
+    cast(torch.nn.Module, module).to(device)
     return wrap_model(module, model_config(setting.name))
 
 
