@@ -67,6 +67,7 @@ SETTINGS = {"testbed": Setting("testbed", 16, 128), "gpt2": Setting("gpt2", 4, 6
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the testbed's model alone")
+    parser.add_argument("--only", choices=list(SETTINGS), help="one of the models")
     parser.add_argument("--repeats", type=int, help="turns (default: 15 of the testbed's model, 5 of GPT-2)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory-of", nargs=2, metavar=("MODEL", "WHAT"), help=argparse.SUPPRESS)
@@ -80,7 +81,8 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 130
-    for name in ("testbed",) if arguments.quick else ("testbed", "gpt2"):
+    only = "testbed" if arguments.quick else arguments.only
+    for name in [only] if only else SETTINGS:
         setting = SETTINGS[name]
         repeats = arguments.repeats or (15 if name == "testbed" else 5)
         for table in measured(setting, arguments.device, repeats):

@@ -46,8 +46,8 @@ def bounded(logits: Float[Tensor, "*part"], lowest: float, highest: float) -> Fl
 
     The upper half is written from the other end: 1 - sigmoid is 0 in float32 from a logit of 17 on.
     """
-    share = logits.abs().neg().sigmoid() * (highest - lowest)
-    return torch.where(logits > 0, highest - share, lowest + share)
+    width = highest - lowest
+    return torch.where(logits > 0, highest - width * (-logits).sigmoid(), lowest + width * logits.sigmoid())
 
 
 class FieldModulator(Modulator):

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,23 @@ def made(artifacts: Path, kind: str) -> list[Artifact]:
     return list_artifacts(artifacts, kind)
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.report.charts.draw_png", lambda spec: b"\x89PNG\r\n\x1a\n" + bytes(16))
+def empty_picture(_chart: Any, stem: Path) -> dict[str, Path]:
+    stem.parent.mkdir(exist_ok=True)
+    path = stem.with_suffix(".png")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(16))
+    return {"png": path}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Charts are made, but not drawn."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("src.report.artifact_report.save_chart", empty_picture)
+        yield
 
 
 def test_the_command_of_the_issue_trains_four_modulators_and_compares_them(
-    tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     words = ["-m", "modulator=residual,field", "modulator.init=random,lexicon", *SMALL, "controls=[]", "threads=1"]
     words += [f"artifacts_dir={tmp_path}", f"hydra.sweep.dir={tmp_path}/multirun"]
@@ -97,7 +108,7 @@ def ends(artifacts: Path) -> dict[str, str | None]:
     return {artifact.path.name: artifact.meta.ended_at for artifact in made(artifacts, "modulator")}
 
 
-def test_a_repeated_command_reuses_what_is_there(finished: Path, no_pictures: None, capsys: pytest.CaptureFixture[str]):
+def test_a_repeated_command_reuses_what_is_there(finished: Path, capsys: pytest.CaptureFixture[str]):
     before, (comparison,) = ends(finished), made(finished, "modulator_comparison")
     assert len(before) == 2
     again = run(finished, *FEW)
@@ -113,7 +124,7 @@ def test_a_repeated_command_reuses_what_is_there(finished: Path, no_pictures: No
     assert before.items() < after.items()
 
 
-def test_a_damaged_modulator_is_trained_again(finished: Path, no_pictures: None, capsys: pytest.CaptureFixture[str]):
+def test_a_damaged_modulator_is_trained_again(finished: Path, capsys: pytest.CaptureFixture[str]):
     before = weights(finished)
     path = next(artifact.path / TENSORS for artifact in made(finished, "modulator") if "zero" not in artifact.path.name)
     content = bytearray(path.read_bytes())
@@ -129,7 +140,7 @@ class Killed(Exception):
 
 
 def test_a_run_killed_in_a_control_goes_on_to_the_same_bits(
-    whole: Path, tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """What is finished is not trained again, and what was under way goes on from its checkpoint."""
     words = (*FEW, "training.checkpoint_every=1")
