@@ -43,8 +43,8 @@ def simplex_features(edges: Float[Tensor, "edge width token"], k: int) -> Float[
     V^2 is the product of the squared lengths of the k edges of vertex 0 after modified Gram-Schmidt, over (k!)^2: its
     error grows with the condition of the edges, not with its square as that of Cayley-Menger or Gram determinants does
     (spec B5, H2). Its gradient is d log V^2 / d e_i = 2 e*_i with the dual vectors e*_i (e*_i . e_j = 1 if i = j, else
-    0), by back substitution through the same Gram-Schmidt. A simplex that is flat but for rounding, at whatever size, has
-    V^2 = 0 and no gradient of it; others' are at most 2 / (8 eps |e|), eps that of the dtype, for an edge of length |e|.
+    0), by back substitution through the same Gram-Schmidt. A simplex that is flat but for rounding, of whatever size,
+    has V^2 = 0 and no gradient of it.
 
     edges: in the order of `edge_incidence`, float32 or float64. Gradients of the first order only.
     """
