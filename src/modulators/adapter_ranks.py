@@ -67,7 +67,7 @@ def nearest_sum(available: Mapping[int, int], wanted: int) -> dict[int, int]:
     above = next((s for s in range(math.ceil(target), sums.bit_length()) if sums >> s & 1), below)
     chosen = above if above - target < target - below else below
     counts = {}
-    for (size, count), before in zip(reversed(available.items()), reversed(reached[:-1]), strict=True):
+    for (size, count), before in zip(reversed(list(available.items())), reversed(reached[:-1]), strict=True):
         taken = next(
             n for n in range(count + 1) if chosen >= n * (size // unit) and before >> (chosen - n * (size // unit)) & 1
         )

@@ -13,6 +13,8 @@ from src.modulators.controls.known_tokens import ConstantTarget, TokenScaling
 from src.modulators.controls.shuffled_field import ShuffledField
 from src.modulators.field import FieldModulator
 from src.modulators.modulator import Modulator
+from src.modulators.notebook.field import NotebookField
+from src.modulators.notebook.residual import NotebookResidual
 from src.modulators.residual import ResidualModulator
 
 VERSION = 1
@@ -27,6 +29,8 @@ _CLASSES: tuple[type[Modulator], ...] = (
     ShuffledField,
     ActiveScaling,
     LoraAdapters,
+    NotebookResidual,
+    NotebookField,
 )
 KINDS: Mapping[str, type[Modulator]] = {each.kind: each for each in _CLASSES}
 _REMEDY = "train it again with train_modulator.py"

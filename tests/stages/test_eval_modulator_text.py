@@ -41,7 +41,9 @@ def project(tmp_path_factory):
     with open("testbed/corpus/heldout.jsonl", encoding="utf-8") as lines:
         (folder / "corpus.jsonl").write_text("".join(next(lines) for _ in range(120)), encoding="utf-8")
     words = [word.format(corpus=folder / "corpus.jsonl") for word in TEXT]
-    run("train_modulator", folder / "artifacts", *words, *TRAINING, "controls=[shrink]", "modulator.alpha=0.2")
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        run("train_modulator", folder / "artifacts", *words, *TRAINING, "controls=[shrink]", "modulator.alpha=0.2")
     return folder
 
 
@@ -52,7 +54,11 @@ def evaluated(project):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("src.report.charts.draw_png", lambda spec: b"\x89PNG\r\n\x1a\n" + bytes(16))
+    without_pictures(monkeypatch)
+
+
+def without_pictures(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("src.report.charts.draw_png", lambda spec: b"\x89PNG\r\n\x1a\n" + bytes(16))
 
 
 def records(artifact, stem: str) -> list[dict]:
@@ -74,7 +80,9 @@ def test_the_test_documents_of_the_training_are_scored(project, evaluated):
     column = list(cells.columns).index("NLL")
     for ours, theirs in (("frozen", "frozen"), ("modulated", "modulator")):
         cell = told[theirs][column]
-        assert nll[ours] == pytest.approx(cell["value"] if isinstance(cell, dict) else cell, rel=1e-5)
+        assert isinstance(cell, dict)
+        assert "value" in cell
+        assert nll[ours] == pytest.approx(cell["value"], rel=1e-5)
 
 
 def test_controls_of_equal_strength_are_always_beside_it(evaluated):
@@ -83,7 +91,7 @@ def test_controls_of_equal_strength_are_always_beside_it(evaluated):
     assert [row["variant"] for row in records(evaluated, "predictions")] == wanted
     assert {row["variant"] for row in records(evaluated, "sweep")} == set(wanted)
     report = read_report(evaluated.path)
-    assert "controls of equal strength" in report.text
+    assert "at equal strength" in report.text or "controls of equal strength" in report.text
     assert any("zero" in [row[0] for row in table.rows] for table in report.tables)
     assert {row["variant"] for row in records(evaluated, "generations")} >= {"frozen", "modulated", "zero"}
 
@@ -189,14 +197,14 @@ def test_a_second_run_reuses_the_first(project, evaluated, capsys):
     assert again.meta.fingerprint == evaluated.meta.fingerprint
     said = capsys.readouterr().out
     assert "reused" in said
-    assert "controls of equal strength" in said
+    assert "control of equal strength" in said
 
 
 def test_prompts_of_ones_own(project, no_pictures):
-    words = ('generation.prompts=["on monday","two plus three"]', "generation.max_new_tokens=3")
+    words = ('generation.prompts=["on monday","of february"]', "generation.max_new_tokens=3")
     found = run("eval_modulator", project / "artifacts", "measures=[generations]", *words)
     rows = records(found, "generations")
-    assert {row["prompt_text"] for row in rows} == {"on monday", "two plus three"}
+    assert {row["prompt_text"] for row in rows} == {"on monday", "of february"}
     assert all(row["n_tokens"] <= 3 for row in rows)
     frozen = [row for row in rows if row["variant"] == "frozen"]
     assert all(row["identical"] and row["edits"] == 0 for row in frozen)

@@ -14,7 +14,9 @@ Init = Literal["random", "simplices", "relational", "lexicon"]
 class ResidualConfig(Schema):
     """modulator.residual.*: r' = (1 - alpha) r + alpha target(token)."""
 
-    width: int = Field(ge=2, description="dimensions of a token's vector")
+    width: int = Field(
+        ge=2, description="dimensions of a token's vector (of a field with init=lexicon: directions that experts read)"
+    )
     per_layer: bool = Field(description="each layer has a strength of its own; false = one for all")
     match_norms: bool = Field(description="targets take the length of the residual stream that they are mixed with")
     train_table: bool = Field(description="tokens' vectors are trained too; false = only projection and strengths")

@@ -84,3 +84,22 @@ class TrainModulatorConfig(SequencesConfig):
                 f"alpha_starts={outside} are not between modulator.field.lowest={lowest:g} and highest={highest:g}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _notebook(self) -> Self:
+        if self.compat == "notebook" and self.modulator.kind == "field":
+            if self.modulator.init != "random":
+                raise ValueError(
+                    f"compat=notebook has no modulator.init={self.modulator.init} for modulator=field: use init=random"
+                )
+            if self.modulator.field.null_place == "random":
+                raise ValueError(
+                    "compat=notebook fails with modulator.field.null_place=random in its first pass (layers built for "
+                    "fewer dimensions than they are given): use tail, or compat=null"
+                )
+            if max(self.modulator.field.dimensions) > 4:
+                raise ValueError(
+                    f"compat=notebook: its simplices are published for k up to 4, and modulator.field.dimensions="
+                    f"{self.modulator.field.dimensions}: choose smaller ones, or compat=null"
+                )
+        return self

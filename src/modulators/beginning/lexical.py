@@ -82,9 +82,9 @@ def lexical_vectors(
 ) -> LexicalVectors:
     """Vectors of anchors by classical scaling, of the rest by what is known of them.
 
-    Words beyond the limit on anchors are placed by their similarities to the anchors. Evaluated words, and those that
-    share a sense with one, are interpolated from the anchors whose embeddings are nearest: nothing of the taxonomy is
-    used for them (BUG G-7).
+    Words beyond the limit on anchors are placed by their similarities to the anchors. Evaluated words, and those with a
+    sense that anything is judged by, are interpolated from the anchors whose embeddings are nearest: nothing of the
+    taxonomy is used for them (BUG G-7).
 
     Args:
         taxonomy: of the words.
@@ -107,7 +107,7 @@ def lexical_vectors(
     space = RelationalSpace.of(similar, width)
     vectors = torch.zeros(len(words), space.vectors.shape[1], dtype=torch.float64)
     vectors[:n_anchors] = torch.from_numpy(space.vectors)
-    taken = {sense for word in split.evaluated for sense in word.senses}
+    taken = split.judged_senses
     placed = [
         i for i, word in enumerate(words) if i >= n_anchors + len(split.evaluated) and taken.isdisjoint(word.senses)
     ]

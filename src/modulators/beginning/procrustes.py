@@ -74,14 +74,16 @@ def map_quality(
     vectors, states = (part.double() for part in anchors)
     asked, true = (part.double() for part in held_out)
     bootstrap = UnitBootstrap(np.arange(len(asked)), _BOOTSTRAP, seed)
-    predicted = found.centred(asked)
+    predicted, true = found.centred(asked), true - found.target_centre
+    centred, deviations = vectors - found.source_centre, states - found.target_centre
     random = torch.Generator().manual_seed(seed)
     drawn = np.empty(draws)
     for place in range(draws):
         order = torch.randperm(len(states), generator=random)
-        shuffled = fit_map(vectors, states[order])
-        drawn[place] = float(cosines(shuffled.centred(asked), true - found.target_centre).mean())
-    scores = cosines(predicted, true - found.target_centre).numpy()
+        # as fit_map does, without the scatter of the states, which is the same in any order
+        u, _, v = torch.linalg.svd(centred.T @ deviations[order], full_matrices=False)
+        drawn[place] = float(cosines((asked - found.source_centre) @ u @ v, true).mean())
+    scores = cosines(predicted, true).numpy()
     targets = found.centred(vectors) + found.target_centre
     return MapQuality(
         bootstrap.mean(scores),
@@ -89,7 +91,7 @@ def map_quality(
             layer: bootstrap.mean(cosines(predicted, rows.double() - mean.double()).numpy())
             for layer, (mean, rows) in by_layer.items()
         },
-        float(cosines(found.centred(vectors), states - found.target_centre).mean()),
+        float(cosines(found.centred(vectors), deviations).mean()),
         float(drawn.mean()),
         float(np.quantile(drawn, 0.95)),
         (1 + int((drawn >= scores.mean()).sum())) / (1 + draws),

@@ -16,16 +16,24 @@ class WordSplit:
 
     anchors: tokens' vectors are made from their relations. evaluated: no relation of theirs takes part, and no sense of
     theirs is one of an anchor's. others: left out of both, over the limit on anchors or with a sense on either side.
+    scored: senses that something else is judged by (definitions, say): the relations of words that have one take no
+    part either.
     """
 
     anchors: tuple[Word, ...]
     evaluated: tuple[Word, ...]
     others: tuple[Word, ...]
+    scored: frozenset[int] = frozenset()
 
     @property
     def words(self) -> tuple[Word, ...]:
         """All of them, anchors first."""
         return self.anchors + self.evaluated + self.others
+
+    @property
+    def judged_senses(self) -> frozenset[int]:
+        """Senses whose relations take no part in vectors: of evaluated words, and what else is scored."""
+        return self.scored.union(*(word.senses for word in self.evaluated))
 
 
 def split_words(taxonomy: Taxonomy, matches: Matches, held_out: float, max_anchors: int, seed: int) -> WordSplit:
@@ -67,16 +75,18 @@ def split_words(taxonomy: Taxonomy, matches: Matches, held_out: float, max_ancho
 
 
 def without_anchors(taxonomy: Taxonomy, split: WordSplit, senses: Collection[int]) -> WordSplit:
-    """The split with no anchor that has one of these senses, since such words are scored: they join the others.
+    """The split with no anchor that has one of these senses, since such words are scored.
+
+    They join the others, and their relations make no vector.
 
     Raises:
         NotApplicableError: too few anchors are left.
     """
-    scored = set(senses)
+    scored = split.scored.union(senses)
     anchors = tuple(word for word in split.anchors if scored.isdisjoint(word.senses))
     others = split.others + tuple(word for word in split.anchors if not scored.isdisjoint(word.senses))
     _refuse_too_few(taxonomy, anchors, split.evaluated, len(split.words))
-    return WordSplit(anchors, split.evaluated, others)
+    return WordSplit(anchors, split.evaluated, others, scored)
 
 
 def _refuse_too_few(taxonomy: Taxonomy, anchors: Sequence[Word], evaluated: Sequence[Word], n_words: int) -> None:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from src.activations.collect import batches_of_like_length
 from src.models import LanguageModel
-from src.modulators.controls.field_gates import closed_gates, constant_gates
+from src.modulators.controls.field_gates import closed_gates, closed_notebook_gates, constant_gates
 from src.modulators.controls.shuffled_field import ShuffledField
 from src.modulators.controls.targets import constant_target, random_targets, shuffled_targets, zero_target
 from src.modulators.field import FieldModulator
 from src.modulators.injection import changed_inputs
 from src.modulators.modulator import Modulator
+from src.modulators.notebook.field import NotebookField
 from src.modulators.residual import ResidualModulator
 from src.modulators.training.examples import Example, changed_ids, example_losses
 
@@ -32,7 +33,8 @@ def equal_strength_controls(
     direction, its length kept), shuffled (tokens' vectors permuted over the known tokens, none keeps its own), constant
     (the mean target for all). Of a field modulator: zero (gates -1: prod (1 - alpha)), shuffled (a position's gates are
     those of a random earlier one; whole passes only) and, where mean_gates is given, constant (the mean gates of each
-    layer, which a text decides: `mean_gates_on`). They share no parameter with the modulator and stand on its device.
+    layer, which a text decides: `mean_gates_on`). Of the notebook's field: zero alone (its gates at 0). They share no
+    parameter with the modulator and stand on its device.
     """
     if isinstance(modulator, ResidualModulator):
         return {
@@ -41,9 +43,14 @@ def equal_strength_controls(
             "shuffled": shuffled_targets(modulator, seed),
             "constant": constant_target(modulator),
         }
+    if isinstance(modulator, NotebookField):
+        return {"zero": closed_notebook_gates(modulator)}
     if isinstance(modulator, FieldModulator):
-        controls = {"zero": closed_gates(modulator), "shuffled": ShuffledField.of(modulator, seed)}
-        return controls if mean_gates is None else controls | {"constant": constant_gates(modulator, mean_gates)}
+        shuffled = ShuffledField.of(modulator, seed)
+        controls: dict[str, Modulator] = {"zero": closed_gates(modulator), "shuffled": shuffled}
+        if mean_gates is not None:
+            controls["constant"] = constant_gates(modulator, mean_gates)
+        return controls
     return {}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from src.modulators.field import FieldModulator, bounded
 from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
+from src.modulators.notebook.field import NotebookField
 
 # its tanh is -1 to the bit in float32 and float64
 CLOSED = -20.0
@@ -204,6 +205,14 @@ def closed_gates(field: FieldModulator) -> ConstantGates:
     """Gates of -1: active dimensions are shrunk by prod (1 - alpha). Strengths alone can be trained."""
     bias = torch.full((1, len(field.shape.dimensions), len(field.active)), CLOSED)
     return _constant(field, bias, train_bias=False)
+
+
+def closed_notebook_gates(field: NotebookField) -> ConstantGates:
+    """The notebook's gates at 0, the least that they can be: active dimensions are shrunk by prod (1 - alpha)."""
+    alphas = field.strengths().detach()
+    bias = torch.full((1, alphas.shape[1], field.n_active), CLOSED).to(alphas)
+    active = torch.arange(field.n_active, device=alphas.device)
+    return ConstantGates(bias, active, field.layers, alphas.logit(), (0.0, 1.0), train_bias=False)
 
 
 def constant_gates(field: FieldModulator, gates: Float[Tensor, "layer_or_one expert active"]) -> ConstantGates:

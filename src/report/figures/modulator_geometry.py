@@ -71,7 +71,7 @@ def difference_panels(records: Sequence[Record]) -> alt.HConcatChart:
         axis = alt.Axis(ticks=False, domain=False, labels=place == 0)
         base = alt.Chart(data(here)).encode(y=alt.Y("row:N", title=None, sort=rows, axis=axis))
         tooltip = [alt.Tooltip("row:N"), *(alt.Tooltip(f"{end}:Q", format=".4f") for end in ("value", "low", "high"))]
-        x = alt.X("value:Q", title=None, axis=alt.Axis(tickCount=5))
+        x = alt.X("value:Q", title=None, axis=alt.Axis(tickCount=4))
         zero = alt.Chart(data([{"at": 0}])).mark_rule(color=FAINT_INK, strokeDash=[4, 3]).encode(x="at:Q")
         layers = [
             zero,

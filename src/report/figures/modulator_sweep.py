@@ -66,8 +66,10 @@ def sweep_chart(
 
 def _scale(name: str) -> alt.Scale:
     """Changes are small or large: logarithmic on both sides of 0."""
-    return alt.Scale(type="symlog", constant=_SMALL) if name == "change" else alt.Scale(zero=False)
+    return alt.Scale(type="symlog", constant=_SMALL, nice=False) if name == "change" else alt.Scale(zero=False)
 
 
 def _axis(name: str) -> alt.Axis:
-    return alt.Axis(values=[-1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10]) if name == "change" else alt.Axis(tickCount=5)
+    if name == "cosine":
+        return alt.Axis(tickCount=5)
+    return alt.Axis(values=[-1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10], format="~g", labelOverlap="greedy")

@@ -60,8 +60,8 @@ class ModulatorWork:
         if not math.isfinite(loss):
             raise StrataError(
                 f"the loss of {self.config.model.name} itself, frozen, is {loss:g} on val examples: its weights hold "
-                f"NaN or infinity, or overflow in {str(self.model.dtype).removeprefix('torch.')}; get its files again, or "
-                "try model.dtype=float32"
+                f"NaN or infinity, or overflow in {str(self.model.dtype).removeprefix('torch.')}; get its files again, "
+                "or try model.dtype=float32"
             )
         return loss
 
@@ -102,7 +102,8 @@ class ModulatorWork:
         which = [] if run.name == MODULATOR else [run.name]
         repeat = [f"seed{self.seed(run)}"] if run.repeat else []
         start = [] if run.alpha is None else [f"alpha{run.alpha:g}"]
-        return label(self.config.model.name, keys.kind, keys.init, *which, *repeat, *start)
+        compat = [self.config.compat] if self.config.compat else []
+        return label(self.config.model.name, keys.kind, keys.init, *compat, *which, *repeat, *start)
 
     def identity(self, run: Run) -> dict[str, Any]:
         """What decides a trained modulator besides the parents."""

@@ -7,7 +7,7 @@ import torch
 from src.geometry.words.matching import Matches, Word
 from src.modulators.beginning.lexical import LexicalVectors, lexical_vectors, words_at
 from src.modulators.beginning.relational import RelationalSpace, similarities
-from src.modulators.beginning.words import WordSplit, split_words
+from src.modulators.beginning.words import WordSplit, split_words, without_anchors
 from tests.fixtures.worded_taxonomy import tree_of_words
 
 _TREE = tree_of_words([4, 4, 4])
@@ -84,6 +84,23 @@ def test_words_that_share_a_sense_with_an_evaluated_one_are_interpolated() -> No
     first = _vectors(split, _embeddings())
     other = [Word(word.text, word.surface, word.token_ids, word.senses[::-1], 0) for word in split.others]
     second = _vectors(WordSplit(split.anchors, split.evaluated, tuple(other)), _embeddings())
+    assert torch.equal(first.vectors, second.vectors)
+
+
+def test_relations_of_words_that_definitions_are_scored_by_take_no_part() -> None:
+    """BUG G-7: a word that is no anchor since it is scored is not placed by its relations either."""
+    split = _split(max_anchors=40)
+    scored = {word.senses[0] for word in (*split.anchors[:5], *split.others[:5])}
+    kept = without_anchors(_TREE, split, scored)
+    first = _vectors(kept, _embeddings())
+    moved = [
+        Word(word.text, word.surface, word.token_ids, tuple(sorted(scored - set(word.senses)))[:1], 0)
+        if word.senses[0] in scored
+        else word
+        for word in kept.others
+    ]
+    assert moved != list(kept.others)
+    second = _vectors(WordSplit(kept.anchors, kept.evaluated, tuple(moved), kept.scored), _embeddings())
     assert torch.equal(first.vectors, second.vectors)
 
 

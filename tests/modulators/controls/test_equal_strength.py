@@ -11,6 +11,7 @@ from src.modulators.controls.known_tokens import ConstantTarget
 from src.modulators.controls.shuffled_field import ShuffledField, earlier_positions
 from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.injection import changed_inputs
+from src.modulators.notebook.field import NotebookField
 from src.modulators.residual import ResidualModulator
 from src.modulators.training.examples import Example
 from tests.fixtures.tiny_models import D_MODEL, N_VOCAB, model_config, tiny_model
@@ -137,6 +138,16 @@ def test_closed_gates_shrink_active_dimensions_by_the_product_over_experts():
         expected = residual.clone()
         expected[..., field.active] *= (1 - field.strengths()[place]).prod()
         assert torch.equal(zero(residual, ids, layer), expected.float())
+
+
+def test_the_notebooks_field_has_its_own_shrink_beside_it():
+    """BUG H-4: its gates only close."""
+    field = NotebookField(D_MODEL, LAYERS, FieldShape(dimensions=(1, 2), width=3, alpha=0.2), seed=0)
+    residual, ids = stream()
+    zero = equal_strength_controls(field, seed=0)["zero"]
+    expected = residual.clone()
+    expected[..., : field.n_active] *= 0.8**2
+    torch.testing.assert_close(zero(residual, ids, 2), expected)
 
 
 def test_shuffled_gates_are_those_of_an_earlier_position():

@@ -7,9 +7,11 @@ from src.errors import StrataError
 from src.models import wrap_model
 from src.modulators.adapters import LoraAdapters
 from src.modulators.controls.field_gates import RandomFeatureGates
+from src.modulators.controls.known_tokens import TokenScaling
 from src.modulators.controls.shuffled_field import ShuffledField
 from src.modulators.controls.trained import trained_control
 from src.modulators.field import FieldModulator, FieldShape
+from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
 from src.modulators.saving import load_modulator, save_modulator
 from tests.fixtures.tiny_models import D_MODEL, N_VOCAB, model_config, ragged_batch, tiny_model
@@ -24,14 +26,20 @@ def model():
     return wrap_model(tiny_model("llama"), model_config())
 
 
-def modulator_of(kind, train_table=True):
+def field_modulator() -> FieldModulator:
+    shape = FieldShape(dimensions=(1, 2), width=3, alpha=0.1, null_share=0.25, null_place="random")
+    return FieldModulator(D_MODEL, LAYERS, shape, seed=5)
+
+
+def residual_modulator(train_table=True) -> ResidualModulator:
     draws = torch.Generator().manual_seed(0)
-    if kind == "field":
-        shape = FieldShape(dimensions=(1, 2), width=3, alpha=0.1, null_share=0.25, null_place="random")
-        return FieldModulator(D_MODEL, LAYERS, shape, seed=5)
     known = torch.rand(N_VOCAB, generator=draws) < 0.6
     table, projection = torch.randn(N_VOCAB, 4, generator=draws), torch.randn(D_MODEL, 4, generator=draws)
     return ResidualModulator(table, projection, known, LAYERS, alpha=0.1, train_table=train_table)
+
+
+def modulator_of(kind) -> Modulator:
+    return field_modulator() if kind == "field" else residual_modulator()
 
 
 def batch_loss(model):
@@ -48,6 +56,12 @@ def jolted(control):
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=draws))
     return control
+
+
+def moved_field() -> FieldModulator:
+    field = field_modulator()
+    jolted(field)
+    return field
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,8 +99,9 @@ def test_zero_and_shrink_train_strengths_alone(model):
         assert (zero.n_trained, shrink.n_trained) == (n_strengths, 2)
         assert {zero.role(name) for name, it in zero.named_parameters() if it.requires_grad} == {"strength"}
     residual, ids = torch.randn(1, 30, D_MODEL), torch.arange(30)[None]
-    modulator = modulator_of("residual")
+    modulator = residual_modulator()
     shrink = trained_control("shrink", modulator, model, seed=0)
+    assert isinstance(shrink, TokenScaling)
     assert torch.equal(shrink(residual, ids, 2), residual)
     with torch.no_grad():
         shrink.scale[1] = 1.5
@@ -95,7 +110,7 @@ def test_zero_and_shrink_train_strengths_alone(model):
 
 
 def test_field_shrink_leaves_null_dimensions_to_the_bit(model):
-    field = modulator_of("field")
+    field = field_modulator()
     null = torch.ones(D_MODEL, dtype=torch.bool)
     null[field.active] = False
     residual, ids = torch.randn(2, 7, D_MODEL), torch.zeros(2, 7, dtype=torch.long)
@@ -107,14 +122,14 @@ def test_field_shrink_leaves_null_dimensions_to_the_bit(model):
 
 @pytest.mark.parametrize("name", ["random", "shuffled", "constant"])
 def test_field_controls_change_nothing_at_the_start(model, name):
-    control = trained_control(name, modulator_of("field"), model, seed=0)
+    control = trained_control(name, field_modulator(), model, seed=0)
     residual, ids = torch.randn(2, 7, D_MODEL), torch.zeros(2, 7, dtype=torch.long)
     assert torch.equal(control(residual, ids, 2), residual)
 
 
 @pytest.mark.parametrize("train_table", [True, False])
 def test_random_and_shuffled_train_what_the_modulator_trains(model, train_table):
-    modulator = modulator_of("residual", train_table)
+    modulator = residual_modulator(train_table)
     own = {name: it.shape for name, it in modulator.named_parameters() if it.requires_grad}
     for name in ("random", "shuffled"):
         control = trained_control(name, modulator, model, seed=0)
@@ -134,10 +149,11 @@ def test_random_targets_are_not_the_numbers_that_a_random_beginning_drew_from_th
 
 
 def test_random_features_are_as_many_as_simplices_have_and_saturate_nowhere(model):
-    field = modulator_of("field")
+    field = field_modulator()
     control = trained_control("random", field, model, seed=0)
     assert isinstance(control, RandomFeatureGates)
-    assert control.n_features == tuple(gate.in_features for gate in field.gates)
+    seen = field.features(torch.randn(3, len(field.active)))
+    assert control.n_features == tuple(len(features) for features in seen)
     with torch.no_grad():
         control.weight.normal_()
     small = torch.randn(500, len(field.active))
@@ -149,10 +165,10 @@ def test_random_features_are_as_many_as_simplices_have_and_saturate_nowhere(mode
 
 
 def test_vectors_of_unknown_tokens_do_not_count_as_trained():
-    modulator = modulator_of("residual")
+    modulator = residual_modulator()
     n_known = int(modulator.known.sum())
     assert modulator.n_trained == n_known * 4 + D_MODEL * 4 + 2
-    assert modulator_of("residual", train_table=False).n_trained == D_MODEL * 4 + 2
+    assert residual_modulator(train_table=False).n_trained == D_MODEL * 4 + 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -165,9 +181,7 @@ def test_lora_has_nearly_as_many_parameters_as_the_modulator(model, kind):
 
 
 def test_shuffled_gates_do_not_depend_on_padding(model):
-    field = modulator_of("field")
-    jolted(field)
-    control = ShuffledField.of(field, 3)
+    control = ShuffledField.of(moved_field(), 3)
     ids = torch.randint(3, N_VOCAB, (1, 8), generator=torch.Generator().manual_seed(0))
     left = torch.cat([torch.zeros(1, 4, dtype=torch.long), ids], 1)
     mask = (torch.arange(12) >= 4).long()[None]
@@ -181,7 +195,7 @@ def test_shuffled_gates_do_not_depend_on_padding(model):
 
 
 def test_shuffled_gates_know_nothing_of_later_tokens(model):
-    control = ShuffledField.of(jolted(modulator_of("field")), 3)
+    control = ShuffledField.of(moved_field(), 3)
     ids = torch.randint(3, N_VOCAB, (1, 10), generator=torch.Generator().manual_seed(0))
     other = ids.clone()
     other[:, 6:] = 5
@@ -190,7 +204,7 @@ def test_shuffled_gates_know_nothing_of_later_tokens(model):
 
 
 def test_shuffled_gates_refuse_cached_generation(model):
-    control = ShuffledField.of(modulator_of("field"), 3)
+    control = ShuffledField.of(field_modulator(), 3)
     ids = torch.randint(3, N_VOCAB, (1, 4), generator=torch.Generator().manual_seed(0))
     keys = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
     with control.attached(model):

@@ -43,7 +43,8 @@ def word_difference(first: JackknifeEstimate, others: Sequence[JackknifeEstimate
     left = np.stack([other.left for other in others if other.left is not None])
     if left.shape[1] != len(first.left):
         raise ValueError(f"{len(first.left)} words on one side, {left.shape[1]} on the other")
-    of_words = jackknife_error(first.left - left.mean(0)) ** 2
+    with np.errstate(invalid="ignore"):  # a mean over no pairs
+        of_words = jackknife_error(first.left - left.mean(0)) ** 2
     of_draws = float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
     error = math.sqrt(of_words + of_draws) if math.isfinite(of_words) else math.nan
     if not (math.isfinite(value) and math.isfinite(error)):

@@ -106,7 +106,7 @@ class Contrast:
 def profile_readings(
     readings: Sequence[WordReading],
     related: Kinship,
-    slopes_at: int,
+    contrasted: int,
     transform: Transform,
     permutations: int,
     seed: int,
@@ -118,7 +118,7 @@ def profile_readings(
     Args:
         readings: of the same words.
         related: of these words.
-        slopes_at: the layer at which slopes over steps up are measured (and of embedding rows).
+        contrasted: the layer at which bands and slopes over steps up are measured too (and of what is of no layer).
         transform: before cosines.
         permutations: of the words.
         seed: of the permutations.
@@ -128,11 +128,11 @@ def profile_readings(
     distances = torch.from_numpy(related.distances).to(device)
     measured, tests = [], []
     for reading in readings:
-        with_slopes = reading.layer in (None, slopes_at)
+        in_full = reading.layer in (None, contrasted)
         units = [unit_rows(rows, transform, device) for rows in reading.draws]
         # the p of slopes is shown of first draws
         draws = [
-            word_relations(each, related, (0 if place else permutations) if with_slopes else None, seed)
+            word_relations(each, related, (0 if place else permutations) if in_full else None, seed)
             for place, each in enumerate(units)
         ]
         measured.append(draws)

@@ -65,7 +65,8 @@ class WordRelations:
     """Cosines of words against their relations in a taxonomy, over all pairs that a path connects (spec G8).
 
     path: with path similarity and by distance. wu_palmer: Pearson correlation with Wu-Palmer similarity. bands: those
-    of BANDS that have pairs. decay: by steps up; None if not asked for, or without pairs at two numbers of steps.
+    of BANDS that have pairs, if they were asked for. decay: by steps up; None if it was not, or without pairs at two
+    numbers of steps.
     """
 
     path: Correlations
@@ -82,16 +83,16 @@ def word_relations(
     Args:
         units: states of the words as rows of length 1 (`unit_rows`: their common mean is taken off before).
         related: of the same words.
-        permutations: of the words, for the p of slopes over steps up; None = no slopes.
+        permutations: of the words, for the p of slopes over steps up; None = neither slopes nor bands.
         seed: of the permutations.
     """
     distances = torch.from_numpy(related.distances).to(units.device)
-    return WordRelations(
-        correlate(units, distances),
-        correlation_with_scores(units, torch.from_numpy(related.wu_palmer).to(units.device)),
-        _bands(pair_sums(units, distances)),
-        None if permutations is None else hypernym_decay(units, related.hypernyms, permutations, seed),
-    )
+    path = correlate(units, distances)
+    wu_palmer = correlation_with_scores(units, torch.from_numpy(related.wu_palmer).to(units.device))
+    if permutations is None:
+        return WordRelations(path, wu_palmer, {}, None)
+    decay = hypernym_decay(units, related.hypernyms, permutations, seed)
+    return WordRelations(path, wu_palmer, _bands(pair_sums(units, distances)), decay)
 
 
 def correlation_with_scores(units: Float[Tensor, "word d"], scores: Float[Tensor, "word word"]) -> JackknifeEstimate:

@@ -8,7 +8,7 @@ from src.geometry.words.matching import Word
 from src.geometry.words.pair_sums import JackknifeEstimate
 from src.modulators.evaluation.effects import FROZEN
 from src.modulators.evaluation.geometry.differences import WordDifference
-from src.modulators.evaluation.geometry.readings import MODULATED, Contrast, ReadingProfile
+from src.modulators.evaluation.geometry.readings import MODULATED, VECTORS, Contrast, ReadingProfile
 from src.modulators.evaluation.geometry.relations import BANDS
 from src.report.artifact_report import NamedChart
 from src.report.figures.lexicon import NO_LAYER
@@ -29,18 +29,14 @@ LEVEL = 0.05
 class RelationsFound:
     """What was measured, and of what.
 
-    taxonomy: its source. words: that were evaluated on. told: held-out words that were left out, since their
-    definitions were trained on. n_known: of the words, how many have a vector in the modulator; None if it has no
-    vectors. carriers, transform: as configured. layer: after whose block readings are contrasted. profiles: of all
-    readings; contrasts: of the modulated one at `layer`.
+    words: that were evaluated on. told: held-out words that were left out, since their definitions were trained on.
+    n_known: of the words, how many have a vector in the modulator; None if it has no vectors. layer: after whose block
+    readings are contrasted. profiles: of all readings; contrasts: of the modulated one at `layer`.
     """
 
-    taxonomy: str
     words: Sequence[Word]
     told: int
     n_known: int | None
-    carriers: Sequence[str]
-    transform: str
     layer: int
     profiles: Sequence[ReadingProfile]
     contrasts: Sequence[Contrast]
@@ -122,6 +118,8 @@ def _what(found: RelationsFound) -> str:
     sentences = ["No vector of the modulator was made from these words or from others of their synsets."]
     if found.n_known is not None:
         sentences.append(f"{found.n_known} of the {len(found.words)} words have a vector that is mixed in.")
+    for vectors in (profile for profile in found.here if profile.name == VECTORS):
+        sentences.append(f"These vectors themselves correlate with path similarity by r = {_estimate(vectors.path)}.")
     if found.told:
         sentences.append(f"{found.told} held-out words were left out: it was trained on their definitions.")
     relations = found.here[0].draws[0].path
@@ -140,9 +138,9 @@ def _reading_table(found: RelationsFound) -> Table:
             _cell(profile.path),
             f"{profile.low:.3f}, {profile.high:.3f}",
             finite_or_none(profile.p),
-            finite_or_none(profile.spearman.value),
+            finite_or_none(round(profile.spearman.value, 4)),
             _cell(profile.wu_palmer),
-            *([finite_or_none(profile.slope.value)] if slopes else []),
+            *([finite_or_none(round(profile.slope.value, 4))] if slopes else []),
         ]
         for profile in found.here
     ]
@@ -159,7 +157,7 @@ def _reading_table(found: RelationsFound) -> Table:
 
 def _contrast_table(found: RelationsFound) -> Table:
     slopes = any(math.isfinite(each.differences["slope"].value) for each in found.contrasts)
-    shown = ["Wu-Palmer", "Spearman", *(["slope"] if slopes else [])]
+    shown = ["Wu-Palmer", "slope" if slopes else "Spearman"]
     rows: list[Sequence[Cell]] = [
         [
             each.other,

@@ -83,7 +83,8 @@ def sweep_finding(
                 "sweep",
                 "Fixed strengths",
                 sweep_chart(records, [name for name in points[0].nll if name != FROZEN]),
-                f"Left: NLL less the frozen model's (bands: 95 % intervals over {unit}); below 0 is better. "
+                f"Left: NLL less the frozen model's (bands: 95 % intervals over {unit}; small changes are drawn to a "
+                "linear scale, large ones to a logarithmic one); below 0 is better. "
                 "Right: mean cosine of final states with the frozen model's. Where a control's line lies on the "
                 "modulator's, all of the effect comes of the strength.",
             )

@@ -60,6 +60,7 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     passages = in_carriers(words, tokenizer, keys.carriers, work.trained.max_length)
     assert passages.sequences is not None
     layers = range(work.model.n_layers)
+    last = layers[-1]
     points = [HookPoint("resid_post", layer) for layer in layers]
     states: dict[tuple[str, int], list[Rows]] = defaultdict(list)
     variants = list(_variants(work, keys.control_draws))
@@ -67,7 +68,9 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
         for name, modulator in variants:
             clouds = _read(work, modulator, passages.sequences, passages.chosen, points)
             for layer, cloud in zip(layers, clouds, strict=True):
-                states[name, layer].append(cloud)
+                # one draw of a random control will do where nothing is contrasted
+                if layer == last or not states[name, layer]:
+                    states[name, layer].append(cloud)
             advance(1)
     static = read_embeddings(open_weights(work.config.model)).input[[word.token_ids[0] for word in words]]
     readings = [WordReading(STATIC, None, [static])]
@@ -76,17 +79,13 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
         readings.append(WordReading(VECTORS, None, [work.modulator.target(ids).detach().cpu()]))
     readings += [WordReading(name, layer, draws) for (name, layer), draws in states.items()]
     related = kinship(lexicon.taxonomy, [word.senses[0] for word in words])
-    last = layers[-1]
     with stage.progress("relations of words", 2 * len(readings), "readings") as advance:
         profiles = profile_readings(
             readings, related, last, keys.transform, keys.permutations, work.config.seed, stage.device, advance
         )
     known = dict(work.modulator.named_buffers()).get("known")
     n_known = None if known is None else int(known[[word.token_ids[0] for word in words]].sum())
-    found = RelationsFound(
-        lexicon.taxonomy.source, words, told, n_known, keys.carriers, keys.transform, last, profiles,
-        contrasts(profiles, last),
-    )  # fmt: skip
+    found = RelationsFound(words, told, n_known, last, profiles, contrasts(profiles, last))
     return relations_finding(found)
 
 

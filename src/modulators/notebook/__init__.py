@@ -1,0 +1,1 @@
+"""The published notebook's own modulators, mistakes included (compat=notebook)."""
