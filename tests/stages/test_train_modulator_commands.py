@@ -104,17 +104,18 @@ def ends(artifacts: Path) -> dict[str, str | None]:
 def test_a_repeated_command_reuses_what_is_there(finished: Path, capsys: pytest.CaptureFixture[str]):
     before, (comparison,) = ends(finished), made(finished, "modulator_comparison")
     assert len(before) == 2
-    again = run(finished, *FEW)
+    run(finished, *FEW)
     shown = capsys.readouterr().out
-    assert (again.path, again.meta.ended_at) == (comparison.path, comparison.meta.ended_at)
     assert shown.count("reused") == 4  # sequences, two modulators, comparison
     assert "zero" in shown  # the table is shown again
-    # one control more is one training more
-    other = run(finished, *FEW, "controls=[zero,shrink]")
+    (again,) = made(finished, "modulator_comparison")
+    assert again.meta.ended_at == comparison.meta.ended_at
+    # one control more is one training more, and another comparison
+    run(finished, *FEW, "controls=[zero,shrink]")
     after = ends(finished)
-    assert other.path != comparison.path
     assert len(after) == 3
     assert before.items() < after.items()
+    assert len(made(finished, "modulator_comparison")) == 2
 
 
 def test_a_damaged_modulator_is_trained_again(finished: Path, capsys: pytest.CaptureFixture[str]):
