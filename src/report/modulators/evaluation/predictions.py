@@ -67,7 +67,7 @@ class _Pairs:
 
 def _verdict(pairs: _Pairs, controls: Sequence[str]) -> str:
     if not controls:
-        return "It has no strength, so there are no controls of equal strength beside it."
+        return "There are no controls of equal strength of its kind: nothing says what a strength alone does."
     better = [name for name in controls if pairs.is_better(name)]
     others = [name for name in controls if name not in better]
     if not others:

@@ -33,6 +33,7 @@ from src.modulators.evaluation.geometry.relations import kinship
 from src.modulators.evaluation.geometry.volumes import cloud_volumes
 from src.modulators.field import FieldModulator
 from src.modulators.modulator import Modulator
+from src.modulators.notebook.field import NotebookField
 from src.modulators.residual import ResidualModulator
 from src.report.finding import Finding
 from src.report.modulators.evaluation.relations import RelationsFound, relations_finding
@@ -187,7 +188,7 @@ def measure_volumes(work: EvaluationWork, stage: Stage) -> Finding:
 def _spaces(modulator: Modulator, clouds: Mapping[str, Rows]) -> dict[str, Mapping[str, Rows]]:
     """The residual stream, and of it the dimensions that a field modulator reads and gates (BUG H-8: all of these)."""
     spaces: dict[str, Mapping[str, Rows]] = {ALL_DIMENSIONS: clouds}
-    if isinstance(modulator, FieldModulator) and len(modulator.active) < modulator.d_model:
+    if isinstance(modulator, FieldModulator | NotebookField) and len(modulator.active) < modulator.d_model:
         spaces[ACTIVE_DIMENSIONS] = {
             name: rows.index_select(1, modulator.active.to(rows.device)) for name, rows in clouds.items()
         }
