@@ -81,7 +81,9 @@ def test_the_test_documents_of_the_training_are_scored(project, evaluated):
     column = list(cells.columns).index("NLL")
     for ours, theirs in (("frozen", "frozen"), ("modulated", "modulator")):
         cell = told[theirs][column]
-        assert nll[ours] == pytest.approx(cell["value"] if isinstance(cell, dict) else cell, rel=1e-5)
+        assert isinstance(cell, dict)
+        assert "value" in cell
+        assert nll[ours] == pytest.approx(cell["value"], rel=1e-5)
 
 
 def test_controls_of_equal_strength_are_always_beside_it(evaluated):
