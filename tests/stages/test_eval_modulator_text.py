@@ -105,6 +105,9 @@ def test_the_trained_strengths_are_left_as_they_are(project, evaluated):
     assert not np.allclose(strengths.detach(), 0.29154, atol=1e-3)
     assert verify(trained(project).path) == []
     assert {row["alpha"] for row in records(evaluated, "sweep")} == {0.1, 0.29154}
+    # controls have the fixed strengths, not the trained ones
+    kl = {row["alpha"]: row["kl"] for row in records(evaluated, "sweep") if row["variant"] == "zero"}
+    assert kl[0.29154] > 2 * kl[0.1]
 
 
 def test_text_that_it_was_trained_on_is_passed_over(project, no_pictures, capsys):
