@@ -136,7 +136,7 @@ def test_gradients_through_the_whole_modulator_are_those_of_finite_differences()
 
 @pytest.mark.parametrize("logit", [-60.0, -17.5, 0.0, 17.5, 60.0])
 def test_strengths_never_lose_their_gradient(logit: float) -> None:
-    """BUG H-6: sigmoid and clamp have a gradient of exactly 0 beyond the bounds; sigmoid too, in float32, from 17 on."""
+    """BUG H-6: sigmoid and clamp have a gradient of 0 beyond the bounds; sigmoid too, in float32, from 17 on."""
     logits = torch.tensor([logit], requires_grad=True)
     alpha = bounded(logits, 0.001, 0.35)
     assert 0.001 <= float(alpha.detach()) <= 0.35

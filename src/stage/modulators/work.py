@@ -60,8 +60,8 @@ class ModulatorWork:
         if not math.isfinite(loss):
             raise StrataError(
                 f"the loss of {self.config.model.name} itself, frozen, is {loss:g} on val examples: its weights hold "
-                f"NaN or infinity, or overflow in {str(self.model.dtype).removeprefix('torch.')}; get its files again, or "
-                "try model.dtype=float32"
+                f"NaN or infinity, or overflow in {str(self.model.dtype).removeprefix('torch.')}; get its files again, "
+                "or try model.dtype=float32"
             )
         return loss
 
