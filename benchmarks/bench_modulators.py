@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -120,7 +120,8 @@ def loaded(setting: Setting, device: str) -> LanguageModel:
     else:
         torch.manual_seed(0)
         module = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2"), dtype=torch.float32)
-    return wrap_model(module.to(device), model_config(setting.name))
+    cast(torch.nn.Module, module).to(device)
+    return wrap_model(module, model_config(setting.name))
 
 
 def examples(setting: Setting) -> list[Example]:
@@ -134,7 +135,7 @@ def examples(setting: Setting) -> list[Example]:
 def modulator(model: LanguageModel, batch: list[Example], what: str) -> Modulator:
     draws = torch.Generator().manual_seed(0)
     layers = range(model.n_layers)
-    d_vocab = model.module.get_input_embeddings().weight.shape[0]
+    d_vocab = len(model.embedding)
     if what == "field":
         return FieldModulator(model.d_model, layers, FieldShape(), seed=0)
     if what == "LoRA":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -50,6 +50,13 @@ class LanguageModel:
     def d_model(self) -> int:
         """Width of the residual stream."""
         return self.block_list.d_model
+
+    @property
+    def embedding(self) -> Float[Tensor, "d_vocab d_model"]:
+        """The rows that tokens are looked up in."""
+        table = self.module.get_input_embeddings()
+        assert isinstance(table.weight, Tensor)
+        return table.weight
 
     @property
     def device(self) -> torch.device:

@@ -38,7 +38,8 @@ class FieldShape:
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
         """From plain values (JSON)."""
-        return cls(**(settings | {"dimensions": tuple(settings["dimensions"])}))
+        known: dict[str, Any] = settings | {"dimensions": tuple(settings["dimensions"])}
+        return cls(**known)
 
 
 def bounded(logits: Float[Tensor, "*part"], lowest: float, highest: float) -> Float[Tensor, "*part"]:
@@ -48,6 +49,12 @@ def bounded(logits: Float[Tensor, "*part"], lowest: float, highest: float) -> Fl
     """
     width = highest - lowest
     return torch.where(logits > 0, highest - width * (-logits).sigmoid(), lowest + width * logits.sigmoid())
+
+
+def unbounded(alphas: Float[Tensor, "*part"], lowest: float, highest: float) -> Float[Tensor, "*part"]:
+    """Logits that `bounded` makes strengths of, to float32's precision at the bounds themselves too."""
+    share = (alphas.double() - lowest) / (highest - lowest)
+    return share.clamp(1e-10, 1 - 1e-10).logit().to(alphas.dtype)
 
 
 class FieldModulator(Modulator):
@@ -114,8 +121,7 @@ class FieldModulator(Modulator):
 
     @torch.no_grad()
     def _begin(self, directions: Float[Tensor, "direction d_model"] | None, draws: torch.Generator) -> None:
-        for gate in self.gates:
-            assert isinstance(gate, nn.Linear)
+        for gate in self._gates():
             nn.init.zeros_(gate.weight)
             nn.init.zeros_(gate.bias)
         n_rows, n_active = self.deform.weight.shape
@@ -182,12 +188,15 @@ class FieldModulator(Modulator):
         dimensions = self.shape.dimensions
         return [simplex_features(edges, k) for edges, k in zip(self.edges(read), dimensions, strict=True)]
 
+    def _gates(self) -> list[nn.Linear]:
+        return [gate for gate in self.gates if isinstance(gate, nn.Linear)]
+
     def gate_logits(self, features: Sequence[Float[Tensor, "feature token"]]) -> list[Float[Tensor, "token active"]]:
         """Of each expert: its gates are their tanh."""
         # laid out like this, the gradient of the weights is a product of contiguous matrices
         return [
             torch.addmm(gate.bias, seen.T, gate.weight.T.contiguous())
-            for gate, seen in zip(self.gates, features, strict=True)
+            for gate, seen in zip(self._gates(), features, strict=True)
         ]
 
     def health_numbers(self) -> dict[str, float]:

@@ -58,7 +58,7 @@ class Modulator(nn.Module, ABC):
     def check_fits(self, model: LanguageModel) -> None:
         """Raise StrataError if `settings` names sizes (d_model, d_vocab) or layers that a model does not have."""
         settings = self.settings()
-        found = {"d_model": model.d_model, "d_vocab": model.module.get_input_embeddings().weight.shape[0]}
+        found = {"d_model": model.d_model, "d_vocab": len(model.embedding)}
         for key, size in found.items():
             if settings.get(key, size) != size:
                 raise StrataError(

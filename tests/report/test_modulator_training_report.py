@@ -22,7 +22,16 @@ def record(moves=(0.0, 0.5, 0.9), vals=(1.0, 0.8, 0.9), n_steps=20, frozen=0.95,
     history, trajectory = [], []
     for step, within, move, val in zip((0, 10, 20), (0.0, 1.0, 1.5), moves, vals, strict=True):
         loss = {} if step == 0 else {"loss": val + 0.05}
-        history.append({"step": step, "reach": within, "val": val, "log volume": -0.1 * step, **loss})
+        history.append(
+            {
+                "step": step,
+                "reach": within,
+                "val": val,
+                "log volume, k = 1": 0.0,
+                "log volume, k = 2": -0.1 * step,
+                **loss,
+            }
+        )
         for layer in range(2):
             for part in range(parts):
                 logit = -2 + move / (1 + layer)
@@ -91,6 +100,7 @@ def test_the_figure_has_losses_strengths_and_health():
         {layer["encoding"]["y"].get("title") for layer in panel["layer"] if "y" in layer["encoding"]}
         for panel in spec["concat"]
     ]
+    assert len(titles) == 3
     assert ["loss, nats per token" in titles[0], "alpha" in titles[1], "log volume" in titles[2]] == [True] * 3
     assert draw_png(spec).startswith(b"\x89PNG")
 

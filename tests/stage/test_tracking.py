@@ -28,3 +28,16 @@ def test_a_table_of_numbers_and_words_in_one_column_is_logged(tracker, tmp_path)
 
 def test_a_table_without_rows_is_logged(tracker):
     tracker.log_table(Table("Nothing", ["a", "b"], []))
+
+
+def test_each_curve_has_steps_of_its_own(tracker, monkeypatch):
+    """A run's own count of steps never goes back, and the second training begins at 0 again."""
+    logged, metrics = [], []
+    monkeypatch.setattr(tracker._run, "log", logged.append)
+    monkeypatch.setattr(tracker._run, "define_metric", lambda name, **keys: metrics.append((name, keys)))
+    for curve in ("modulator", "zero"):
+        tracker.log_point(curve, 0, {"val": 1.5})
+        tracker.log_point(curve, 10, {"val": 1.0, "loss": 1.2})
+    assert metrics == [(f"{curve}/*", {"step_metric": f"{curve}/step"}) for curve in ("modulator", "zero")]
+    assert logged[1] == {"modulator/step": 10, "modulator/val": 1.0, "modulator/loss": 1.2}
+    assert logged[2] == {"zero/step": 0, "zero/val": 1.5}

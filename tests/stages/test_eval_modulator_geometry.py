@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from scipy import stats
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, T5Tokenizer
 
 import eval_modulator
 import train_modulator
-from src.artifacts import Artifact
+from src.artifacts import Artifact, list_artifacts
 from src.config.modulators.evaluate import EvaluateModulatorConfig
 from src.config.modulators.train import TrainModulatorConfig
 from src.config.schema import parse_config
 from src.errors import StrataError
 from src.geometry.lexicon.distances import path_distances
+from src.modulators.evaluation.geometry.volumes import cloud_volumes
+from src.modulators.saving import load_modulator
 from src.stage.entry import compose, run_stage
 from src.stage.modulators.lexicon import prepare_lexicon
+from tests.fixtures.tiny_models import N_VOCAB, tiny_model
 
 ROOT = Path(__file__).parents[2]
 STAGES = {
@@ -88,7 +90,7 @@ def test_words_that_vectors_were_made_from_are_not_evaluated(project, evaluated)
     states /= np.linalg.norm(states, axis=1, keepdims=True)
     first, second = np.triu_indices(len(states), 1)
     distances = path_distances(lexicon.taxonomy, [row["sense"] for row in found])[first, second].astype(float)
-    expected = stats.pearsonr((states @ states.T)[first, second], 1 / (1 + distances)).statistic
+    expected = np.corrcoef((states @ states.T)[first, second], 1 / (1 + distances))[0, 1]
     rows = {(row["states"], row["layer"]): row for row in records(evaluated, "word_relations")}
     assert rows["frozen", 2]["path"] == pytest.approx(expected, abs=2e-3)
     assert rows["modulated", 2]["path"] != pytest.approx(expected, abs=1e-6)
@@ -110,7 +112,7 @@ def test_every_control_is_beside_the_modulator(evaluated):
         "constant",
     }
     assert len(records(evaluated, "state_volumes")) == 5
-    text = json.loads((evaluated.path / "report.json").read_text())["text"]
+    text = report_text(evaluated)
     assert "held-out words' states correlate with path similarity" in text
     assert "These vectors themselves correlate" in text
 
@@ -128,13 +130,74 @@ def test_a_changed_taxonomy_is_refused(project):
         path.write_text(before)
 
 
-def test_of_a_field_modulator_the_active_dimensions_are_measured_too(tmp_path):
+def test_of_a_field_modulator_all_active_dimensions_are_measured_too(tmp_path, monkeypatch):
     """BUG H-8: the first 8 dimensions alone were; a model without taxonomy words still has its volumes measured."""
     artifacts = tmp_path / "artifacts"
     none = tmp_path / "none.json"
     none.write_text(json.dumps({"name": "none", "senses": {"qwzx": {}}}))
-    run("train_modulator", artifacts, *TRAIN, "modulator=field", f"lexicon.taxonomy={none}", "modulator.init=random")
+    drawn = ("modulator=field", "modulator.init=random", "modulator.field.null_place=random")
+    run("train_modulator", artifacts, *TRAIN, *drawn, f"lexicon.taxonomy={none}")
+    measured = []
+
+    def measure(clouds, *args):
+        measured.append(clouds)
+        return cloud_volumes(clouds, *args)
+
+    monkeypatch.setattr("src.stage.modulators.evaluating.geometry.cloud_volumes", measure)
     found = run("eval_modulator", artifacts, *FEW)
+    everything, active = measured
+    (modulator,) = list_artifacts(artifacts, "modulator")
+    places = load_modulator(modulator.path).state_dict()["active"]
+    assert len(places) == 48
+    assert places.tolist() != list(range(48))
+    assert {rows.shape[1] for rows in everything.values()} == {64}
+    for name, rows in active.items():
+        assert torch.equal(rows, everything[name][:, places])
     assert {row["space"] for row in records(found, "state_volumes")} == {"all", "active"}
-    assert "There is no relations" in json.loads((found.path / "report.json").read_text())["text"]
+    assert "There is no relations" in report_text(found)
     assert not (found.path / "word_relations.json").exists()
+
+
+def test_words_whose_definitions_were_trained_on_are_left_out(tmp_path):
+    """BUG G-7, and G-10: a word that was told from its definition in training is no held-out one."""
+    letters = "bdfgklmnprst"
+    words = [f"{a}{vowel}{b}" for a in letters for vowel in "aei" for b in letters][: N_VOCAB - 8]
+    vocab = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581", -9.0),
+        *((f"\u2581{word}", -3.0) for word in words),
+    ]
+    tiny_model("t5_with_head").save_pretrained(tmp_path / "t5")
+    T5Tokenizer(vocab=vocab, extra_ids=0).save_pretrained(tmp_path / "t5")
+    senses: dict[str, dict] = {word: {} for word in words[:4]}
+    for place, word in enumerate(words[4:76]):
+        senses[word] = {
+            "parents": [words[place % 4]],
+            "definition": f"{words[place % 4]} {words[-1 - place % 9]} {words[-1 - place // 9]}",
+        }
+    (tmp_path / "taxonomy.json").write_text(json.dumps({"name": "made", "senses": senses}))
+    keys = (f"model.path={tmp_path / 't5'}", "model.name=tiny")
+    lexicon = (f"lexicon.taxonomy={tmp_path / 'taxonomy.json'}", "lexicon.held_out=0.6")
+    split = ("split.train=0.3", "split.val=0.2", "split.test=0.5", "training.batch_size=4")
+    definitions = ("objective=definitions", "modulator.init=random", "modulator.residual.width=4")
+    artifacts = tmp_path / "artifacts"
+    run("train_modulator", artifacts, *TRAIN, *keys, *lexicon, *split, *definitions)
+    found = run("eval_modulator", artifacts, *FEW, *keys)
+    assert "held-out words were left out: it was trained on their definitions" in report_text(found)
+
+    values: Any = OmegaConf.to_container(
+        compose("train_modulator", [*keys, *lexicon, *split, *definitions]), resolve=True
+    )
+    config = parse_config(TrainModulatorConfig, values)
+    held_out = {word.text for word in prepare_lexicon(config.lexicon, config.model, config.seed).split.evaluated}
+    evaluated = {row["word"] for row in records(found, "evaluated_words")}
+    # half of the defined words are in the test share, and the four kinds are not defined
+    assert 8 <= len(evaluated) < len(held_out)
+    assert evaluated < held_out
+    assert {row["states"] for row in records(found, "word_relations")} >= {"frozen", "modulated", "shuffled"}
+
+
+def report_text(artifact: Artifact) -> str:
+    return json.loads((artifact.path / "report.json").read_text())["text"]

@@ -14,6 +14,7 @@ from src.artifacts import list_artifacts, verify
 from src.config.modulators.evaluate import EvaluateModulatorConfig
 from src.config.modulators.train import TrainModulatorConfig
 from src.errors import NotApplicableError, StrataError
+from src.modulators.evaluation.generations import generate
 from src.modulators.saving import load_modulator
 from src.report.artifact_report import read_report
 from src.stage.entry import compose, run_stage
@@ -80,7 +81,9 @@ def test_the_test_documents_of_the_training_are_scored(project, evaluated):
     column = list(cells.columns).index("NLL")
     for ours, theirs in (("frozen", "frozen"), ("modulated", "modulator")):
         cell = told[theirs][column]
-        assert nll[ours] == pytest.approx(cell["value"] if isinstance(cell, dict) else cell, rel=1e-5)
+        assert isinstance(cell, dict)
+        assert "value" in cell
+        assert nll[ours] == pytest.approx(cell["value"], rel=1e-5)
 
 
 def test_controls_of_equal_strength_are_always_beside_it(evaluated):
@@ -207,3 +210,21 @@ def test_prompts_of_ones_own(project, no_pictures):
     frozen = [row for row in rows if row["variant"] == "frozen"]
     assert all(row["identical"] and row["edits"] == 0 for row in frozen)
     assert torch.tensor([row["original_nll"] for row in rows]).isfinite().all()
+
+
+def test_all_variants_of_a_prompt_are_sampled_with_one_seed(project, no_pictures, monkeypatch):
+    """Spec G10: two sampled texts of other random numbers differ whatever a modulator does."""
+    drawn: dict[tuple[bytes, bool], list[int]] = {}
+
+    def spy(model, modulator, prompt, max_new_tokens, sampling, seed):
+        drawn.setdefault((prompt.tobytes(), sampling is None), []).append(seed)
+        return generate(model, modulator, prompt, max_new_tokens, sampling, seed)
+
+    monkeypatch.setattr("src.stage.modulators.evaluating.generations.generate", spy)
+    words = ('generation.prompts=["on monday","of february"]', "generation.max_new_tokens=2")
+    run("eval_modulator", project / "artifacts", "measures=[generations]", *words)
+    sampled = [seeds for (_, is_greedy), seeds in drawn.items() if not is_greedy]
+    assert len(sampled) == 2
+    for frozen, modulated, zero, again in sampled:
+        assert frozen == modulated == zero != again
+    assert not set(sampled[0]) & set(sampled[1])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Float64
@@ -94,7 +94,7 @@ def _top(
         y = similar @ x
         return y - y.mean()
 
-    operator = LinearOperator((size, size), matvec=centred_product, dtype=np.float64)
+    operator: Any = cast(Any, LinearOperator)((size, size), matvec=centred_product, dtype=np.float64)
     # a start of ones would be an eigenvector of 0
     start = np.random.default_rng(0).standard_normal(size)
     values, vectors = eigsh(operator, k=n, which="LA", v0=start)

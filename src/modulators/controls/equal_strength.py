@@ -19,6 +19,7 @@ from src.modulators.controls.targets import constant_target, random_targets, shu
 from src.modulators.field import FieldModulator
 from src.modulators.injection import changed_inputs
 from src.modulators.modulator import Modulator
+from src.modulators.notebook.field import NotebookField
 from src.modulators.residual import ResidualModulator
 from src.modulators.training.examples import Example, changed_ids, example_losses
 
@@ -32,7 +33,8 @@ def equal_strength_controls(
     direction, its length kept), shuffled (tokens' vectors permuted over the known tokens, none keeps its own), constant
     (the mean target for all). Of a field modulator: zero (gates -1: prod (1 - alpha)), shuffled (a position's gates are
     those of a random earlier one; whole passes only) and, where mean_gates is given, constant (the mean gates of each
-    layer, which a text decides: `mean_gates_on`). They share no parameter with the modulator and stand on its device.
+    layer, which a text decides: `mean_gates_on`). Of the notebook's field modulator: zero, constant. They share no
+    parameter with the modulator and stand on its device.
     """
     if isinstance(modulator, ResidualModulator):
         return {
@@ -47,12 +49,15 @@ def equal_strength_controls(
         if mean_gates is not None:
             controls["constant"] = constant_gates(modulator, mean_gates)
         return controls
+    if isinstance(modulator, NotebookField):
+        constant = {} if mean_gates is None else {"constant": constant_gates(modulator, mean_gates)}
+        return {"zero": closed_gates(modulator), **constant}
     return {}
 
 
 @torch.no_grad()
 def mean_gates_on(
-    model: LanguageModel, modulator: FieldModulator, examples: Sequence[Example], batch_size: int
+    model: LanguageModel, modulator: FieldModulator | NotebookField, examples: Sequence[Example], batch_size: int
 ) -> Float[Tensor, "layer expert active"]:
     """Mean gates over all positions of examples, padding left out, while the modulator is at work.
 
@@ -66,11 +71,19 @@ def mean_gates_on(
         of_batch = torch.from_numpy(lengths[rows]).to(total.device)
 
         def change(residual: Tensor, token_ids: Tensor, layer: int, of_batch: Tensor = of_batch) -> Tensor:
-            logits = modulator.gate_logits(modulator.features(modulator.read(residual, token_ids)))
-            is_text = torch.arange(residual.shape[1], device=total.device) < of_batch[:, None]
-            total[modulator.layers.index(layer)] += torch.stack([it[is_text.flatten()].tanh().sum(0) for it in logits])
+            is_text = (torch.arange(residual.shape[1], device=total.device) < of_batch[:, None]).flatten()
+            gates = _gates(modulator, residual, token_ids)
+            total[modulator.layers.index(layer)] += torch.stack([it[is_text].sum(0) for it in gates])
             return modulator(residual, token_ids, layer)
 
         with changed_inputs(model, modulator.layers, change):
             example_losses(model, [examples[row] for row in rows])
     return total / int(lengths.sum())
+
+
+def _gates(
+    modulator: FieldModulator | NotebookField, residual: Tensor, token_ids: Tensor
+) -> list[Float[Tensor, "token active"]]:
+    if isinstance(modulator, NotebookField):
+        return modulator.gates(residual.flatten(0, 1))
+    return [it.tanh() for it in modulator.gate_logits(modulator.features(modulator.read(residual, token_ids)))]

@@ -81,8 +81,10 @@ def measure_step(
     finally:
         modulator.train(was_training)
     return StepCost(
-        *(statistics.median(taken) for taken in seconds),
-        *sizes,
+        seconds=statistics.median(seconds[0]),
+        frozen_seconds=statistics.median(seconds[1]),
+        bytes=sizes[0],
+        frozen_bytes=sizes[1],
         measured_peak=_counts_memory(model.device),
         n_sequences=len(examples),
         n_positions=max(len(example.input_ids) for example in examples),
@@ -125,6 +127,8 @@ class _ModulatedPass(_Pass):
 
 
 class _FrozenPass(_Pass):
+    _leaf: Tensor
+
     @contextmanager
     def prepared(self) -> Iterator[None]:
         def begin(state: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def _prompt(
 
 def _tokens(text: str, tokenizer: PreTrainedTokenizerBase, closed: bool) -> list[int]:
     ids = [int(token) for token in tokenizer(text)["input_ids"]]
-    special = set(tokenizer.all_special_ids)
-    while not closed and ids and ids[-1] in special - {tokenizer.unk_token_id}:
+    ends = [token for token in tokenizer.all_special_ids if token != tokenizer.unk_token_id]
+    while not closed and ids and ids[-1] in ends:
         ids.pop()
     return ids

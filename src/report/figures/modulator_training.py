@@ -7,6 +7,7 @@ import altair as alt
 from src.report.figures.layer_lines import MANY
 from src.report.figures.theme import BLUE, CATEGORIES, GREY, ORANGE, SHADE, Record, data, finite, ordered, themed
 
+_Panel = alt.LayerChart | alt.FacetChart
 _WIDTH, _HEIGHT = 300, 200
 _TICKS = [sign * size for sign in (-1, 1) for size in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)] + [0]
 
@@ -26,14 +27,14 @@ def training_panels(
         frozen: loss of the frozen model on the val examples.
         best_step: whose state was kept.
         trajectory: `step`, `strength` (its name), `alpha`, `lowest`, `highest`.
-        health: `step`, `name`, `value`.
+        health: `step`, `name` (a panel each), `part` (a line each), `value`.
         title: what was trained.
     """
     last = max([1, *(record["step"] for record in losses)])
     x = alt.X(
         "step:Q", title="step", scale=alt.Scale(domain=[0, last]), axis=alt.Axis(tickCount=4, format="~s", grid=False)
     )
-    charts: list[alt.LayerChart] = [_losses(losses, frozen, best_step, x)]
+    charts: list[_Panel] = [_losses(losses, frozen, best_step, x)]
     if trajectory:
         charts.append(_strengths(trajectory, x))
     charts += [
@@ -42,7 +43,7 @@ def training_panels(
     return themed(alt.concat(*charts, columns=2, spacing=24).resolve_scale(color="independent"), title)
 
 
-def _losses(records: Sequence[Record], frozen: float, best_step: int, x: alt.X) -> alt.LayerChart:
+def _losses(records: Sequence[Record], frozen: float, best_step: int, x: alt.X) -> _Panel:
     rows = [
         {"step": record["step"], "value": record[key], "of": name}
         for key, name in (("loss", "batch"), ("val", "val examples"))
@@ -72,7 +73,7 @@ def _losses(records: Sequence[Record], frozen: float, best_step: int, x: alt.X) 
     return alt.layer(*layered, data=data(rows)).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def _strengths(records: Sequence[Record], x: alt.X) -> alt.LayerChart:
+def _strengths(records: Sequence[Record], x: alt.X) -> _Panel:
     names = ordered(records, "strength")
     hues = CATEGORIES if len(names) <= len(CATEGORIES) else MANY
     scale = alt.Scale(domain=names, range=[hues[place % len(hues)] for place in range(len(names))])
@@ -99,18 +100,26 @@ def _strengths(records: Sequence[Record], x: alt.X) -> alt.LayerChart:
     return alt.layer(*layered, data=data(records)).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def _health(records: Sequence[Record], name: str, x: alt.X) -> alt.LayerChart:
+def _health(records: Sequence[Record], name: str, x: alt.X) -> _Panel:
+    parts = ordered(records, "part")
+    legend = alt.Legend(symbolType="stroke") if len(parts) > 1 else None
+    scale = alt.Scale(domain=parts, range=[CATEGORIES[place % len(CATEGORIES)] for place in range(len(parts))])
+    colour = alt.Color("part:N", title=None, sort=parts, scale=scale, legend=legend)
     y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
-    tooltip = [alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", title=name, format=".4g")]
-    base = alt.Chart().encode(x=x, y=y)
+    tooltip = [
+        alt.Tooltip("part:N"),
+        alt.Tooltip("step:Q", format=","),
+        alt.Tooltip("value:Q", title=name, format=".4g"),
+    ]
+    base = alt.Chart().encode(x=x, y=y, color=colour)
     layered = [
-        base.mark_line(strokeWidth=1.8, color=BLUE),
-        base.mark_point(filled=True, size=34, color=BLUE, opacity=1).encode(tooltip=tooltip),
+        base.mark_line(strokeWidth=1.8),
+        base.mark_point(filled=True, size=34, opacity=1).encode(tooltip=tooltip),
     ]
     return alt.layer(*layered, data=data(records)).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def val_curves(records: Sequence[Record], title: str) -> alt.LayerChart:
+def val_curves(records: Sequence[Record], title: str) -> _Panel:
     """Losses on val examples less the frozen model's over the steps, a line for each run.
 
     The scale is linear within +-0.01 nats and logarithmic beyond (symlog), since some runs begin far above the others.

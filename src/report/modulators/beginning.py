@@ -140,4 +140,5 @@ def _relations_json(found: RelationalQuality) -> dict[str, object]:
 def _map_json(found: MapQuality | None) -> dict[str, object] | None:
     if found is None:
         return None
-    return asdict(found) | {"by_layer": {str(layer): asdict(each) for layer, each in found.by_layer.items()}}
+    by_layer: dict[str, object] = {str(layer): asdict(each) for layer, each in found.by_layer.items()}
+    return {**asdict(found), "by_layer": by_layer}

@@ -169,7 +169,8 @@ def _place(each: dict, record: TrainingRecord) -> str:
 
 def _health(record: TrainingRecord) -> list[dict]:
     return [
-        {"step": each["step"], "name": name, "value": value}
+        # numbers of several parts are called "what, part"
+        {"step": each["step"], "name": name.partition(", ")[0], "part": name.partition(", ")[2], "value": value}
         for each in record.history
         for name, value in each.items()
         if name not in _HISTORY and isinstance(value, int | float)

@@ -39,7 +39,7 @@ def _begin(work: ModulatorWork, stage: Stage, seed: int) -> Begun:
 
 
 def _embeddings(work: ModulatorWork) -> torch.Tensor:
-    return work.model.module.get_input_embeddings().weight.detach()
+    return work.model.embedding.detach()
 
 
 def _simplices(work: ModulatorWork, start: Beginning) -> Begun:

@@ -11,6 +11,7 @@ from src.modulators.controls.known_tokens import ConstantTarget
 from src.modulators.controls.shuffled_field import ShuffledField, earlier_positions
 from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.injection import changed_inputs
+from src.modulators.notebook.field import NotebookField
 from src.modulators.residual import ResidualModulator
 from src.modulators.training.examples import Example
 from tests.fixtures.tiny_models import D_MODEL, N_VOCAB, model_config, tiny_model
@@ -221,3 +222,29 @@ def test_mean_gates_are_over_tokens_without_padding():
     torch.testing.assert_close(
         constant(residual, ids, 2)[..., field.active], residual[..., field.active] * factor, atol=1e-4, rtol=1e-4
     )
+
+
+def test_the_notebooks_field_is_held_against_its_own_shrink():
+    """BUG H-4: its gates only close, so that without these controls all that it does would pass for geometry."""
+    field = NotebookField(D_MODEL, LAYERS, FieldShape(alpha=0.2), seed=0)
+    with torch.no_grad():
+        field.strength[0, 0], field.strength[1, 2] = 3.0, -12.0  # cut off at either bound
+    residual, ids = stream()
+    model = wrap_model(tiny_model("llama"), model_config())
+    examples = [Example(np.arange(3, 12, dtype=np.int32), np.arange(9) > 0, 0)]
+    mean = mean_gates_on(model, field, examples, batch_size=1)
+    assert bool(((mean > -1) & (mean < 0)).all())
+    controls = equal_strength_controls(field, 0, mean)
+    assert set(controls) == {"zero", "constant"}
+    n_active, alphas = field.n_active, field.strengths()
+    for control in controls.values():
+        torch.testing.assert_close(control.strengths(), alphas)
+    for row, layer in enumerate(LAYERS):
+        for name, gates in (("zero", torch.full_like(mean[row], -1)), ("constant", mean[row])):
+            factor = (1 + alphas[row][:, None] * gates).prod(0)
+            changed = controls[name](residual, ids, layer)
+            torch.testing.assert_close(changed[..., :n_active], residual[..., :n_active] * factor)
+            assert torch.equal(changed[..., n_active:], residual[..., n_active:])
+    # what the gates are of which the mean is taken
+    factor = torch.stack([1 + a * g for a, g in zip(alphas[1], field.gates(residual), strict=True)]).prod(0)
+    torch.testing.assert_close(field(residual, ids, LAYERS[1])[..., :n_active], residual[..., :n_active] * factor)

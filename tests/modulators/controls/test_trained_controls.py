@@ -14,7 +14,6 @@ from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
 from src.modulators.saving import load_modulator, save_modulator
-from src.modulators.simplex_features import n_features
 from tests.fixtures.tiny_models import D_MODEL, N_VOCAB, model_config, ragged_batch, tiny_model
 
 LAYERS = (0, 2)
@@ -153,7 +152,8 @@ def test_random_features_are_as_many_as_simplices_have_and_saturate_nowhere(mode
     field = field_modulator()
     control = trained_control("random", field, model, seed=0)
     assert isinstance(control, RandomFeatureGates)
-    assert control.n_features == tuple(n_features(k) for k in field.shape.dimensions)
+    seen = field.features(torch.randn(3, len(field.active)))
+    assert control.n_features == tuple(len(features) for features in seen)
     with torch.no_grad():
         control.weight.normal_()
     small = torch.randn(500, len(field.active))

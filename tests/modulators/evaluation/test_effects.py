@@ -16,7 +16,7 @@ LENGTHS = [9, 5, 12, 2]
 
 
 def loaded(family: str, dtype: torch.dtype = torch.float32, **keys) -> LanguageModel:
-    return wrap_model(tiny_model(family).to(dtype), model_config(**keys))
+    return wrap_model(tiny_model(family).to(dtype=dtype), model_config(**keys))
 
 
 def modulator_of(alpha: float = 0.3, seed: int = 0) -> ResidualModulator:

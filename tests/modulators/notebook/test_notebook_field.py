@@ -127,9 +127,8 @@ def test_the_norm_of_a_deformation_is_that_of_its_bias() -> None:
     field = _field()
     found = notebook_field_health(field)
     assert set(found) == {f"experts.{place}.deform" for place in range(3)}
-    assert found["experts.0.deform"] == pytest.approx(
-        float(field.experts[0].get_parameter("deform.bias").detach().norm())
-    )
+    bias = field.experts[0].get_parameter("deform.bias").detach()
+    assert found["experts.0.deform"] == pytest.approx(float(bias.norm()))
 
 
 def test_the_share_of_valid_volumes_begins_at_zero_and_tells_nothing() -> None:

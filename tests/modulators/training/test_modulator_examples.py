@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,10 +67,10 @@ def test_the_loss_of_an_answer_is_the_librarys_with_labels(family):
     sums, counts = example_losses(model, examples)
     assert float(sums.sum() / counts.sum()) == pytest.approx(float(found.loss), rel=1e-5)
     if family == "t5_with_head":
-        head = model.module.get_output_embeddings().weight
-        states = model.module.model if hasattr(model.module, "model") else model.module
-        decoded = states.decoder(
-            input_ids=model.module._shift_right(labels),
+        module: Any = model.module
+        head = module.get_output_embeddings().weight
+        decoded = module.decoder(
+            input_ids=module._shift_right(labels),
             encoder_hidden_states=found.encoder_last_hidden_state,
             encoder_attention_mask=mask,
         ).last_hidden_state
@@ -95,10 +96,11 @@ def test_a_decoder_that_only_copies_does_not_reach_zero_loss():
     """BUG G-8: with the unshifted target as decoder input, copying tells every token."""
     model, examples = wrapped("t5_with_head", d_model=N_VOCAB), answers()
     decoder = CopyingDecoder(1e4)
-    model.module.decoder = decoder
+    module: Any = model.module
+    module.decoder = decoder
     with torch.no_grad():
-        model.module.shared.weight.copy_(torch.eye(N_VOCAB))
-        model.module.lm_head.weight.copy_(torch.eye(N_VOCAB))
+        module.shared.weight.copy_(torch.eye(N_VOCAB))
+        module.lm_head.weight.copy_(torch.eye(N_VOCAB))
     sums, counts = example_losses(model, examples)
     assert float(sums.sum() / counts.sum()) > 10
     # the same decoder, shown what it is to say
@@ -132,7 +134,7 @@ def test_losses_of_many_are_those_of_each_alone():
 
 def test_a_half_precision_models_losses_are_float32():
     model = wrapped("llama")
-    model.module.to(torch.bfloat16)
+    model.module.bfloat16()
     sums, _ = example_losses(model, texts())
     assert sums.dtype == torch.float32
     assert math.isfinite(float(sums.sum()))

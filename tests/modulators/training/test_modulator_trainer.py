@@ -66,11 +66,26 @@ def test_training_lowers_the_loss_and_strengths_stay_within_reach():
     """BUG G-11: a strength ends about as far from where it began as its rates sum to, at most."""
     model = wrapped("llama")
     training = ModulatorTraining(residual_modulator(model, alpha=0.05), TrainingSettings(40, lr=0.02, strength_lr=3))
-    start = training.modulator.strength.detach().clone()
+    strength = training.modulator.get_parameter("strength")
+    start = strength.detach().clone()
     losses = train(model, training, 40)
     assert losses[-1] < losses[0] - 0.1
-    moved = (training.modulator.strength.detach() - start).abs().max()
+    moved = (strength.detach() - start).abs().max()
     assert 0.05 < float(moved) <= 1.2 * training.reach
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e9])
+def test_a_long_gradient_is_cut_to_the_clip_and_keeps_its_direction(clip):
+    model = wrapped("llama")
+    modulator = residual_modulator(model)
+    with modulator.attached(model):
+        whole = torch.autograd.grad(next(summands(model)), list(modulator.parameters()))
+    training = ModulatorTraining(modulator, TrainingSettings(4, clip=clip))
+    train(model, training, 1)
+    length = float(torch.cat([part.flatten() for part in whole]).norm())
+    assert 1e-2 < length < 1e9
+    for parameter, part in zip(modulator.parameters(), whole, strict=True):
+        torch.testing.assert_close(parameter.grad, part * min(1, clip / length), rtol=1e-3, atol=1e-9)
 
 
 def test_strengths_do_not_decay():
@@ -121,7 +136,7 @@ def test_training_goes_on_to_the_same_bits(make, tmp_path):
 
 def test_float16_gradients_are_scaled_and_the_scale_is_gone_on_from(tmp_path):
     model = wrapped("llama")
-    model.module.to(torch.float16)
+    model.module.half()
     plain, scaled = (ModulatorTraining(residual_modulator(model), SETTINGS, half=half) for half in (False, True))
     # a loss so small that its gradients are zero in float16, were it not for the scale
     with plain.modulator.attached(model):
@@ -129,7 +144,8 @@ def test_float16_gradients_are_scaled_and_the_scale_is_gone_on_from(tmp_path):
     with scaled.modulator.attached(model):
         scaled.train(1e-6 * each for each in summands(model))
     read = sorted({int(token) for example in EXAMPLES for token in example.input_ids[:-2]})
-    lost = [int((training.modulator.table.grad[read] == 0).sum()) for training in (plain, scaled)]
+    gradients = [training.modulator.get_parameter("table").grad for training in (plain, scaled)]
+    lost = [int((gradient[read] == 0).sum()) for gradient in gradients if gradient is not None]
     assert lost[0] > 20
     assert lost[1] == 0
     assert all(parameter.dtype == torch.float32 for parameter in scaled.trained)
@@ -143,7 +159,7 @@ def test_float16_gradients_are_scaled_and_the_scale_is_gone_on_from(tmp_path):
 
 def test_a_step_that_overflows_in_float16_is_left_out():
     model = wrapped("llama")
-    model.module.to(torch.float16)
+    model.module.half()
     training = ModulatorTraining(residual_modulator(model), SETTINGS, half=True)
     before = values(training.modulator)
     with training.modulator.attached(model):
