@@ -72,6 +72,15 @@ def test_what_trained_vectors_leave_to_shuffled_is_said():
     assert "beginning" not in comparison_finding(found, "field", True, []).text
 
 
+def test_a_control_that_is_only_another_draw_is_named():
+    """With init=random, shuffled is the modulator from another seed: a difference to it claims nothing."""
+    found = compared(-0.1, zero=0, shuffled=-0.1)
+    said = comparison_finding(found, "residual", False, [], init="random").text
+    assert "shuffled is another draw of the same beginning" in said
+    assert "another draw" not in comparison_finding(found, "residual", False, [], init="lexicon").text
+    assert "another draw" not in comparison_finding(found, "field", True, [], init="random").text
+
+
 def test_what_intervals_are_over_is_said():
     one, three = (comparison_finding(compared(-0.1, n, zero=0), "field", True, []) for n in (1, 3))
     assert "these very trainings" in one.text

@@ -11,6 +11,8 @@ from src.report.finding import Finding
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 
 LEVEL = 0.05
+# controls that are the modulator again where that begins at random
+_REDRAWS: Mapping[str, tuple[str, ...]] = {"residual": ("random", "shuffled"), "field": ()}
 # what a control leaves out, by its name
 OF_RESIDUAL: Mapping[str, str] = {
     "zero": "target 0: known tokens shrink, r' = (1 - a) r; strengths are trained",
@@ -31,7 +33,12 @@ OF_FIELD: Mapping[str, str] = {
 
 
 def comparison_finding(
-    found: Comparison, kind: str, train_table: bool, documents: Sequence[Mapping[str, Any]], group: str = "document"
+    found: Comparison,
+    kind: str,
+    train_table: bool,
+    documents: Sequence[Mapping[str, Any]],
+    group: str = "document",
+    init: str | None = None,
 ) -> Finding:
     """All that is shown of a comparison.
 
@@ -41,8 +48,9 @@ def comparison_finding(
         train_table: of a residual modulator: are tokens' vectors trained?
         documents: records of the losses of each document.
         group: what one unit of the intervals is.
+        init: where the modulator began.
     """
-    text = "\n\n".join([verdict(found, group), *_remarks(found, kind, train_table)])
+    text = "\n\n".join([verdict(found, group), *_remarks(found, kind, train_table, init)])
     metrics = {f"{run.name}/{name}": it.value for run in found.runs for name, it in _numbers(run).items()}
     return Finding(
         text,
@@ -105,7 +113,7 @@ def _way(control: ComparedRun) -> int:
     return -1 if difference.value < 0 else 1
 
 
-def _remarks(found: Comparison, kind: str, train_table: bool) -> list[str]:
+def _remarks(found: Comparison, kind: str, train_table: bool, init: str | None) -> list[str]:
     remarks = []
     if found.controls:
         remarks.append(
@@ -119,6 +127,12 @@ def _remarks(found: Comparison, kind: str, train_table: bool) -> list[str]:
             if train_table
             else "Tokens' vectors are not trained (train_table=false): shuffled asks whether each token's own vector "
             "matters."
+        )
+    if init == "random" and (redraws := [it.name for it in found.controls if it.name in _REDRAWS[kind]]):
+        remarks.append(
+            f"The modulator itself begins at random (init=random): {_listed(redraws)} "
+            f"{'is' if len(redraws) == 1 else 'are'} another draw of the same beginning, and a difference to it is one "
+            "between seeds."
         )
     return remarks
 
