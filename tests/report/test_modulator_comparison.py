@@ -40,9 +40,16 @@ def compared(modulator, n_trainings=1, **controls):
             {"zero": 0, "lora": -0.2},
             "below 1 of its 2 controls (zero) and is above lora: it helps, but",
         ),
-        (-0.1, {"zero": -0.1}, "below none of its controls and can't be told from zero: it helps no more than"),
+        (
+            -0.1,
+            {"zero": -0.1},
+            "below none of its controls and can't be told from zero: it helps, but is not shown to help beyond what",
+        ),
+        (-0.1, {"zero": -0.2}, "below none of its controls and is above zero: it helps less than what is simpler"),
         (0.1, {"zero": 0.2}, "below its only control (zero): but it does not help"),
-        (0.0, {"zero": -0.1}, "below none of its controls and is above zero: it does not help"),
+        (0.0, {"zero": -0.1}, "below none of its controls and is above zero: it is not shown to help"),
+        (0.0, {"zero": 0.1}, "below its only control (zero): but it is not shown to help"),
+        (0.1, {"zero": -0.1}, "below none of its controls and is above zero: it does not help"),
         (-0.1, {}, "No control was trained, so that what it is due to is not known"),
     ],
 )

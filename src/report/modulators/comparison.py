@@ -82,22 +82,23 @@ def verdict(found: Comparison, group: str = "document") -> str:
     helps = change.high < 0
     n_controls = len(found.controls)
     if len(better) == n_controls:
-        claim = "it helps beyond what is simpler" if helps else "but it does not help"
+        claim = "it helps beyond what is simpler" if helps else f"but it {_claim(change, 0, 0)}"
         all_of_them = f"every one of its {n_controls} controls" if n_controls > 1 else "its only control"
         return f"{first}It is below {all_of_them} ({_listed(better)}): {claim}."
     how_many = f"{len(better)} of its {n_controls} controls ({_listed(better)})" if better else "none of its controls"
     said = [f"It is below {how_many}"]
     said += [f"can't be told from {_listed(equal)}"] if equal else []
     said += [f"is above {_listed(worse)}"] if worse else []
-    return f"{first}{_listed(said)}: it {_claim(bool(better), helps)}."
+    return f"{first}{_listed(said)}: it {_claim(change, len(better), len(equal))}."
 
 
-def _claim(is_better_than_some: bool, helps: bool) -> str:
-    if not helps:
-        return "does not help"
-    if is_better_than_some:
-        return "helps, but not beyond all that is simpler"
-    return "helps no more than what is simpler"
+def _claim(change: MeanLoss, n_better: int, n_equal: int) -> str:
+    """What can't be told from something is not said to be equal to it."""
+    if not change.high < 0:
+        return "does not help" if change.low > 0 else "is not shown to help"
+    if n_better:
+        return "helps, but is not shown to help beyond all that is simpler"
+    return "helps, but is not shown to help beyond what is simpler" if n_equal else "helps less than what is simpler"
 
 
 def _names(found: Comparison, way: int) -> list[str]:

@@ -80,6 +80,20 @@ def test_random_targets_keep_each_tokens_length_and_lose_its_direction(match_nor
     assert float(gram.triu(1).square().sum()) / (N_VOCAB * (N_VOCAB - 1) / 2) == pytest.approx(1 / 8, rel=0.1)
 
 
+def test_random_targets_keep_the_size_of_what_is_trained():
+    """Adam moves a number by its rate whatever its size: a table of other numbers would be trained at another pace."""
+    modulator = residual_modulator(match_norms=True)
+    with torch.no_grad():
+        modulator.table *= 3
+        modulator.projection *= 0.01
+    turned = equal_strength_controls(modulator, seed=0)["random"]
+    assert isinstance(turned, ResidualModulator)
+    known = modulator.known
+    assert torch.allclose(turned.table[known].norm(), modulator.table[known].norm())
+    # as many columns, of the same length about
+    assert 0.5 < float(turned.projection.detach().norm() / modulator.projection.detach().norm()) < 2
+
+
 def test_random_targets_are_no_wider_than_the_stream():
     modulator = residual_modulator(match_norms=False, width=D_MODEL + 4)
     random = equal_strength_controls(modulator, seed=0)["random"]
