@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import silu, softmax
 
 from src.models import LanguageModel
@@ -226,7 +226,8 @@ def test_the_modulator_computes_in_float32_under_autocast():
 def test_gradients_are_those_of_the_loss(match_norms):
     """By finite differences: lengths that targets take are not constants, since earlier layers move them."""
     model = wrapped("llama")
-    nn.Module.double(model.module)
+    for parameter in model.module.parameters():
+        parameter.data = parameter.data.double()
     modulator = residual_modulator(model).double()
     modulator.match_norms = match_norms
     ids = torch.randint(0, N_VOCAB, (3, 9), generator=torch.Generator().manual_seed(0))
