@@ -226,7 +226,8 @@ def test_the_modulator_computes_in_float32_under_autocast():
 def test_gradients_are_those_of_the_loss(match_norms):
     """By finite differences: lengths that targets take are not constants, since earlier layers move them."""
     model = wrapped("llama")
-    model.module.double()
+    for parameter in model.module.parameters():
+        parameter.data = parameter.data.double()
     modulator = residual_modulator(model).double()
     modulator.match_norms = match_norms
     ids = torch.randint(0, N_VOCAB, (3, 9), generator=torch.Generator().manual_seed(0))

@@ -45,7 +45,7 @@ def random_targets(modulator: ResidualModulator, seed: int) -> ResidualModulator
     size = modulator.table[modulator.known].norm() / table[turned.known].norm()
     if bool(size > 0) and bool(size.isfinite()):
         table *= size
-        turned.projection /= size
+        turned.projection.div_(size)
     turned.table.copy_(table)
     return turned
 

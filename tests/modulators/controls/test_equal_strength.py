@@ -84,8 +84,8 @@ def test_random_targets_keep_the_size_of_what_is_trained():
     """Adam moves a number by its rate whatever its size: a table of other numbers would be trained at another pace."""
     modulator = residual_modulator(match_norms=True)
     with torch.no_grad():
-        modulator.table *= 3
-        modulator.projection *= 0.01
+        modulator.table.mul_(3)
+        modulator.projection.mul_(0.01)
     turned = equal_strength_controls(modulator, seed=0)["random"]
     assert isinstance(turned, ResidualModulator)
     known = modulator.known
