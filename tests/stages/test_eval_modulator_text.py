@@ -179,6 +179,16 @@ def test_another_model_is_refused(project):
         run("eval_modulator", project / "artifacts", name, "model=testbed_small")
 
 
+def test_a_damaged_modulator_is_refused(project, tmp_path, capsys):
+    copied = tmp_path / "artifacts"
+    shutil.copytree(project / "artifacts", copied)
+    weights = copied / "modulator" / trained(project).path.name / "modulator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(StrataError, match=r"is damaged \(modulator\.safetensors.*train it again"):
+        run("eval_modulator", copied, PREDICTIONS)
+    assert "made again" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

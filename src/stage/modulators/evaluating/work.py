@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from src.artifacts import Artifact, Parent, choose_artifact, list_artifacts
+from src.artifacts import Artifact, Parent, choose_artifact, list_artifacts, verify
 from src.config.modulators.evaluate import EvaluateModulatorConfig
 from src.config.modulators.train import TrainModulatorConfig
 from src.config.schema import parse_config
@@ -78,8 +78,9 @@ def prepare(config: EvaluateModulatorConfig, stage: Stage) -> EvaluationWork:
             was; no example is left.
     """
     artifact = _trained(config, stage)
-    if not stage.is_whole(artifact):
-        raise StrataError(f"{artifact.path} is damaged: train it again with train_modulator.py overwrite=true")
+    problems = verify(artifact.path)
+    if problems:
+        raise StrataError(f"{artifact.path} is damaged ({problems[0]}): train it again with train_modulator.py")
     trained = _config_of(artifact)
     model = load_predicting_model(config.model, stage.device)
     _refuse_other_model(artifact, model)
