@@ -61,10 +61,12 @@ def split_groups(
         train, val, test = fractions
         enough = math.ceil(max(n_folds / train, 1 / val, n_test_groups / test))
         groups_of_test = "test" if n_test_groups == 1 else f"{n_test_groups} groups of test"
+        groups_of_train = "train" if n_folds == 1 else f"{n_folds} folds of train"
+        fewer = "fewer groups or " if n_test_groups > 1 else "fewer folds or " if n_folds > 1 else ""
         raise StrataError(
-            f"{len(unique)} different documents cannot be split into {n_folds} folds of train, val and "
-            f"{groups_of_test} ({train:g}, {val:g}, {test:g}): {enough} are enough; collect more, or choose fewer "
-            f"{'folds' if n_test_groups == 1 else 'groups'} or other fractions"
+            f"{len(unique)} different document{'s' * (len(unique) != 1)} cannot be split into {groups_of_train}, val "
+            f"and {groups_of_test} ({train:g}, {val:g}, {test:g}): {enough} are enough; take more text, or choose "
+            f"{fewer}other fractions"
         )
     test_groups = n_folds + 1 + np.arange(n_test) % n_test_groups
     groups = np.concatenate([np.arange(n_train) % n_folds, np.full(n_val, n_folds), test_groups])

@@ -47,7 +47,7 @@ def choose_artifact(
         folders = [path.parent for path in sorted((root / kind).glob(f"[!.]*/{PLAN}"))]
         begun = ", ".join(folder.name for folder in folders if not (folder / META).exists())
         hint = f" (unfinished: {begun}; the command that began it goes on with it)" if begun else ""
-        raise StrataError(f"no {kind} that fit are in {root / kind}{hint}; {remedy}")
+        raise StrataError(f"no {kind} that fits is in {root / kind}{hint}; {remedy}")
     if len(found) > 1:
         raise StrataError(f"{len(found)} {kind} fit; choose one:\n" + "\n".join(_told_apart(found, key)))
     return found[0]

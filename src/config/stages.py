@@ -105,9 +105,9 @@ class PairsConfig(Schema):
 class SplitConfig(Schema):
     """Shares of the documents (split.*): whole documents only, those that begin alike always together."""
 
-    train: float = Field(gt=0, lt=1, description="share that operators are fitted on, by cross-validation")
-    val: float = Field(gt=0, lt=1, description="share that the fit is checked on")
-    test: float = Field(gt=0, lt=1, description="share that is scored in the end (by eval.py), seen by nothing before")
+    train: float = Field(gt=0, lt=1, description="share that is trained or fitted on")
+    val: float = Field(gt=0, lt=1, description="share that settings are chosen and fits are checked on")
+    test: float = Field(gt=0, lt=1, description="share that is scored in the end, seen by nothing before")
 
     @model_validator(mode="after")
     def _sum(self) -> Self:

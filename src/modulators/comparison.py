@@ -104,11 +104,12 @@ def compare_losses(
 def mean_loss_of(sums: Float[Tensor, "training document"], n_tokens: Float[Tensor, " document"]) -> MeanLoss:
     """Mean over trainings of the ratio of sums over documents, with an interval over both.
 
-    The variance over documents is that of a ratio (linearised: Cochran 1977, *Sampling Techniques*, 6.4) of the mean
+    The variance over documents is the jackknife's of a ratio (Cochran 1977, *Sampling Techniques*, 6.17) of the mean
     over trainings, the variance over trainings that of the mean of their ratios. Both are added: what documents and
     trainings do together is counted in each, so the sum errs on the wide side, as the bootstrap of crossed factors does
     (Owen 2007, *Annals of Applied Statistics* 1). The quantile is Student's, with Satterthwaite's degrees of freedom:
-    with two or three trainings a bootstrap would be far too sure.
+    with two or three trainings a bootstrap would be far too sure. Documents of unequal length count as the
+    (sum n)^2 / sum n^2 of equal ones that weigh as evenly (Kish 1965): leaving out a long one moves the ratio more.
     """
     n_trainings, n_documents = sums.shape
     total = n_tokens.sum()
@@ -118,13 +119,16 @@ def mean_loss_of(sums: Float[Tensor, "training document"], n_tokens: Float[Tenso
         nan = float("nan")
         return MeanLoss(value, nan, nan, nan, nan, None)
     deviation = sums.mean(0) - value * n_tokens
-    by_document = float(deviation.square().sum() * n_documents / (n_documents - 1) / total**2)
+    # what leaving out each document moves the ratio by
+    moved = deviation / (total - n_tokens)
+    by_document = float(moved.square().sum() * (n_documents - 1) / n_documents)
+    of_documents = max(1.0, float(total**2 / n_tokens.square().sum()) - 1)
     by_training = float(ratios.var()) / n_trainings if n_trainings > 1 else 0.0
     error = (by_document + by_training) ** 0.5
     of_trainings = by_training**0.5 if n_trainings > 1 else None
     if error == 0:
         return MeanLoss(value, value, value, 1.0 if value == 0 else 0.0, 0.0, of_trainings)
-    squares = by_document**2 / (n_documents - 1) + (by_training**2 / (n_trainings - 1) if n_trainings > 1 else 0.0)
+    squares = by_document**2 / of_documents + (by_training**2 / (n_trainings - 1) if n_trainings > 1 else 0.0)
     degrees = (by_document + by_training) ** 2 / squares
     half = float(student_t.ppf(0.975, degrees)) * error
     p = 2 * float(student_t.sf(abs(value) / error, degrees))

@@ -51,6 +51,12 @@ def bounded(logits: Float[Tensor, "*part"], lowest: float, highest: float) -> Fl
     return torch.where(logits > 0, highest - width * (-logits).sigmoid(), lowest + width * logits.sigmoid())
 
 
+def unbounded(alphas: Float[Tensor, "*part"], lowest: float, highest: float) -> Float[Tensor, "*part"]:
+    """Logits that `bounded` makes strengths of, to float32's precision at the bounds themselves too."""
+    share = (alphas.double() - lowest) / (highest - lowest)
+    return share.clamp(1e-10, 1 - 1e-10).logit().to(alphas.dtype)
+
+
 class FieldModulator(Modulator):
     """x' = x * prod over experts of (1 + alpha gate) on the active dimensions; the others are left as they are.
 

@@ -135,8 +135,11 @@ def mixed(
     match_norms: bool,
 ) -> Float[Tensor, "batch pos d_model"]:
     """(1 - share) r + share t in the dtype of r; with match_norms t has the length of r, or is 0 where it is 0."""
+    read = residual.to(target)
     if match_norms:
-        unit = target / target.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(target.dtype).tiny)
-        target = unit * residual.detach().to(target).norm(dim=-1, keepdim=True)
-    # r + a (t - r) is r itself at a = 0, which (1 - a) r + a t is not where t is not finite
-    return residual + (share * (target - residual.to(target))).to(residual.dtype)
+        # the length of t in one factor, so that autograd keeps t and r alone; squares of less are 0 in float32
+        least = torch.finfo(target.dtype).tiny ** 0.5
+        length = read.norm(dim=-1, keepdim=True) / target.norm(dim=-1, keepdim=True).clamp_min(least)
+        return residual + (share * length * target - share * read).to(residual.dtype)
+    # r + a (t - r) is r itself at a = 0, to the bit
+    return residual + (share * (target - read)).to(residual.dtype)

@@ -17,8 +17,8 @@ class RowHealth:
     """Of so many rows; NaN for what they are too few for.
 
     cosine_mean, cosine_sd: over all pairs of rows, exactly (spec A3). length_mean, length_sd: of rows. participation:
-    participation ratio of their covariance, without the bias of their number for Gaussian rows; participation_seen:
-    with it. width: numbers of a row. zeros: rows of length 0, whose cosines count as 0.
+    participation ratio of their covariance, without the bias of their number for Gaussian rows, at most width;
+    participation_seen: with it. width: numbers of a row. zeros: rows of length 0, whose cosines count as 0.
     """
 
     n: int
@@ -63,6 +63,6 @@ class RowHealth:
             max(cosine_square - cosine**2, 0.0) ** 0.5,
             length / n,
             max(square / n - (length / n) ** 2, 0.0) ** 0.5,
-            unbiased_participation_ratio(trace, squares, n),
+            min(unbiased_participation_ratio(trace, squares, n), float(width)),
             participation_ratio(trace, squares),
         )

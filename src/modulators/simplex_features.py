@@ -10,9 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from src.modulators.simplex_geometry import regular_square_volume
 
-# added to d^2 and to V^2 (both 1 for the template): an edge of a thousandth of the template's is as good as none, and
-# no gradient exceeds 1 / sqrt(FLOOR)
+# added to d^2 and to V^2 (both 1 for the template): an edge of a thousandth of the template's is as good as none
 FLOOR = 1e-6
+# a height below so many times the dtype's precision, as a share of its edge, is rounding and counts as 0
+_ROUNDING = 8
 # share of V^2 in V^2 + FLOOR below which its gradient is 0 in float32, and the dual vectors may overflow
 _FLAT = 1e-10
 
@@ -42,7 +43,8 @@ def simplex_features(edges: Float[Tensor, "edge width token"], k: int) -> Float[
     V^2 is the product of the squared lengths of the k edges of vertex 0 after modified Gram-Schmidt, over (k!)^2: its
     error grows with the condition of the edges, not with its square as that of Cayley-Menger or Gram determinants does
     (spec B5, H2). Its gradient is d log V^2 / d e_i = 2 e*_i with the dual vectors e*_i (e*_i . e_j = 1 if i = j, else
-    0), by back substitution through the same Gram-Schmidt. Gradients are bounded, and 0 for flat simplices.
+    0), by back substitution through the same Gram-Schmidt. A simplex that is flat but for rounding, of whatever size,
+    has V^2 = 0 and no gradient of it.
 
     edges: in the order of `edge_incidence`, float32 or float64. Gradients of the first order only.
     """
@@ -58,7 +60,7 @@ class _SimplexFeatures(torch.autograd.Function):
         torch.log(squares, out=features[:count])
         duals = None
         if k > 1:
-            features[count], duals = _volume(edges[:k], k, bool(ctx.needs_input_grad[0]))
+            features[count], duals = _volume(edges[:k], squares[:k], bool(ctx.needs_input_grad[0]))
         ctx.save_for_backward(edges, squares, duals)
         return features
 
@@ -75,17 +77,18 @@ class _SimplexFeatures(torch.autograd.Function):
 
 
 def _volume(
-    edges: Float[Tensor, "k width token"], k: int, with_gradient: bool
+    edges: Float[Tensor, "k width token"], squares: Float[Tensor, "k token"], with_gradient: bool
 ) -> tuple[Float[Tensor, " token"], Float[Tensor, "k width token"] | None]:
     """log(V^2 / V_template^2 + FLOOR), and its gradient with respect to the edges of vertex 0."""
-    smallest = torch.finfo(edges.dtype).tiny
+    k, precision = len(edges), torch.finfo(edges.dtype)
+    flat = (_ROUNDING * precision.eps) ** 2
     rest = edges.clone()
     log_volume = edges.new_full(edges.shape[-1:], -2 * math.lgamma(k + 1) - math.log(regular_square_volume(k)))
     heights, shares = [], []
     for i in range(k):
         height = rest[i].square().sum(0)
-        log_volume += height.log()
-        heights.append(height.clamp_(min=smallest))
+        log_volume += height.masked_fill(height <= flat * squares[i], 0).log()
+        heights.append(height.clamp_(min=precision.tiny))
         if i + 1 < k:
             share = (rest[i + 1 :] * rest[i]).sum(1).div_(heights[i])
             rest[i + 1 :].addcmul_(share[:, None], rest[i], value=-1)

@@ -91,6 +91,12 @@ def test_too_few_sequences_says_how_many_are_enough(fractions, n_folds):
     assert set(groups.tolist()) == set(range(n_folds + 2))
 
 
+def test_one_fold_is_not_spoken_of_as_folds():
+    with pytest.raises(StrataError, match=r"^1 different document cannot be split into train, val and test") as caught:
+        split_groups(np.zeros(3, np.uint64), (0.6, 0.2, 0.2), 1)
+    assert "fold" not in str(caught.value)
+
+
 @pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.1), (0.8, 0.0, 0.2), (1.2, -0.1, -0.1)])
 def test_fractions_must_be_positive_and_sum_to_one(fractions):
     with pytest.raises(StrataError, match=r"must be positive and sum to 1, not \["):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 
-from src.features.training.reconstruction import ratio_of_sums
 from src.modulators.comparison import by_group, compare_losses, mean_loss_of
 
 N_TOKENS = torch.tensor([4.0, 9.0, 7.0, 12.0, 3.0, 8.0], dtype=torch.float64)
@@ -19,13 +18,30 @@ def sums(n_trainings, seed=0, n_documents=6):
     return torch.randn(n_trainings, n_documents, generator=draws, dtype=torch.float64) + 2
 
 
-def test_one_training_has_the_interval_of_a_ratio_with_students_quantile():
-    found = mean_loss_of(sums(1), N_TOKENS)
-    expected = ratio_of_sums(sums(1)[0], N_TOKENS)
-    assert found.value == pytest.approx(expected.value)
-    error = (expected.high - expected.value) / 1.96
-    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 5) * error)
+def test_one_training_has_the_jackknife_of_a_ratio():
+    found, of_documents = mean_loss_of(sums(1), N_TOKENS), sums(1)[0]
+    left = [
+        float((of_documents.sum() - of_documents[i]) / (N_TOKENS.sum() - N_TOKENS[i])) for i in range(len(N_TOKENS))
+    ]
+    assert found.value == pytest.approx(float(of_documents.sum() / N_TOKENS.sum()))
+    error = (5 / 6 * sum((value - found.value) ** 2 for value in left)) ** 0.5
+    degrees = float(N_TOKENS.sum() ** 2 / N_TOKENS.square().sum()) - 1
+    assert 4 < degrees < 5
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, degrees) * error)
+    assert found.of_documents == pytest.approx(error)
     assert found.of_trainings is None
+
+
+@pytest.mark.parametrize("n_documents", [5, 24])
+def test_intervals_hold_the_truth_with_few_documents_of_very_unequal_lengths(n_documents):
+    """The linearised variance with Student's t of all documents holds it in 92 to 94 % of such draws."""
+    draws = np.random.default_rng(5)
+    n_trials, held = 2000, 0
+    for _ in range(n_trials):
+        n_tokens = torch.from_numpy(np.exp(draws.normal(3.5, 0.6, n_documents)).round())
+        found = mean_loss_of(torch.from_numpy(draws.standard_normal((1, n_documents))) * n_tokens, n_tokens)
+        held += found.low <= 0 <= found.high
+    assert held / n_trials > 0.945
 
 
 def test_documents_of_one_length_give_the_t_test_of_scipy():

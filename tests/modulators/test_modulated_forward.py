@@ -221,3 +221,32 @@ def test_the_modulator_computes_in_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16), changed_inputs(model, [1], change):
         assert run(model, ids, mask).dtype == torch.bfloat16
     assert seen == [torch.float32]
+
+
+@pytest.mark.parametrize("match_norms", [True, False])
+def test_gradients_are_those_of_the_loss(match_norms):
+    """By finite differences: lengths that targets take are not constants, since earlier layers move them."""
+    model = wrapped("llama")
+    for parameter in model.module.parameters():
+        parameter.data = parameter.data.double()
+    modulator = residual_modulator(model).double()
+    modulator.match_norms = match_norms
+    ids = torch.randint(0, N_VOCAB, (3, 9), generator=torch.Generator().manual_seed(0))
+
+    def loss() -> Tensor:
+        with modulator.attached(model):
+            logits = model.module(input_ids=ids).logits[:, :-1].double()
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+    (found,) = torch.autograd.grad(loss(), [modulator.strength])
+    step, expected = 1e-3, []
+    with torch.no_grad():
+        for layer in range(model.n_layers):
+            ends = []
+            for way in (step, -2 * step):
+                modulator.strength[layer] += way
+                ends.append(float(loss()))
+            modulator.strength[layer] += step
+            expected.append((ends[0] - ends[1]) / (2 * step))
+    # the library takes some steps in float32
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=2e-3, atol=1e-4)

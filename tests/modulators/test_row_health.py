@@ -35,6 +35,12 @@ def test_few_isotropic_rows_take_all_dimensions() -> None:
     assert found.participation_seen < 70
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_more_dimensions_than_there_are(seed: int) -> None:
+    """Without its bias the ratio of isotropic rows lies on both sides of their width; no report says 64.08 of 64."""
+    assert RowHealth.of([_normal(400, 16, seed=seed)], 16).participation <= 16
+
+
 def test_rows_of_zeros_are_told() -> None:
     rows = torch.cat([_normal(10, 4), torch.zeros(3, 4, dtype=torch.float64)])
     assert RowHealth.of([rows], 4).zeros == 3

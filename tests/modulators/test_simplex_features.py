@@ -119,6 +119,22 @@ def test_flat_simplices_have_finite_features_and_bounded_gradients(k: int, dtype
     assert gradient.abs().max() <= 2 / FLOOR**0.5
 
 
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("size", [1.0, 100.0, 1e6])
+def test_what_is_flat_but_for_rounding_is_flat_at_any_size(k: int, size: float) -> None:
+    """Else a large flat simplex would have a volume, and a gradient of a million, that are rounding alone."""
+    vertices = (size * _drawn(k, n=3)).float()
+    vertices[k, :, 0] = 0.4 * vertices[0, :, 0] + 0.6 * vertices[1, :, 0]  # on an edge
+    vertices[k, :, 1] = vertices[k - 1, :, 1]  # doubled
+    edges = _edges(vertices).requires_grad_()
+    volume = simplex_features(edges, k)[-1]
+    (gradient,) = torch.autograd.grad(volume.sum(), edges)
+    torch.testing.assert_close(volume[:2], torch.full((2,), math.log(FLOOR)))
+    assert not gradient[..., :2].any()
+    assert gradient[..., 2].any()
+    assert float(volume[2].detach()) > math.log(size) - 5
+
+
 def test_volumes_that_no_number_holds_do_not_overflow() -> None:
     edges = (1e12 * _edges(_drawn(4, n=3))).float().requires_grad_()
     found = simplex_features(edges, 4)

@@ -40,9 +40,16 @@ def compared(modulator, n_trainings=1, **controls):
             {"zero": 0, "lora": -0.2},
             "below 1 of its 2 controls (zero) and is above lora: it helps, but",
         ),
-        (-0.1, {"zero": -0.1}, "below none of its controls and can't be told from zero: it helps no more than"),
+        (
+            -0.1,
+            {"zero": -0.1},
+            "below none of its controls and can't be told from zero: it helps, but is not shown to help beyond what",
+        ),
+        (-0.1, {"zero": -0.2}, "below none of its controls and is above zero: it helps less than what is simpler"),
         (0.1, {"zero": 0.2}, "below its only control (zero): but it does not help"),
-        (0.0, {"zero": -0.1}, "below none of its controls and is above zero: it does not help"),
+        (0.0, {"zero": -0.1}, "below none of its controls and is above zero: it is not shown to help"),
+        (0.0, {"zero": 0.1}, "below its only control (zero): but it is not shown to help"),
+        (0.1, {"zero": -0.1}, "below none of its controls and is above zero: it does not help"),
         (-0.1, {}, "No control was trained, so that what it is due to is not known"),
     ],
 )
@@ -63,6 +70,15 @@ def test_what_trained_vectors_leave_to_shuffled_is_said():
     assert "whether the beginning matters" in comparison_finding(found, "residual", True, []).text
     assert "whether each token's own vector matters" in comparison_finding(found, "residual", False, []).text
     assert "beginning" not in comparison_finding(found, "field", True, []).text
+
+
+def test_a_control_that_is_only_another_draw_is_named():
+    """With init=random, shuffled is the modulator from another seed: a difference to it claims nothing."""
+    found = compared(-0.1, zero=0, shuffled=-0.1)
+    said = comparison_finding(found, "residual", False, [], init="random").text
+    assert "shuffled is another draw of the same beginning" in said
+    assert "another draw" not in comparison_finding(found, "residual", False, [], init="lexicon").text
+    assert "another draw" not in comparison_finding(found, "field", True, [], init="random").text
 
 
 def test_what_intervals_are_over_is_said():

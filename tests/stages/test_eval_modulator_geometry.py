@@ -13,12 +13,14 @@ from transformers import AutoModelForCausalLM, T5Tokenizer
 
 import eval_modulator
 import train_modulator
-from src.artifacts import Artifact
+from src.artifacts import Artifact, list_artifacts
 from src.config.modulators.evaluate import EvaluateModulatorConfig
 from src.config.modulators.train import TrainModulatorConfig
 from src.config.schema import parse_config
 from src.errors import StrataError
 from src.geometry.lexicon.distances import path_distances
+from src.modulators.evaluation.geometry.volumes import cloud_volumes
+from src.modulators.saving import load_modulator
 from src.stage.entry import compose, run_stage
 from src.stage.modulators.lexicon import prepare_lexicon
 from tests.fixtures.tiny_models import N_VOCAB, tiny_model
@@ -128,13 +130,29 @@ def test_a_changed_taxonomy_is_refused(project):
         path.write_text(before)
 
 
-def test_of_a_field_modulator_the_active_dimensions_are_measured_too(tmp_path):
+def test_of_a_field_modulator_all_active_dimensions_are_measured_too(tmp_path, monkeypatch):
     """BUG H-8: the first 8 dimensions alone were; a model without taxonomy words still has its volumes measured."""
     artifacts = tmp_path / "artifacts"
     none = tmp_path / "none.json"
     none.write_text(json.dumps({"name": "none", "senses": {"qwzx": {}}}))
-    run("train_modulator", artifacts, *TRAIN, "modulator=field", f"lexicon.taxonomy={none}", "modulator.init=random")
+    drawn = ("modulator=field", "modulator.init=random", "modulator.field.null_place=random")
+    run("train_modulator", artifacts, *TRAIN, *drawn, f"lexicon.taxonomy={none}")
+    measured = []
+
+    def measure(clouds, *args):
+        measured.append(clouds)
+        return cloud_volumes(clouds, *args)
+
+    monkeypatch.setattr("src.stage.modulators.evaluating.geometry.cloud_volumes", measure)
     found = run("eval_modulator", artifacts, *FEW)
+    everything, active = measured
+    (modulator,) = list_artifacts(artifacts, "modulator")
+    places = load_modulator(modulator.path).state_dict()["active"]
+    assert len(places) == 48
+    assert places.tolist() != list(range(48))
+    assert {rows.shape[1] for rows in everything.values()} == {64}
+    for name, rows in active.items():
+        assert torch.equal(rows, everything[name][:, places])
     assert {row["space"] for row in records(found, "state_volumes")} == {"all", "active"}
     assert "There is no relations" in report_text(found)
     assert not (found.path / "word_relations.json").exists()

@@ -14,6 +14,7 @@ from src.artifacts import list_artifacts, verify
 from src.config.modulators.evaluate import EvaluateModulatorConfig
 from src.config.modulators.train import TrainModulatorConfig
 from src.errors import NotApplicableError, StrataError
+from src.modulators.evaluation.generations import generate
 from src.modulators.saving import load_modulator
 from src.report.artifact_report import read_report
 from src.stage.entry import compose, run_stage
@@ -104,6 +105,9 @@ def test_the_trained_strengths_are_left_as_they_are(project, evaluated):
     assert not np.allclose(strengths.detach(), 0.29154, atol=1e-3)
     assert verify(trained(project).path) == []
     assert {row["alpha"] for row in records(evaluated, "sweep")} == {0.1, 0.29154}
+    # controls have the fixed strengths, not the trained ones
+    kl = {row["alpha"]: row["kl"] for row in records(evaluated, "sweep") if row["variant"] == "zero"}
+    assert kl[0.29154] > 2 * kl[0.1]
 
 
 def test_text_that_it_was_trained_on_is_passed_over(project, no_pictures, capsys):
@@ -209,3 +213,21 @@ def test_prompts_of_ones_own(project, no_pictures):
     frozen = [row for row in rows if row["variant"] == "frozen"]
     assert all(row["identical"] and row["edits"] == 0 for row in frozen)
     assert torch.tensor([row["original_nll"] for row in rows]).isfinite().all()
+
+
+def test_all_variants_of_a_prompt_are_sampled_with_one_seed(project, no_pictures, monkeypatch):
+    """Spec G10: two sampled texts of other random numbers differ whatever a modulator does."""
+    drawn: dict[tuple[bytes, bool], list[int]] = {}
+
+    def spy(model, modulator, prompt, max_new_tokens, sampling, seed):
+        drawn.setdefault((prompt.tobytes(), sampling is None), []).append(seed)
+        return generate(model, modulator, prompt, max_new_tokens, sampling, seed)
+
+    monkeypatch.setattr("src.stage.modulators.evaluating.generations.generate", spy)
+    words = ('generation.prompts=["on monday","of february"]', "generation.max_new_tokens=2")
+    run("eval_modulator", project / "artifacts", "measures=[generations]", *words)
+    sampled = [seeds for (_, is_greedy), seeds in drawn.items() if not is_greedy]
+    assert len(sampled) == 2
+    for frozen, modulated, zero, again in sampled:
+        assert frozen == modulated == zero != again
+    assert not set(sampled[0]) & set(sampled[1])

@@ -30,12 +30,13 @@ def project(tmp_path_factory) -> Path:
 
 
 def train(project: Path, artifacts: Path, *overrides: str):
+    """The comparison that a command ends with."""
     dataset = [f"dataset.dataset_name={project}/text.jsonl", "dataset.dataset_split=null"]
     words = [f"model.path={project}/model", "model.name=tiny", *dataset, f"artifacts_dir={artifacts}", *SHORT]
     everything = [*words, *overrides]
-    return run_stage(
-        train_modulator.run, TrainModulatorConfig, "train_modulator", compose("train_modulator", everything), everything
-    )
+    config = compose("train_modulator", everything)
+    run_stage(train_modulator.run, TrainModulatorConfig, "train_modulator", config, everything)
+    return list_artifacts(artifacts, "modulator_comparison")[-1]
 
 
 @pytest.mark.parametrize("kind", ["residual", "field"])
@@ -71,6 +72,17 @@ def test_differences_are_of_the_same_documents_and_seeds(project, tmp_path):
     each = [(sums["modulator", seed].sum() - sums["frozen", 0].sum()) / n_tokens for seed in (0, 1)]
     assert modulator["each"] == pytest.approx(each)
     assert each[0] != each[1]
+
+
+def test_a_repeat_of_another_seed_is_another_run(project, tmp_path, capsys):
+    """The seed decides what is in which share too: a reused repeat would be judged on documents it was trained on."""
+    train(project, tmp_path, "controls=[]", "repeats=3", "seed=41")
+    train(project, tmp_path, "controls=[]", "repeats=2", "seed=42")
+    assert "modulator/" not in "".join(line for line in capsys.readouterr().out.splitlines() if "reused" in line)
+    runs = list_artifacts(tmp_path, "modulator")
+    assert len(runs) == 5
+    # checkpoints lie in a folder named by the fingerprint, whatever the label is
+    assert len({artifact.meta.fingerprint for artifact in runs}) == 5
 
 
 def test_the_frozen_models_loss_is_what_the_model_has_after_all_controls(project, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from src.modulators.field import FieldModulator, bounded
+from src.modulators.field import FieldModulator, bounded, unbounded
 from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
 from src.modulators.notebook.field import NotebookField
@@ -201,26 +201,22 @@ class ActiveScaling(Modulator):
         return residual.index_copy(-1, self.active, scaled.to(residual.dtype))
 
 
-def closed_gates(field: FieldModulator) -> ConstantGates:
+def closed_gates(field: FieldModulator | NotebookField) -> ConstantGates:
     """Gates of -1: active dimensions are shrunk by prod (1 - alpha). Strengths alone can be trained."""
     bias = torch.full((1, len(field.shape.dimensions), len(field.active)), CLOSED)
     return _constant(field, bias, train_bias=False)
 
 
-def closed_notebook_gates(field: NotebookField) -> ConstantGates:
-    """The notebook's gates at 0, the least that they can be: active dimensions are shrunk by prod (1 - alpha)."""
-    alphas = field.strengths().detach()
-    bias = torch.full((1, alphas.shape[1], field.n_active), CLOSED).to(alphas)
-    active = torch.arange(field.n_active, device=alphas.device)
-    return ConstantGates(bias, active, field.layers, alphas.logit(), (0.0, 1.0), train_bias=False)
-
-
-def constant_gates(field: FieldModulator, gates: Float[Tensor, "layer_or_one expert active"]) -> ConstantGates:
+def constant_gates(
+    field: FieldModulator | NotebookField, gates: Float[Tensor, "layer_or_one expert active"]
+) -> ConstantGates:
     """Given gates in (-1, 1), whatever the residual stream is; they can be trained."""
     nearly_one = 1 - torch.finfo(torch.float32).eps
     return _constant(field, gates.clamp(-nearly_one, nearly_one).atanh(), train_bias=True)
 
 
-def _constant(field: FieldModulator, bias: Tensor, train_bias: bool) -> ConstantGates:
+def _constant(field: FieldModulator | NotebookField, bias: Tensor, train_bias: bool) -> ConstantGates:
     bounds = (field.shape.lowest, field.shape.highest)
-    return ConstantGates(bias.to(field.strength), field.active, field.layers, field.strength, bounds, train_bias)
+    # the notebook's logits mean other strengths
+    strength = unbounded(field.strengths(), *bounds) if isinstance(field, NotebookField) else field.strength
+    return ConstantGates(bias.to(field.strength), field.active, field.layers, strength, bounds, train_bias)

@@ -28,7 +28,8 @@ def constant_target(modulator: ResidualModulator) -> ConstantTarget:
 def random_targets(modulator: ResidualModulator, seed: int) -> ResidualModulator:
     """Each token's target is turned into a random direction, its length kept.
 
-    An isotropic vector through orthonormal columns: directions in a random subspace as wide as the modulator's own.
+    An isotropic vector through orthogonal columns: directions in a random subspace as wide as the modulator's own.
+    Numbers in G are as large as the modulator's, and P makes up for it: one learning rate means the same for both.
     """
     draws = torch.Generator().manual_seed(seed + _SALT)
     turned = copy.deepcopy(modulator)
@@ -40,7 +41,12 @@ def random_targets(modulator: ResidualModulator, seed: int) -> ResidualModulator
     vectors = torch.randn(turned.table.shape, generator=draws)
     vectors[:, columns.shape[1] :] = 0
     unit = vectors / vectors.norm(dim=1, keepdim=True)
-    turned.table.copy_(unit.to(turned.table) * _lengths_and_mean(modulator)[0][:, None])
+    table = unit.to(turned.table) * _lengths_and_mean(modulator)[0][:, None]
+    size = modulator.table[modulator.known].norm() / table[turned.known].norm()
+    if bool(size > 0) and bool(size.isfinite()):
+        table *= size
+        turned.projection.div_(size)
+    turned.table.copy_(table)
     return turned
 
 

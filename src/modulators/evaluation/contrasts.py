@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.stats import t as student_t
 from torch import Tensor
 
 from src.features.training.reconstruction import Ratio, ratio_of_sums
@@ -25,7 +26,7 @@ def mean_with_interval(
 ) -> Ratio:
     """Sum over sum, with its interval over groups. Examples whose sum is NaN are left out."""
     above, below = _per_group(sums, counts, groups)
-    return ratio_of_sums(above, below)
+    return _ratio(above, below)
 
 
 def paired_difference(
@@ -40,7 +41,7 @@ def paired_difference(
     p: the share of random signs of the groups' differences whose sum is as far from 0, (1 + count) / (1 + draws).
     """
     above, below = _per_group(one - other, counts, groups)
-    return Difference(ratio_of_sums(above, below), sign_flip_p(above.numpy(), seed))
+    return Difference(_ratio(above, below), sign_flip_p(above.numpy(), seed))
 
 
 def sign_flip_p(differences: Float[np.ndarray, " group"], seed: int) -> float:
@@ -55,6 +56,13 @@ def sign_flip_p(differences: Float[np.ndarray, " group"], seed: int) -> float:
         flipped = differences.sum() - 2 * signs.astype(np.float64) @ differences
         count += int((np.abs(flipped) >= reached).sum())
     return (1 + count) / (1 + _DRAWS)
+
+
+def _ratio(above: Float[Tensor, " group"], below: Float[Tensor, " group"]) -> Ratio:
+    """With Student's quantile, as the comparison of train_modulator.py: groups may be few."""
+    found = ratio_of_sums(above, below)
+    wider = float(student_t.ppf(0.975, len(above) - 1)) / 1.96 if len(above) > 1 else 1.0
+    return Ratio(found.value, *(found.value + wider * (end - found.value) for end in (found.low, found.high)))
 
 
 def _per_group(

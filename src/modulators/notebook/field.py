@@ -103,6 +103,16 @@ class NotebookField(Modulator):
         """Cut off at the bounds (BUG H-6)."""
         return self.strength.sigmoid().clamp(self.shape.lowest, self.shape.highest)
 
+    @property
+    def active(self) -> Int[Tensor, " active"]:
+        """The dimensions that are gated."""
+        return torch.arange(self.n_active, device=self.strength.device)
+
+    def gates(self, residual: Float[Tensor, "*batch d_model"]) -> list[Float[Tensor, "*batch active"]]:
+        """Of each expert as in 1 + alpha gate, where ours have theirs too: between -1 and 0."""
+        active = residual[..., : self.n_active].to(self.strength.dtype)
+        return [expert(active)[0] - 1 for expert in self.experts]
+
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
     ) -> Float[Tensor, "batch pos d_model"]:

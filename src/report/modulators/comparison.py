@@ -11,6 +11,8 @@ from src.report.finding import Finding
 from src.report.tables import Cell, Table, finite_or_none, interval_cell
 
 LEVEL = 0.05
+# controls that are the modulator again where that begins at random
+_REDRAWS: Mapping[str, tuple[str, ...]] = {"residual": ("random", "shuffled"), "field": ()}
 # what a control leaves out, by its name
 OF_RESIDUAL: Mapping[str, str] = {
     "zero": "target 0: known tokens shrink, r' = (1 - a) r; strengths are trained",
@@ -31,7 +33,12 @@ OF_FIELD: Mapping[str, str] = {
 
 
 def comparison_finding(
-    found: Comparison, kind: str, train_table: bool, documents: Sequence[Mapping[str, Any]], group: str = "document"
+    found: Comparison,
+    kind: str,
+    train_table: bool,
+    documents: Sequence[Mapping[str, Any]],
+    group: str = "document",
+    init: str | None = None,
 ) -> Finding:
     """All that is shown of a comparison.
 
@@ -41,8 +48,9 @@ def comparison_finding(
         train_table: of a residual modulator: are tokens' vectors trained?
         documents: records of the losses of each document.
         group: what one unit of the intervals is.
+        init: where the modulator began.
     """
-    text = "\n\n".join([verdict(found, group), *_remarks(found, kind, train_table)])
+    text = "\n\n".join([verdict(found, group), *_remarks(found, kind, train_table, init)])
     metrics = {f"{run.name}/{name}": it.value for run in found.runs for name, it in _numbers(run).items()}
     return Finding(
         text,
@@ -74,22 +82,23 @@ def verdict(found: Comparison, group: str = "document") -> str:
     helps = change.high < 0
     n_controls = len(found.controls)
     if len(better) == n_controls:
-        claim = "it helps beyond what is simpler" if helps else "but it does not help"
+        claim = "it helps beyond what is simpler" if helps else f"but it {_claim(change, 0, 0)}"
         all_of_them = f"every one of its {n_controls} controls" if n_controls > 1 else "its only control"
         return f"{first}It is below {all_of_them} ({_listed(better)}): {claim}."
     how_many = f"{len(better)} of its {n_controls} controls ({_listed(better)})" if better else "none of its controls"
     said = [f"It is below {how_many}"]
     said += [f"can't be told from {_listed(equal)}"] if equal else []
     said += [f"is above {_listed(worse)}"] if worse else []
-    return f"{first}{_listed(said)}: it {_claim(bool(better), helps)}."
+    return f"{first}{_listed(said)}: it {_claim(change, len(better), len(equal))}."
 
 
-def _claim(is_better_than_some: bool, helps: bool) -> str:
-    if not helps:
-        return "does not help"
-    if is_better_than_some:
-        return "helps, but not beyond all that is simpler"
-    return "helps no more than what is simpler"
+def _claim(change: MeanLoss, n_better: int, n_equal: int) -> str:
+    """What can't be told from something is not said to be equal to it."""
+    if not change.high < 0:
+        return "does not help" if change.low > 0 else "is not shown to help"
+    if n_better:
+        return "helps, but is not shown to help beyond all that is simpler"
+    return "helps, but is not shown to help beyond what is simpler" if n_equal else "helps less than what is simpler"
 
 
 def _names(found: Comparison, way: int) -> list[str]:
@@ -104,7 +113,7 @@ def _way(control: ComparedRun) -> int:
     return -1 if difference.value < 0 else 1
 
 
-def _remarks(found: Comparison, kind: str, train_table: bool) -> list[str]:
+def _remarks(found: Comparison, kind: str, train_table: bool, init: str | None) -> list[str]:
     remarks = []
     if found.controls:
         remarks.append(
@@ -118,6 +127,12 @@ def _remarks(found: Comparison, kind: str, train_table: bool) -> list[str]:
             if train_table
             else "Tokens' vectors are not trained (train_table=false): shuffled asks whether each token's own vector "
             "matters."
+        )
+    if init == "random" and (redraws := [it.name for it in found.controls if it.name in _REDRAWS[kind]]):
+        remarks.append(
+            f"The modulator itself begins at random (init=random): {_listed(redraws)} "
+            f"{'is' if len(redraws) == 1 else 'are'} another draw of the same beginning, and a difference to it is one "
+            "between seeds."
         )
     return remarks
 

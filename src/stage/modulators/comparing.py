@@ -40,7 +40,7 @@ def compare(runs: Mapping[Run, Modulator], work: ModulatorWork, stage: Stage) ->
     )
     keys = work.config.modulator
     group = "document" if work.objective == "text" else "synset"
-    return comparison_finding(found, keys.kind, keys.residual.train_table, records, group)
+    return comparison_finding(found, keys.kind, keys.residual.train_table, records, group, keys.init)
 
 
 def _records(run: str, repeat: int, sums: torch.Tensor, n_tokens: torch.Tensor) -> list[dict[str, str | int | float]]:

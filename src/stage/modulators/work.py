@@ -119,7 +119,8 @@ class ModulatorWork:
             "examples": self.examples_digest,
             "lexicon": None if self.lexicon is None else self._lexicon_identity(self.lexicon),
             "training": config.training.model_dump(mode="json", exclude=without),
-            "split": config.split.model_dump(mode="json"),
+            # a repeat moves the seed of its run, never what is in which share
+            "split": config.split.model_dump(mode="json") | {"seed": config.seed},
             "compat": config.compat,
             "seed": self.seed(run),
         }

@@ -73,3 +73,9 @@ def test_a_wrong_file_is_refused_by_name(tmp_path, content, message):
 def test_a_file_that_is_not_there_is_refused_with_what_would_do(tmp_path):
     with pytest.raises(StrataError, match=r"is not there: give a JSON taxonomy, a folder .* or wordnet"):
         read_taxonomy(str(tmp_path / "nothing.json"))
+
+
+def test_the_testbeds_taxonomy_is_found_from_any_folder(tmp_path, monkeypatch):
+    here = read_taxonomy("testbed/taxonomy.json")
+    monkeypatch.chdir(tmp_path)
+    assert read_taxonomy("testbed/taxonomy.json").source == here.source

@@ -80,6 +80,20 @@ def test_random_targets_keep_each_tokens_length_and_lose_its_direction(match_nor
     assert float(gram.triu(1).square().sum()) / (N_VOCAB * (N_VOCAB - 1) / 2) == pytest.approx(1 / 8, rel=0.1)
 
 
+def test_random_targets_keep_the_size_of_what_is_trained():
+    """Adam moves a number by its rate whatever its size: a table of other numbers would be trained at another pace."""
+    modulator = residual_modulator(match_norms=True)
+    with torch.no_grad():
+        modulator.table.mul_(3)
+        modulator.projection.mul_(0.01)
+    turned = equal_strength_controls(modulator, seed=0)["random"]
+    assert isinstance(turned, ResidualModulator)
+    known = modulator.known
+    assert torch.allclose(turned.table[known].norm(), modulator.table[known].norm())
+    # as many columns, of the same length about
+    assert 0.5 < float(turned.projection.detach().norm() / modulator.projection.detach().norm()) < 2
+
+
 def test_random_targets_are_no_wider_than_the_stream():
     modulator = residual_modulator(match_norms=False, width=D_MODEL + 4)
     random = equal_strength_controls(modulator, seed=0)["random"]
@@ -138,16 +152,6 @@ def test_closed_gates_shrink_active_dimensions_by_the_product_over_experts():
         expected = residual.clone()
         expected[..., field.active] *= (1 - field.strengths()[place]).prod()
         assert torch.equal(zero(residual, ids, layer), expected.float())
-
-
-def test_the_notebooks_field_has_its_own_shrink_beside_it():
-    """BUG H-4: its gates only close."""
-    field = NotebookField(D_MODEL, LAYERS, FieldShape(dimensions=(1, 2), width=3, alpha=0.2), seed=0)
-    residual, ids = stream()
-    zero = equal_strength_controls(field, seed=0)["zero"]
-    expected = residual.clone()
-    expected[..., : field.n_active] *= 0.8**2
-    torch.testing.assert_close(zero(residual, ids, 2), expected)
 
 
 def test_shuffled_gates_are_those_of_an_earlier_position():
@@ -218,3 +222,29 @@ def test_mean_gates_are_over_tokens_without_padding():
     torch.testing.assert_close(
         constant(residual, ids, 2)[..., field.active], residual[..., field.active] * factor, atol=1e-4, rtol=1e-4
     )
+
+
+def test_the_notebooks_field_is_held_against_its_own_shrink():
+    """BUG H-4: its gates only close, so that without these controls all that it does would pass for geometry."""
+    field = NotebookField(D_MODEL, LAYERS, FieldShape(alpha=0.2), seed=0)
+    with torch.no_grad():
+        field.strength[0, 0], field.strength[1, 2] = 3.0, -12.0  # cut off at either bound
+    residual, ids = stream()
+    model = wrap_model(tiny_model("llama"), model_config())
+    examples = [Example(np.arange(3, 12, dtype=np.int32), np.arange(9) > 0, 0)]
+    mean = mean_gates_on(model, field, examples, batch_size=1)
+    assert bool(((mean > -1) & (mean < 0)).all())
+    controls = equal_strength_controls(field, 0, mean)
+    assert set(controls) == {"zero", "constant"}
+    n_active, alphas = field.n_active, field.strengths()
+    for control in controls.values():
+        torch.testing.assert_close(control.strengths(), alphas)
+    for row, layer in enumerate(LAYERS):
+        for name, gates in (("zero", torch.full_like(mean[row], -1)), ("constant", mean[row])):
+            factor = (1 + alphas[row][:, None] * gates).prod(0)
+            changed = controls[name](residual, ids, layer)
+            torch.testing.assert_close(changed[..., :n_active], residual[..., :n_active] * factor)
+            assert torch.equal(changed[..., n_active:], residual[..., n_active:])
+    # what the gates are of which the mean is taken
+    factor = torch.stack([1 + a * g for a, g in zip(alphas[1], field.gates(residual), strict=True)]).prod(0)
+    torch.testing.assert_close(field(residual, ids, LAYERS[1])[..., :n_active], residual[..., :n_active] * factor)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import permutation_test
 
+from src.modulators.comparison import mean_loss_of
 from src.modulators.evaluation.contrasts import mean_with_interval, paired_difference, sign_flip_p
 
 
@@ -38,6 +39,16 @@ def test_p_does_not_lie_under_the_null():
     draws = np.random.default_rng(0)
     found = np.array([sign_flip_p(draws.normal(size=12) * draws.gamma(1, size=12), seed) for seed in range(120)])
     assert 0.01 < np.mean(found <= 0.1) < 0.2
+
+
+@pytest.mark.parametrize("n", [4, 12, 200])
+def test_intervals_are_those_of_the_comparison_of_training(n):
+    """One difference on the same documents has one interval, by Student's t, wherever it is told."""
+    draws = torch.Generator().manual_seed(n)
+    counts = torch.randint(3, 60, (n,), generator=draws).double()
+    sums = torch.randn(n, generator=draws, dtype=torch.float64) + 0.3 * counts
+    found, told = mean_with_interval(sums, counts, torch.arange(n)), mean_loss_of(sums[None], counts)
+    assert [found.value, found.low, found.high] == pytest.approx([told.value, told.low, told.high], rel=1e-3)
 
 
 def test_examples_of_a_group_count_as_one():

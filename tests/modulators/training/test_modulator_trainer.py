@@ -74,6 +74,20 @@ def test_training_lowers_the_loss_and_strengths_stay_within_reach():
     assert 0.05 < float(moved) <= 1.2 * training.reach
 
 
+@pytest.mark.parametrize("clip", [1e-3, 1e9])
+def test_a_long_gradient_is_cut_to_the_clip_and_keeps_its_direction(clip):
+    model = wrapped("llama")
+    modulator = residual_modulator(model)
+    with modulator.attached(model):
+        whole = torch.autograd.grad(next(summands(model)), list(modulator.parameters()))
+    training = ModulatorTraining(modulator, TrainingSettings(4, clip=clip))
+    train(model, training, 1)
+    length = float(torch.cat([part.flatten() for part in whole]).norm())
+    assert 1e-2 < length < 1e9
+    for parameter, part in zip(modulator.parameters(), whole, strict=True):
+        torch.testing.assert_close(parameter.grad, part * min(1, clip / length), rtol=1e-3, atol=1e-9)
+
+
 def test_strengths_do_not_decay():
     """BUG G-11: decay alone takes a logit towards 0, that is alpha towards a half."""
     model = wrapped("llama")

@@ -52,6 +52,15 @@ def test_a_modulator_that_beats_all_controls_is_said_to():
     assert "It predicts better than all 2 controls of equal strength (zero, random)" in said
 
 
+def test_p_is_corrected_for_all_comparisons():
+    """Holm: of three equally sure differences the first counts three times."""
+    rows = found(modulated=-0.1, zero=-0.02, random=0.03).records["predictions"]
+    corrected = {row["variant"]: row["holm_p"] for row in rows}
+    assert corrected.pop(MODULATED) is None
+    # no draw of 9,999 signs reaches any of them
+    assert corrected == pytest.approx(dict.fromkeys((FROZEN, "zero", "random"), 3 / 10_000))
+
+
 def test_a_gain_that_is_the_controls_too_is_not_the_modulators():
     """Spec G7: with small strengths the effect of a modulator is the shrink, which the control zero has too."""
     said = found(modulated=-0.1, zero=-0.1, random=0.03).text

@@ -184,6 +184,10 @@ def test_words_of_definitions_are_read_in_the_prompt(artifacts: Path) -> None:
     # every word can be put where a definition stands
     assert work.lexicon is not None
     assert begun.map.n_anchors == len(work.lexicon.split.anchors)
+    # BUG G-7: no word that val or test examples ask for makes a vector
+    asked = {int(each.input_ids[-1]) for each in (*work.val, *work.test)}
+    assert asked
+    assert asked.isdisjoint(word.token_ids[0] for word in work.lexicon.split.anchors)
 
 
 def test_a_width_beyond_the_relations_is_told(artifacts: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """What eval_modulator.py shows of predictions and states: the modulated model beside its controls."""
 
 from collections.abc import Mapping, Sequence
-from math import exp
+from math import exp, inf
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class _Pairs:
 
 def _verdict(pairs: _Pairs, controls: Sequence[str]) -> str:
     if not controls:
-        return "It has no strength, so there are no controls of equal strength beside it."
+        return "There are no controls of equal strength of its kind: nothing says what a strength alone does."
     better = [name for name in controls if pairs.is_better(name)]
     others = [name for name in controls if name not in better]
     if not others:
@@ -116,8 +116,8 @@ def _distributions(effects: Mapping[str, Effects], groups: Int[Tensor, " example
     rows: list[Sequence[Cell]] = [
         [
             name,
-            _cell(mean_with_interval(each.kl, each.n_predicted, groups)),
-            _cell(mean_with_interval(each.agreement, each.n_predicted, groups)),
+            _within(mean_with_interval(each.kl, each.n_predicted, groups), 0, inf),
+            _within(mean_with_interval(each.agreement, each.n_predicted, groups), 0, 1),
         ]
         for name, each in effects.items()
         if name != FROZEN
@@ -135,7 +135,7 @@ def _states(effects: Mapping[str, Effects], groups: Int[Tensor, " example"], uni
         n_states, is_frozen = each.n_states, name == FROZEN
         among = mean_with_interval(each.neighbours, torch.ones_like(n_states), groups).value
         compared: list[Cell] = [
-            _cell(mean_with_interval(each.cosine, n_states, groups)),
+            _within(mean_with_interval(each.cosine, n_states, groups), -1, 1),
             _sd(each),
             float(each.norm_ratio.sum() / n_states.sum()),
             float(each.pooled_cosine.mean()),
@@ -179,6 +179,11 @@ def _sd(each: Effects) -> float:
 
 def _cell(ratio: Ratio) -> Cell:
     return interval_cell(ratio.value, ratio.low, ratio.high)
+
+
+def _within(ratio: Ratio, lowest: float, highest: float) -> Cell:
+    """An interval that ends where its number does."""
+    return interval_cell(ratio.value, max(ratio.low, lowest), min(ratio.high, highest))
 
 
 def _change(ratio: Ratio) -> str:

@@ -33,6 +33,7 @@ from src.modulators.evaluation.geometry.relations import kinship
 from src.modulators.evaluation.geometry.volumes import cloud_volumes
 from src.modulators.field import FieldModulator
 from src.modulators.modulator import Modulator
+from src.modulators.notebook.field import NotebookField
 from src.modulators.residual import ResidualModulator
 from src.report.finding import Finding
 from src.report.modulators.evaluation.relations import RelationsFound, relations_finding
@@ -40,7 +41,7 @@ from src.report.modulators.evaluation.volumes import volumes_finding
 from src.stage.context import Stage
 from src.stage.modulators.evaluating.work import EvaluationWork
 from src.stage.modulators.lexicon import Lexicon, prepare_lexicon
-from src.stage.modulators.texts import prepare_examples
+from src.stage.modulators.texts import Examples, prepare_examples
 from src.text import Keep, TokenSequence
 
 Rows = Float[Tensor, "point d_model"]
@@ -54,8 +55,9 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     """
     keys = work.config.relations
     lexicon = prepare_lexicon(work.trained.lexicon, work.config.model, work.trained.seed)
-    _refuse_other_words(work, lexicon)
-    words, told = _untold_words(work, stage, lexicon)
+    definitions = _definitions(work, stage)
+    _refuse_other_words(work, lexicon, definitions)
+    words, told = _untold_words(work, lexicon, definitions)
     tokenizer = load_tokenizer(work.config.model)
     passages = in_carriers(words, tokenizer, keys.carriers, work.trained.max_length)
     assert passages.sequences is not None
@@ -89,10 +91,22 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     return relations_finding(found)
 
 
-def _refuse_other_words(work: EvaluationWork, lexicon: Lexicon) -> None:
+def _definitions(work: EvaluationWork, stage: Stage) -> Examples | None:
+    """What it was trained on, if that was definitions of words."""
+    if work.artifact.meta.identity["objective"] == "text":
+        return None
+    is_encoder_decoder = work.model.module.config.is_encoder_decoder
+    return prepare_examples(work.trained, stage, "definitions", is_encoder_decoder)
+
+
+def _refuse_other_words(work: EvaluationWork, lexicon: Lexicon, definitions: Examples | None) -> None:
     """With another taxonomy or tokenizer, words that vectors were made from could be among the evaluated (BUG G-7)."""
     then = work.artifact.meta.identity["lexicon"]
-    if then is not None and then["words"] != lexicon.digest:
+    if then is None:
+        return
+    # words that are told from their definitions were no anchors
+    now = lexicon if definitions is None else lexicon.without_anchors(definitions.scored)
+    if then["words"] != now.digest:
         raise StrataError(
             f"the words of {work.trained.lexicon.taxonomy} are not those that {work.artifact.path.name} was begun "
             "with, so nobody can tell which of them it has not seen: put the taxonomy back, or train again with "
@@ -100,13 +114,12 @@ def _refuse_other_words(work: EvaluationWork, lexicon: Lexicon) -> None:
         )
 
 
-def _untold_words(work: EvaluationWork, stage: Stage, lexicon: Lexicon) -> tuple[list[Word], int]:
+def _untold_words(work: EvaluationWork, lexicon: Lexicon, definitions: Examples | None) -> tuple[list[Word], int]:
     """The words that neither vectors nor definitions that were trained on are of, and how many the latter leave out."""
     words = list(lexicon.split.evaluated)
-    if work.artifact.meta.identity["objective"] == "text":
+    if definitions is None:
         return words, 0
-    is_encoder_decoder = work.model.module.config.is_encoder_decoder
-    train, val, _ = prepare_examples(work.trained, stage, "definitions", is_encoder_decoder).shares
+    train, val, _ = definitions.shares
     tokenizer = load_tokenizer(work.config.model)
     told = set()
     for example in (*train, *val):
@@ -187,7 +200,7 @@ def measure_volumes(work: EvaluationWork, stage: Stage) -> Finding:
 def _spaces(modulator: Modulator, clouds: Mapping[str, Rows]) -> dict[str, Mapping[str, Rows]]:
     """The residual stream, and of it the dimensions that a field modulator reads and gates (BUG H-8: all of these)."""
     spaces: dict[str, Mapping[str, Rows]] = {ALL_DIMENSIONS: clouds}
-    if isinstance(modulator, FieldModulator) and len(modulator.active) < modulator.d_model:
+    if isinstance(modulator, FieldModulator | NotebookField) and len(modulator.active) < modulator.d_model:
         spaces[ACTIVE_DIMENSIONS] = {
             name: rows.index_select(1, modulator.active.to(rows.device)) for name, rows in clouds.items()
         }

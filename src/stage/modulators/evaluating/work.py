@@ -14,6 +14,7 @@ from src.models import LanguageModel, load_predicting_model
 from src.modulators.controls.equal_strength import equal_strength_controls, mean_gates_on
 from src.modulators.field import FieldModulator
 from src.modulators.modulator import Modulator
+from src.modulators.notebook.field import NotebookField
 from src.modulators.saving import load_modulator
 from src.modulators.training.examples import Example
 from src.stage.context import Stage
@@ -49,7 +50,7 @@ class EvaluationWork:
     def controls_of(self, modulator: Modulator) -> Mapping[str, Modulator]:
         """Of the modulator with other strengths."""
         gates = None
-        if isinstance(modulator, FieldModulator):
+        if isinstance(modulator, FieldModulator | NotebookField):
             gates = mean_gates_on(self.model, modulator, self.val, self.config.batch_size)
         return equal_strength_controls(modulator, self.config.seed, gates)
 
