@@ -243,7 +243,7 @@ def test_a_model_compiled_within_is_modulated():
 def test_a_model_of_other_sizes_is_refused_before_it_runs(sizes: dict[str, int]):
     model = wrapped("llama")
     for name, modulator in modulators(model).items():
-        other = wrapped("llama", **sizes)
+        other = wrapped("llama", "auto", **sizes)
         if name == "field" and "vocab_size" in sizes:
             continue  # it never looks at tokens
         with pytest.raises(StrataError, match="choose the model that it was trained on"), modulator.attached(other):

@@ -1,10 +1,11 @@
 """The modulated forward pass against one that is written out, and against plain hooks in every family."""
 
 import math
+from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import silu, softmax
 
 from src.models import LanguageModel
@@ -195,7 +196,7 @@ def test_half_precision_keeps_its_stream_and_the_modulator_float32(family: str, 
         with modulator.attached(model):
             exact = run(model, ids, mask)
         half = wrapped(family, stack)
-        half.module.to(dtype)
+        cast(nn.Module, half.module).to(dtype)
         with modulator.attached(half):
             found = run(half, ids, mask)
         assert found.dtype == dtype
