@@ -166,14 +166,17 @@ class RandomFeatureGates(_GatesOnActive):
 
 
 class ActiveScaling(Modulator):
-    """x' = s x on the active dimensions, with a learnt factor s of each layer that may be anything (1 at the start)."""
+    """x' = s x on the active dimensions, with a learnt factor s of each layer that may be anything (1 at the start).
+
+    departure: s - 1, which is trained as weights are (see TokenScaling).
+    """
 
     kind: ClassVar[str] = "active_scaling"
 
     def __init__(self, active: Int[Tensor, " active"], layers: Sequence[int]) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.scale = nn.Parameter(torch.ones(len(self.layers), device=active.device))
+        self.departure = nn.Parameter(torch.zeros(len(self.layers), device=active.device))
         self.active: Tensor
         self.register_buffer("active", active.clone())
 
@@ -186,18 +189,13 @@ class ActiveScaling(Modulator):
         """See Modulator."""
         return cls(torch.zeros(settings["n_active"], dtype=torch.long), settings["layers"])
 
-    def role(self, parameter: str) -> Role:
-        """See Modulator."""
-        del parameter
-        return "strength"
-
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
     ) -> Float[Tensor, "batch pos d_model"]:
         """See Modulator."""
         del token_ids
-        active = residual.index_select(-1, self.active).to(self.scale.dtype)
-        scaled = active * self.scale[self.layers.index(layer)]
+        active = residual.index_select(-1, self.active).to(self.departure.dtype)
+        scaled = active + active * self.departure[self.layers.index(layer)]
         return residual.index_copy(-1, self.active, scaled.to(residual.dtype))
 
 

@@ -81,14 +81,18 @@ class ConstantTarget(Modulator):
 
 
 class TokenScaling(Modulator):
-    """r' = s r for known tokens, with a learnt factor s of each layer that may be anything (1 at the start)."""
+    """r' = s r for known tokens, with a learnt factor s of each layer that may be anything (1 at the start).
+
+    departure: s - 1. It is trained as weights are: the rate of strengths, which are logits, would carry it past what it
+    looks for.
+    """
 
     kind: ClassVar[str] = "token_scaling"
 
     def __init__(self, known: Bool[Tensor, " d_vocab"], layers: Sequence[int]) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.scale = nn.Parameter(torch.ones(len(self.layers)))
+        self.departure = nn.Parameter(torch.zeros(len(self.layers)))
         self.known: Tensor
         self.register_buffer("known", known.clone())
 
@@ -101,14 +105,9 @@ class TokenScaling(Modulator):
         """See Modulator."""
         return cls(torch.zeros(settings["d_vocab"], dtype=torch.bool), settings["layers"])
 
-    def role(self, parameter: str) -> Role:
-        """See Modulator."""
-        del parameter
-        return "strength"
-
     def forward(
         self, residual: Float[Tensor, "batch pos d_model"], token_ids: Int[Tensor, "batch pos"], layer: int
     ) -> Float[Tensor, "batch pos d_model"]:
         """See Modulator."""
-        change = (self.scale[self.layers.index(layer)] - 1) * self.known[token_ids, None]
+        change = self.departure[self.layers.index(layer)] * self.known[token_ids, None]
         return residual + (change * residual.to(change)).to(residual.dtype)

@@ -98,13 +98,14 @@ def test_zero_and_shrink_train_strengths_alone(model):
         shrink = trained_control("shrink", modulator_of(kind), model, seed=0)
         assert (zero.n_trained, shrink.n_trained) == (n_strengths, 2)
         assert {zero.role(name) for name, it in zero.named_parameters() if it.requires_grad} == {"strength"}
+        assert shrink.role("departure") == "weights"
     residual, ids = torch.randn(1, 30, D_MODEL), torch.arange(30)[None]
     modulator = residual_modulator()
     shrink = trained_control("shrink", modulator, model, seed=0)
     assert isinstance(shrink, TokenScaling)
     assert torch.equal(shrink(residual, ids, 2), residual)
     with torch.no_grad():
-        shrink.scale[1] = 1.5
+        shrink.departure[1] = 0.5
     expected = torch.where(modulator.known[ids, None], 1.5 * residual, residual)
     torch.testing.assert_close(shrink(residual, ids, 2), expected)
 
