@@ -29,6 +29,11 @@ def mean_with_interval(
     return _ratio(above, below)
 
 
+def within(ratio: Ratio, lowest: float, highest: float) -> Ratio:
+    """With an interval that ends where its number does: a share's at 0 and 1."""
+    return Ratio(ratio.value, max(ratio.low, lowest), min(ratio.high, highest))
+
+
 def paired_difference(
     one: Float[Tensor, " example"],
     other: Float[Tensor, " example"],

@@ -1,11 +1,12 @@
 """What eval_modulator.py shows of texts side by side."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 import torch
 
-from src.modulators.evaluation.contrasts import mean_with_interval
+from src.modulators.evaluation.contrasts import mean_with_interval, within
 from src.modulators.evaluation.effects import FROZEN
 from src.report.finding import Finding
 from src.report.modulators.evaluation.predictions import MODULATED
@@ -63,15 +64,15 @@ def _measures(records: Sequence[Mapping[str, Any]]) -> Table:
             torch.tensor([float(record[key]) for record in chosen], dtype=torch.float64)
             for key in ("original_nll", "original_tokens", "edits", "longest")
         )
-        edited = mean_with_interval(edits, longest, groups)
-        likely = mean_with_interval(nll, n, groups)
+        edited = within(mean_with_interval(edits, longest, groups), 0, 1)
+        likely = within(mean_with_interval(nll, n, groups), 0, inf)
         is_original = variant == FROZEN
         rows.append(
             [
                 mode,
                 variant,
                 sum(record["identical"] for record in chosen),
-                None if is_original else interval_cell(edited.value, max(edited.low, 0.0), edited.high),
+                None if is_original else interval_cell(edited.value, edited.low, edited.high),
                 None if variant == AGAIN else interval_cell(likely.value, likely.low, likely.high),
             ]
         )

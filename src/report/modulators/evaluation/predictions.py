@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from src.features.training.reconstruction import Ratio
-from src.modulators.evaluation.contrasts import Difference, mean_with_interval, paired_difference
+from src.modulators.evaluation.contrasts import Difference, mean_with_interval, paired_difference, within
 from src.modulators.evaluation.effects import FROZEN, Effects
 from src.multiple_tests import holm
 from src.report.finding import Finding
@@ -116,8 +116,8 @@ def _distributions(effects: Mapping[str, Effects], groups: Int[Tensor, " example
     rows: list[Sequence[Cell]] = [
         [
             name,
-            _within(mean_with_interval(each.kl, each.n_predicted, groups), 0, inf),
-            _within(mean_with_interval(each.agreement, each.n_predicted, groups), 0, 1),
+            _cell(within(mean_with_interval(each.kl, each.n_predicted, groups), 0, inf)),
+            _cell(within(mean_with_interval(each.agreement, each.n_predicted, groups), 0, 1)),
         ]
         for name, each in effects.items()
         if name != FROZEN
@@ -135,7 +135,7 @@ def _states(effects: Mapping[str, Effects], groups: Int[Tensor, " example"], uni
         n_states, is_frozen = each.n_states, name == FROZEN
         among = mean_with_interval(each.neighbours, torch.ones_like(n_states), groups).value
         compared: list[Cell] = [
-            _within(mean_with_interval(each.cosine, n_states, groups), -1, 1),
+            _cell(within(mean_with_interval(each.cosine, n_states, groups), -1, 1)),
             _sd(each),
             float(each.norm_ratio.sum() / n_states.sum()),
             float(each.pooled_cosine.mean()),
@@ -179,11 +179,6 @@ def _sd(each: Effects) -> float:
 
 def _cell(ratio: Ratio) -> Cell:
     return interval_cell(ratio.value, ratio.low, ratio.high)
-
-
-def _within(ratio: Ratio, lowest: float, highest: float) -> Cell:
-    """An interval that ends where its number does."""
-    return interval_cell(ratio.value, max(ratio.low, lowest), min(ratio.high, highest))
 
 
 def _change(ratio: Ratio) -> str:
