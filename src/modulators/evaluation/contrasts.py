@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import t as student_t
 from torch import Tensor
 
-from src.features.training.reconstruction import Ratio, ratio_of_sums
+from src.features.training.reconstruction import Ratio
+from src.modulators.comparison import mean_loss_of
 
 _DRAWS = 9999
 _FLIPS_AT_ONCE = 2**22
@@ -64,10 +64,9 @@ def sign_flip_p(differences: Float[np.ndarray, " group"], seed: int) -> float:
 
 
 def _ratio(above: Float[Tensor, " group"], below: Float[Tensor, " group"]) -> Ratio:
-    """With Student's quantile, as the comparison of train_modulator.py: groups may be few."""
-    found = ratio_of_sums(above, below)
-    wider = float(student_t.ppf(0.975, len(above) - 1)) / 1.96 if len(above) > 1 else 1.0
-    return Ratio(found.value, *(found.value + wider * (end - found.value) for end in (found.low, found.high)))
+    """With the interval that the comparison of train_modulator.py has: groups may be few, and of unequal size."""
+    found = mean_loss_of(above[None], below)
+    return Ratio(found.value, found.low, found.high)
 
 
 def _per_group(
