@@ -57,7 +57,25 @@ def unbounded(alphas: Float[Tensor, "*part"], lowest: float, highest: float) -> 
     return share.clamp(1e-10, 1 - 1e-10).logit().to(alphas.dtype)
 
 
-class FieldModulator(Modulator):
+class ShapedModulator(Modulator):
+    """A modulator that follows from the sizes of a model, its layers, a FieldShape and a seed."""
+
+    def __init__(self, d_model: int, layers: Sequence[int], shape: FieldShape, seed: int) -> None:
+        super().__init__()
+        self.d_model, self.layers, self.shape, self.seed = d_model, tuple(layers), shape, seed
+
+    def settings(self) -> dict[str, Any]:
+        """See Modulator."""
+        return {"d_model": self.d_model, "layers": list(self.layers), "shape": asdict(self.shape), "seed": self.seed}
+
+    @classmethod
+    def build(cls, settings: dict[str, Any]) -> Self:
+        """See Modulator."""
+        shape = FieldShape.from_settings(settings["shape"])
+        return cls(settings["d_model"], settings["layers"], shape, settings["seed"])
+
+
+class FieldModulator(ShapedModulator):
     """x' = x * prod over experts of (1 + alpha gate) on the active dimensions; the others are left as they are.
 
     Each expert reads the active dimensions as the deformation of a regular simplex (spec H3, H4), sees logarithms of
@@ -88,15 +106,12 @@ class FieldModulator(Modulator):
         seed: int,
         directions: Float[Tensor, "direction d_model"] | None = None,
     ) -> None:
-        super().__init__()
-        self.d_model, self.seed = d_model, seed
+        super().__init__(d_model, layers, shape, seed)
         n_active = d_model - round(d_model * shape.null_share)
         if n_active < 1:
             raise StrataError(f"null_share={shape.null_share} leaves none of {d_model} dimensions")
         if not shape.lowest < shape.alpha < shape.highest:
             raise StrataError(f"alpha={shape.alpha} lies outside of ({shape.lowest}, {shape.highest})")
-        self.shape = shape
-        self.layers = tuple(layers)
         draws = torch.Generator().manual_seed(seed)
         if shape.null_place == "tail":
             active = torch.arange(n_active)
@@ -140,16 +155,6 @@ class FieldModulator(Modulator):
             )
         lengths_then = self.deform.weight.norm(dim=1, keepdim=True)
         self.deform.weight.copy_(mixed / lengths * lengths_then)
-
-    def settings(self) -> dict[str, Any]:
-        """See Modulator."""
-        return {"d_model": self.d_model, "layers": list(self.layers), "shape": asdict(self.shape), "seed": self.seed}
-
-    @classmethod
-    def build(cls, settings: dict[str, Any]) -> Self:
-        """See Modulator."""
-        shape = FieldShape.from_settings(settings["shape"])
-        return cls(settings["d_model"], settings["layers"], shape, settings["seed"])
 
     def role(self, parameter: str) -> Role:
         """See Modulator."""

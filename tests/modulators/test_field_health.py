@@ -81,7 +81,7 @@ def test_norms_of_weights_and_biases_are_told_apart() -> None:
     rows = slice(2 * 4, 2 * 4 + 3 * 4)
     part = field_parts(field)[1]
     assert part.k == 2
-    assert part.deformation_weight == pytest.approx(float(field.deform.weight[rows].norm()))
+    assert part.deformation_weight == pytest.approx(float(field.deform.weight[rows].detach().norm()))
     assert part.deformation_bias == pytest.approx(float(field.deform.bias[rows].norm()))
     assert part.deformation_weight > 2 * part.deformation_bias
     assert (part.gate_weight, part.gate_bias) == (0, 0)

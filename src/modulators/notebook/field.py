@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.errors import StrataError
-from src.modulators.field import FieldShape
-from src.modulators.modulator import Modulator, Role
+from src.modulators.field import FieldShape, ShapedModulator
+from src.modulators.modulator import Role
 from src.modulators.notebook.templates import notebook_template, notebook_volume
 
 _DECAY = 0.99
@@ -46,7 +45,7 @@ class NotebookExpert(nn.Module):
         return self.gate(features).sigmoid(), self.validity(features).sigmoid(), volume
 
 
-class NotebookField(Modulator):
+class NotebookField(ShapedModulator):
     """x' = x * prod over experts of (1 - alpha + alpha gate): below x always, about half of alpha at the start (H-4).
 
     alpha = sigmoid(logit), cut off at its bounds: beyond them its gradient is 0 (BUG H-6). `valid` is a running mean of
@@ -60,13 +59,12 @@ class NotebookField(Modulator):
     kind: ClassVar[str] = "notebook_field"
 
     def __init__(self, d_model: int, layers: Sequence[int], shape: FieldShape, seed: int) -> None:
-        super().__init__()
+        super().__init__(d_model, layers, shape, seed)
         if shape.null_place == "random":
             raise StrataError(
                 "the notebook's field modulator fails with a random null space (its layers are built for fewer "
                 "dimensions than they are given): use modulator.field.null_place=tail, or compat=null"
             )
-        self.d_model, self.layers, self.shape, self.seed = d_model, tuple(layers), shape, seed
         self.n_active = d_model - int(d_model * shape.null_share)
         self.experts = nn.ModuleList(
             NotebookExpert(k, self.n_active, shape.width, shape.deformation) for k in shape.dimensions
@@ -82,16 +80,6 @@ class NotebookField(Modulator):
         self.strength = nn.Parameter(torch.full((len(self.layers), len(shape.dimensions)), start))
         self.valid: Tensor
         self.register_buffer("valid", torch.zeros(len(self.layers), len(shape.dimensions)))
-
-    def settings(self) -> dict[str, Any]:
-        """See Modulator."""
-        return {"d_model": self.d_model, "layers": list(self.layers), "shape": asdict(self.shape), "seed": self.seed}
-
-    @classmethod
-    def build(cls, settings: dict[str, Any]) -> Self:
-        """See Modulator."""
-        shape = FieldShape.from_settings(settings["shape"])
-        return cls(settings["d_model"], settings["layers"], shape, settings["seed"])
 
     def role(self, parameter: str) -> Role:
         """See Modulator; the notebook's geometric group is all of an expert but its gate."""
