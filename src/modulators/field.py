@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.errors import StrataError
 from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
-from src.modulators.simplex_features import edge_incidence, n_edges, n_features, simplex_features
+from src.modulators.simplex_features import first_edges, n_features, simplex_features
 from src.modulators.simplex_geometry import regular_simplex
 from src.modulators.tracked_health import STATISTICS, TrackedHealth
 
@@ -120,7 +120,7 @@ class FieldModulator(ShapedModulator):
         self.active: Tensor
         self.register_buffer("active", active)
         templates = [regular_simplex(k, shape.width) for k in shape.dimensions]
-        incidence = torch.block_diag(*(edge_incidence(k) for k in shape.dimensions))
+        incidence = torch.block_diag(*(first_edges(k) for k in shape.dimensions))
         self.incidence: Tensor
         self.register_buffer("incidence", incidence, persistent=False)
         self.template: Tensor
@@ -176,8 +176,8 @@ class FieldModulator(ShapedModulator):
         """Index of the active dimensions."""
         return slice(0, len(self.active)) if self.shape.null_place == "tail" else self.active
 
-    def edges(self, read: Float[Tensor, "token active"]) -> list[Float[Tensor, "edge width token"]]:
-        """Edge vectors of each expert's simplices.
+    def edges(self, read: Float[Tensor, "token active"]) -> list[Float[Tensor, "k width token"]]:
+        """Edge vectors from vertex 0 of each expert's simplices to the others.
 
         They are differences of the rows that place vertices: edges come from one product, without the vertices.
         """
@@ -186,12 +186,11 @@ class FieldModulator(ShapedModulator):
         weight = self.incidence @ (scale * weight).view(-1, width * len(self.active))
         bias = self.incidence @ (self.template + scale * bias.view(-1, width))
         edges = torch.addmm(bias.view(-1, 1), weight.view(-1, len(self.active)), read.T)
-        return list(edges.view(-1, width, len(read)).split([n_edges(k) for k in self.shape.dimensions]))
+        return list(edges.view(-1, width, len(read)).split(self.shape.dimensions))
 
     def features(self, read: Float[Tensor, "token active"]) -> list[Float[Tensor, "feature token"]]:
         """What each expert sees of its simplices."""
-        dimensions = self.shape.dimensions
-        return [simplex_features(edges, k) for edges, k in zip(self.edges(read), dimensions, strict=True)]
+        return [simplex_features(edges) for edges in self.edges(read)]
 
     def _gates(self) -> list[nn.Linear]:
         return [gate for gate in self.gates if isinstance(gate, nn.Linear)]

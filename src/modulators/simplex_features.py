@@ -1,6 +1,7 @@
 """What an expert sees of its simplices: logarithms of edges and volumes, with the gradient written out."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,17 +29,13 @@ def n_features(k: int) -> int:
     return n_edges(k) + (k > 1)
 
 
-def edge_incidence(k: int) -> Float[Tensor, "edge vertex"]:
-    """Edge (i, j), i < j in order, is vertex j less vertex i: the k edges of vertex 0 come first."""
-    first, second = torch.triu_indices(k + 1, k + 1, 1)
-    rows = torch.arange(len(first))
-    incidence = torch.zeros(len(first), k + 1)
-    incidence[rows, first], incidence[rows, second] = -1, 1
-    return incidence
+def first_edges(k: int) -> Float[Tensor, "k vertex"]:
+    """Vertices 1 to k less vertex 0: the edges that all others are differences of."""
+    return torch.cat([-torch.ones(k, 1), torch.eye(k)], dim=1)
 
 
-def simplex_features(edges: Float[Tensor, "edge width token"], k: int) -> Float[Tensor, "feature token"]:
-    """log(d^2 + FLOOR) of every edge, and for k > 1 log(V^2 / V_template^2 + FLOOR), of many simplices at once.
+def simplex_features(edges: Float[Tensor, "k width token"]) -> Float[Tensor, "feature token"]:
+    """log(d^2 + FLOOR) of every edge, and for k > 1 log(V^2 / V_template^2 + FLOOR), of many k-simplices at once.
 
     V^2 is the product of the squared lengths of the k edges of vertex 0 after modified Gram-Schmidt, over (k!)^2: its
     error grows with the condition of the edges, not with its square as that of Cayley-Menger or Gram determinants does
@@ -46,34 +43,52 @@ def simplex_features(edges: Float[Tensor, "edge width token"], k: int) -> Float[
     0), by back substitution through the same Gram-Schmidt. A simplex that is flat but for rounding, of whatever size,
     has V^2 = 0 and no gradient of it.
 
-    edges: in the order of `edge_incidence`, float32 or float64. Gradients of the first order only.
+    edges: from vertex 0 to the others (first_edges), float32 or float64. Features are of these edges first, then of
+    (1, 2), (1, 3) ... (k - 1, k). Gradients of the first order only.
     """
-    return _SimplexFeatures.apply(edges, k)  # pyright: ignore[reportReturnType]
+    return _SimplexFeatures.apply(edges)  # pyright: ignore[reportReturnType]
 
 
 class _SimplexFeatures(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, edges: Tensor, k: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        count = n_edges(k)
+    def forward(ctx: Any, edges: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        k = len(edges)
         features = edges.new_empty(n_features(k), edges.shape[-1])
-        squares = edges.square().sum(1).add_(FLOOR)
-        torch.log(squares, out=features[:count])
+        squares = edges.new_empty(n_edges(k), edges.shape[-1])
+        for rows, group in _edge_groups(edges):
+            torch.sum(group.square(), 1, out=squares[rows])
+        torch.log(squares.add_(FLOOR), out=features[: len(squares)])
         duals = None
         if k > 1:
-            features[count], duals = _volume(edges[:k], squares[:k], bool(ctx.needs_input_grad[0]))
+            features[-1], duals = _volume(edges, squares[:k], bool(ctx.needs_input_grad[0]))
         ctx.save_for_backward(edges, squares, duals)
         return features
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         edges, squares, duals = ctx.saved_tensors
         (gradient,) = gradients
-        count = len(squares)
-        result = edges * (2 * gradient[:count] / squares)[:, None]
-        if duals is not None:
-            result[: len(duals)].addcmul_(duals, gradient[count])
-        return result, None
+        weights = (2 * gradient[: len(squares)]).div_(squares)[:, None]
+        groups = _edge_groups(edges)
+        rows, group = next(groups)
+        result = group * weights[rows]
+        for vertex, (rows, group) in enumerate(groups):
+            group.mul_(weights[rows])
+            result[vertex + 1 :] += group
+            result[vertex] -= group.sum(0)
+        return result if duals is None else result.addcmul_(duals, gradient[-1])
+
+
+def _edge_groups(edges: Float[Tensor, "k width token"]) -> Iterator[tuple[slice, Float[Tensor, "edge width token"]]]:
+    """The edges of vertex 0 to later ones, those of vertex 1, and so on; and their place among all edges."""
+    k = len(edges)
+    yield slice(0, k), edges
+    place = k
+    for vertex in range(k - 1):
+        end = place + k - 1 - vertex
+        yield slice(place, end), edges[vertex + 1 :] - edges[vertex]
+        place = end
 
 
 def _volume(

@@ -7,7 +7,7 @@ import torch
 from src.models import wrap_model
 from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.field_health import QUANTILES, field_health, field_parts
-from src.modulators.simplex_features import edge_incidence, simplex_features
+from src.modulators.simplex_features import first_edges, simplex_features
 from src.modulators.simplex_geometry import regular_simplex
 from src.modulators.tracked_health import TrackedHealth, edge_ratios, simplex_statistics
 from src.modulators.training.examples import Example
@@ -18,7 +18,7 @@ SHAPE = FieldShape((1, 2, 4), 4)
 
 def _features(vertices: torch.Tensor) -> torch.Tensor:
     k = len(vertices) - 1
-    return simplex_features(torch.einsum("nv,vwt->nwt", edge_incidence(k).to(vertices), vertices), k)
+    return simplex_features(torch.einsum("nv,vwt->nwt", first_edges(k).to(vertices), vertices))
 
 
 def _examples(lengths: list[int]) -> list[Example]:
@@ -82,7 +82,7 @@ def test_norms_of_weights_and_biases_are_told_apart() -> None:
     part = field_parts(field)[1]
     assert part.k == 2
     assert part.deformation_weight == pytest.approx(float(field.deform.weight[rows].detach().norm()))
-    assert part.deformation_bias == pytest.approx(float(field.deform.bias[rows].norm()))
+    assert part.deformation_bias == pytest.approx(float(field.deform.bias[rows].detach().norm()))
     assert part.deformation_weight > 2 * part.deformation_bias
     assert (part.gate_weight, part.gate_bias) == (0, 0)
 

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from src.errors import StrataError
 from src.geometry.simplices.volumes import VertexPool
-from src.modulators.simplex_features import FLOOR, edge_incidence, n_edges, n_features, simplex_features
+from src.modulators.simplex_features import FLOOR, first_edges, n_edges, n_features, simplex_features
 from src.modulators.simplex_geometry import regular_simplex, regular_square_volume
 
 KS = (1, 2, 3, 4, 8)
 
 
 def _edges(vertices: torch.Tensor) -> torch.Tensor:
-    """[edge, width, token] of [vertex, width, token]."""
-    return torch.einsum("nv,vwt->nwt", edge_incidence(len(vertices) - 1).to(vertices), vertices)
+    """From vertex 0: [k, width, token] of [vertex, width, token]."""
+    return torch.einsum("nv,vwt->nwt", first_edges(len(vertices) - 1).to(vertices), vertices)
 
 
 def _drawn(k: int, n: int = 6, spread: float = 0.3) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_a_simplex_that_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize("k", KS)
 def test_features_are_logarithms_of_edges_and_of_the_volume(k: int) -> None:
     vertices = _drawn(k)
-    found = simplex_features(_edges(vertices), k)
+    found = simplex_features(_edges(vertices))
     assert found.shape == (n_features(k), 6)
     for token in range(6):
         points = vertices[..., token]
@@ -65,17 +65,17 @@ def test_features_are_logarithms_of_edges_and_of_the_volume(k: int) -> None:
 def test_features_of_templates_are_zero_and_an_edge_has_no_volume_of_its_own() -> None:
     """BUG H-3: V^2 of an edge is its d^2, so that LayerNorm makes 0 of both; here it is told once."""
     for k in KS:
-        found = simplex_features(_edges(regular_simplex(k, 8)[..., None]), k)
+        found = simplex_features(_edges(regular_simplex(k, 8)[..., None]))
         torch.testing.assert_close(found, torch.zeros_like(found), atol=2e-6, rtol=0)
     assert n_features(1) == 1
-    stretched = simplex_features(3 * _edges(regular_simplex(1, 8)[..., None]), 1)
+    stretched = simplex_features(3 * _edges(regular_simplex(1, 8)[..., None]))
     assert float(stretched) == pytest.approx(math.log(9), abs=1e-6)
 
 
 @pytest.mark.parametrize("k", KS)
 def test_gradients_are_those_of_finite_differences(k: int) -> None:
     edges = _edges(_drawn(k, n=2)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda it: simplex_features(it, k), (edges,))
+    assert torch.autograd.gradcheck(simplex_features, (edges,))
 
 
 @settings(max_examples=30, deadline=None)
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_finite_differences(k: int) -> None:
 def test_scaling_adds_to_the_volume_k_times_the_logarithm(k: int, scale: float, seed: int) -> None:
     draws = torch.Generator().manual_seed(seed)
     edges = _edges(torch.randn(k + 1, 8, 1, dtype=torch.float64, generator=draws))
-    once, scaled = (simplex_features(edges * factor, k)[-1].exp() - FLOOR for factor in (1.0, scale))
+    once, scaled = (simplex_features(edges * factor)[-1].exp() - FLOOR for factor in (1.0, scale))
     # the floor is subtracted again, so that what is left of a small volume has few digits
     torch.testing.assert_close(scaled, once * scale ** (2 * k), rtol=1e-6, atol=1e-9 * (1 + scale ** (2 * k)))
 
@@ -96,8 +96,8 @@ def test_float32_loses_little_where_a_simplex_is_nearly_flat() -> None:
     off = torch.zeros(8, 50, dtype=torch.float64)
     off[-1] = 0.003
     vertices[4] = (weights[:, None, None] * vertices[:4]).sum(0) + off
-    exact = simplex_features(_edges(vertices), 4)[-1]
-    single = simplex_features(_edges(vertices).float(), 4)[-1]
+    exact = simplex_features(_edges(vertices))[-1]
+    single = simplex_features(_edges(vertices).float())[-1]
     assert (single - exact).abs().max() < 1e-3
 
 
@@ -111,7 +111,7 @@ def test_flat_simplices_have_finite_features_and_bounded_gradients(k: int, dtype
     vertices[:, :, 2] = 0  # all one point
     vertices[:, :, 3] = vertices[:1, :, 3] + 1e-20 * vertices[:, :, 3]
     edges = _edges(vertices).requires_grad_()
-    found = simplex_features(edges, k)
+    found = simplex_features(edges)
     assert found.isfinite().all()
     torch.testing.assert_close(found[-1], torch.full((4,), math.log(FLOOR), dtype=dtype), atol=1e-3, rtol=0)
     (gradient,) = torch.autograd.grad(found.sum(), edges)
@@ -127,7 +127,7 @@ def test_what_is_flat_but_for_rounding_is_flat_at_any_size(k: int, size: float) 
     vertices[k, :, 0] = 0.4 * vertices[0, :, 0] + 0.6 * vertices[1, :, 0]  # on an edge
     vertices[k, :, 1] = vertices[k - 1, :, 1]  # doubled
     edges = _edges(vertices).requires_grad_()
-    volume = simplex_features(edges, k)[-1]
+    volume = simplex_features(edges)[-1]
     (gradient,) = torch.autograd.grad(volume.sum(), edges)
     torch.testing.assert_close(volume[:2], torch.full((2,), math.log(FLOOR)))
     assert not gradient[..., :2].any()
@@ -137,7 +137,7 @@ def test_what_is_flat_but_for_rounding_is_flat_at_any_size(k: int, size: float) 
 
 def test_volumes_that_no_number_holds_do_not_overflow() -> None:
     edges = (1e12 * _edges(_drawn(4, n=3))).float().requires_grad_()
-    found = simplex_features(edges, 4)
+    found = simplex_features(edges)
     (gradient,) = torch.autograd.grad(found.sum(), edges)
     assert found.isfinite().all()
     assert float(found[-1].detach().min()) > 200  # V^2 is about 1e96, and float32 ends at 3e38
