@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from src.artifacts import disk_errors
 from src.config.schema import flat_keys, parse_config, unknown_key_message
@@ -132,6 +132,8 @@ def checked_config(schema: type[ConfigT], config: DictConfig) -> ConfigT:
     """Resolve a composed config and check it against its schema; StrataError names every bad key."""
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise StrataError(f"{error.full_key} has no value: add {error.full_key}=... to the command line") from None
     except OmegaConfBaseException as error:
         raise StrataError(f"{error.full_key}: {str(error).splitlines()[0]}; set it on the command line") from None
     assert isinstance(values, dict)

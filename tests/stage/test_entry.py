@@ -11,7 +11,7 @@ from src.config.geometry.alignment import AlignmentConfig
 from src.config.geometry.stage import GeometryConfig
 from src.config.stages import TransportConfig
 from src.errors import StrataError
-from src.stage.entry import check_overrides, compose, override_key, placed, quoted
+from src.stage.entry import check_overrides, checked_config, compose, override_key, placed, quoted
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,3 +122,8 @@ def test_a_second_model_is_chosen_by_the_name_of_its_section():
     check_overrides(["model@target=gpt2,testbed", "target.path=x"], AlignmentConfig)
     with pytest.raises(StrataError, match=r"^target=gtp2: there is no such config; did you mean gpt2"):
         check_overrides([placed("target=gtp2", "align_models")], AlignmentConfig)
+
+
+def test_a_key_that_has_no_value_is_named_as_it_is_to_be_given():
+    with pytest.raises(StrataError, match=r"^dataset\.dataset_name has no value: add dataset\.dataset_name=\.\.\. to"):
+        checked_config(TransportConfig, compose("collect_activations", ["dataset=text_files"]))
