@@ -58,7 +58,7 @@ def prepare_text(config: CausalEvalConfig, stage: Stage, subjects: Subjects) -> 
         "compared_tokens": [each.n_tokens for each in seen],
     }
     reading = Reading(keys.max_length, skip_documents=keys.skip_initial_n_samples_from_dataset)
-    selection = Selection(min_tokens, seen, keys.max_samples)
+    selection = Selection(min_tokens, seen, keys.max_samples, ("earlier positions", "a smaller min_length"))
     artifact = prepare_table(stage, config.model, config.dataset, reading, selection, selected_by)
     table = SequenceTable(artifact.path)
     sequences = table.read(0, table.n_sequences)

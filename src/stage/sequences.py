@@ -110,7 +110,7 @@ def _some(selection: Selection, sequences: Iterable[TokenSequence], dataset: str
             longest = f"the longest has {selection.longest}"
             reasons.append(f"{selection.n_short:,} have fewer than {selection.min_tokens} tokens ({longest})")
         raise StrataError(
-            f"no sequence of {dataset!r} is left to evaluate: {', and '.join(reasons)}; choose another dataset=..., "
-            "earlier positions, or a smaller min_length"
+            f"no sequence of {dataset!r} is left to evaluate: {', and '.join(reasons)}; choose "
+            + " or ".join(("another dataset=...", *selection.remedies))
         )
     return chain([] if first is None else [first], selected)

@@ -30,12 +30,14 @@ class SeenText:
 class Selection:
     """Takes sequences of at least `min_tokens` tokens whose beginnings are in none of `seen`, `at_most` of them.
 
-    n_seen, n_short: those passed over, counted while the sequences are drawn. longest: tokens of the longest of these.
+    remedies: what else helps where none is left than another dataset. n_seen, n_short: those passed over, counted while
+    the sequences are drawn. longest: tokens of the longest of these.
     """
 
     min_tokens: int
     seen: tuple[SeenText, ...]
     at_most: int
+    remedies: tuple[str, ...] = ()
     n_seen: int = 0
     n_short: int = 0
     longest: int = 0
