@@ -1,7 +1,6 @@
 """Multiply dimensions of the residual stream by the gates of several experts, with the gradient written out."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -28,44 +27,41 @@ def gated(
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residual: Tensor, active: Any, alphas: Tensor, *logits: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # tanh(x) = 2 sigmoid(2 x) - 1: to 2e-7 in float32, exactly 0 at 0, and in a third of the time on a CPU
+        # tanh(x) = 2 sigmoid(2 x) - 1: to 2e-7 in float32, exactly 0 at 0, and in less than half the time on a CPU
         gates = [(2 * logit).sigmoid_().mul_(2).sub_(1) for logit in logits]
         ctx.active = active
         ctx.save_for_backward(residual, alphas, *gates)
+        product, buffer = torch.ones_like(gates[0]), torch.empty_like(gates[0])
+        for gate, alpha in zip(gates, alphas, strict=True):
+            product.mul_(_factor(gate, alpha, buffer))
         result = residual.clone()
-        result[..., active] *= _product(_factors(gates, alphas))
+        result[..., active] *= product
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         residual, alphas, *gates = ctx.saved_tensors
-        factors = _factors(gates, alphas)
+        dtype = gates[0].dtype
         # the gradient of each factor: what comes in, times the factors before it, times those after it (a factor may
         # be 0: nothing is divided by it)
-        incoming = gradients[0][..., ctx.active].to(alphas.dtype)
-        of_factors = list(accumulate(factors[:-1], torch.mul, initial=incoming * residual[..., ctx.active]))
-        after = factors[-1]
-        for of_factor, factor in zip(of_factors[-2::-1], factors[-2::-1], strict=True):
+        before = gradients[0][..., ctx.active].to(dtype) * residual[..., ctx.active].to(dtype)
+        buffer = torch.empty_like(before)
+        of_factors = [before]
+        for gate, alpha in zip(gates[:-1], alphas[:-1], strict=True):
+            of_factors.append(of_factors[-1] * _factor(gate, alpha, buffer))
+        after = torch.ones_like(before)
+        of_alphas = []
+        for gate, alpha, of_factor in zip(gates[::-1], alphas.flip(0), of_factors[::-1], strict=True):
             of_factor.mul_(after)
-            after.mul_(factor)
-        of_alphas = [torch.dot(each.flatten(), gate.flatten()) for each, gate in zip(of_factors, gates, strict=True)]
-        of_logits = [
-            torch.ops.aten.tanh_backward(each, gate).mul_(alpha)
-            for each, gate, alpha in zip(of_factors, gates, alphas, strict=True)
-        ]
+            after.mul_(_factor(gate, alpha, buffer))
+            of_alphas.append(torch.dot(of_factor.flatten(), gate.flatten()))
+            # of the logit, in the place of the factor's
+            torch.ops.aten.tanh_backward.grad_input(of_factor, gate, grad_input=of_factor).mul_(alpha)
         of_residual = gradients[0].clone()
         of_residual[..., ctx.active] *= after
-        return of_residual, None, torch.stack(of_alphas), *of_logits
+        return of_residual, None, torch.stack(of_alphas[::-1]).to(alphas.dtype), *of_factors
 
 
-def _factors(gates: Sequence[Tensor], alphas: Tensor) -> list[Tensor]:
-    return [torch.mul(gate, alpha).add_(1) for gate, alpha in zip(gates, alphas, strict=True)]
-
-
-def _product(factors: Sequence[Tensor]) -> Tensor:
-    """In the first one's place."""
-    product, *others = factors
-    for factor in others:
-        product.mul_(factor)
-    return product
+def _factor(gate: Tensor, alpha: Tensor, place: Tensor) -> Tensor:
+    return torch.mul(gate, alpha, out=place).add_(1)

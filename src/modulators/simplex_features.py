@@ -43,8 +43,9 @@ def simplex_features(edges: Float[Tensor, "k width token"]) -> Float[Tensor, "fe
     0), by back substitution through the same Gram-Schmidt. A simplex that is flat but for rounding, of whatever size,
     has V^2 = 0 and no gradient of it.
 
-    edges: from vertex 0 to the others (first_edges), float32 or float64. Features are of these edges first, then of
-    (1, 2), (1, 3) ... (k - 1, k). Gradients of the first order only.
+    edges: from vertex 0 to the others (first_edges), float32 or float64; the others are their differences, and what is
+    shorter by orders of magnitude has as many digits fewer. Features are of these edges first, then of (1, 2), (1, 3)
+    ... (k - 1, k). Gradients of the first order only.
     """
     return _SimplexFeatures.apply(edges)  # pyright: ignore[reportReturnType]
 

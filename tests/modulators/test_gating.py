@@ -25,7 +25,7 @@ def _plain(
 
 
 @pytest.mark.parametrize("active", ACTIVE)
-@pytest.mark.parametrize("n_experts", [1, 3])
+@pytest.mark.parametrize("n_experts", [1, 3, 5])
 def test_result_and_gradients_equal_autograds(active: slice | torch.Tensor, n_experts: int) -> None:
     residual, alphas, logits = _inputs(n_experts)
     weights = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -76,3 +76,35 @@ def test_logits_of_zero_change_no_bit(active: slice | torch.Tensor) -> None:
     marked[0, 0] = torch.tensor([0.0, -0.0, float("inf"), -1e300, float("inf"), 5e-324])
     result = gated(marked, active, alphas, [torch.zeros_like(logit) for logit in logits])
     assert torch.equal(result.view(torch.int64), marked.view(torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("of_residual", "of_logits", "of_alphas"),
+    [
+        (torch.bfloat16, torch.bfloat16, torch.float32),
+        (torch.float32, torch.bfloat16, torch.float32),
+        (torch.float32, torch.float64, torch.float32),
+    ],
+)
+def test_every_gradient_has_the_dtype_of_what_it_is_of(
+    of_residual: torch.dtype, of_logits: torch.dtype, of_alphas: torch.dtype
+) -> None:
+    residual, alphas, logits = _inputs()
+    given = [residual.to(of_residual), alphas.to(of_alphas), *(logit.to(of_logits) for logit in logits)]
+    given = [each.detach().requires_grad_() for each in given]
+    results = gated(given[0], ACTIVE[0], given[1], given[2:]), _plain(residual, ACTIVE[0], alphas, logits)
+    found, expected = (
+        torch.autograd.grad(result.square().sum(), of)
+        for result, of in zip(results, (given, [residual, alphas, *logits]), strict=True)
+    )
+    for one, other, each in zip(found, expected, given, strict=True):
+        assert one.dtype == each.dtype
+        torch.testing.assert_close(one.double(), other, rtol=0.1, atol=0.1)
+
+
+def test_gradients_of_the_second_order_are_refused() -> None:
+    residual, alphas, logits = _inputs()
+    result = gated(residual, ACTIVE[0], alphas, logits).square().sum()
+    (gradient,) = torch.autograd.grad(result, logits[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

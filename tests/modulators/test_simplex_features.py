@@ -142,3 +142,20 @@ def test_volumes_that_no_number_holds_do_not_overflow() -> None:
     assert found.isfinite().all()
     assert float(found[-1].detach().min()) > 200  # V^2 is about 1e96, and float32 ends at 3e38
     assert gradient.isfinite().all()
+
+
+def test_an_edge_that_is_a_difference_keeps_the_digits_that_its_length_leaves() -> None:
+    """Two vertices at 0.003 from each other and at 1 from vertex 0: 1e-7 / 0.003 of the edge is rounding."""
+    vertices = _drawn(3, n=200, spread=0.1)
+    off = torch.randn(8, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    vertices[2] = vertices[1] + 0.003 * off / off.norm(dim=0)
+    exact, single = (simplex_features(_edges(vertices).to(dtype)) for dtype in (torch.float64, torch.float32))
+    torch.testing.assert_close(exact[3].exp() - FLOOR, torch.full((200,), 9e-6, dtype=torch.float64), rtol=1e-9, atol=0)
+    assert (single - exact)[:6].abs().max() < 3e-4
+
+
+def test_gradients_of_the_second_order_are_refused() -> None:
+    edges = _edges(_drawn(2)).requires_grad_()
+    (gradient,) = torch.autograd.grad(simplex_features(edges).square().sum(), edges, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -209,7 +209,7 @@ def constant_gates(
     field: FieldModulator | NotebookField, gates: Float[Tensor, "layer_or_one expert active"]
 ) -> ConstantGates:
     """Given gates in (-1, 1), whatever the residual stream is; they can be trained."""
-    nearly_one = 1 - torch.finfo(torch.float32).eps
+    nearly_one = 1 - 2 * torch.finfo(torch.float32).eps  # above this a gate is 1 to the bit, without a gradient
     return _constant(field, gates.clamp(-nearly_one, nearly_one).atanh(), train_bias=True)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from src.models import wrap_model
 from src.modulators.controls.equal_strength import equal_strength_controls, mean_gates_on
-from src.modulators.controls.field_gates import ConstantGates
+from src.modulators.controls.field_gates import ConstantGates, constant_gates
 from src.modulators.controls.known_tokens import ConstantTarget
 from src.modulators.controls.shuffled_field import ShuffledField, earlier_positions
 from src.modulators.field import FieldModulator, FieldShape
@@ -248,3 +248,13 @@ def test_the_notebooks_field_is_held_against_its_own_shrink():
     # what the gates are of which the mean is taken
     factor = torch.stack([1 + a * g for a, g in zip(alphas[1], field.gates(residual), strict=True)]).prod(0)
     torch.testing.assert_close(field(residual, ids, LAYERS[1])[..., :n_active], residual[..., :n_active] * factor)
+
+
+@pytest.mark.parametrize("gate", [-1.0, 1.0])
+def test_constant_gates_that_are_open_or_shut_can_still_be_trained(gate):
+    field = field_modulator()
+    residual, ids = stream()
+    constant = constant_gates(field, torch.full((2, 2, len(field.active)), gate))
+    constant(residual, ids, LAYERS[0]).square().sum().backward()
+    assert constant.bias.grad is not None
+    assert (constant.bias.grad[0] != 0).all()
