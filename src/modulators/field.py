@@ -68,6 +68,13 @@ class ShapedModulator(Modulator):
         """See Modulator."""
         return {"d_model": self.d_model, "layers": list(self.layers), "shape": asdict(self.shape), "seed": self.seed}
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The dimension of each expert's simplices."""
+        dimensions = self.shape.dimensions
+        several = {k for k in dimensions if dimensions.count(k) > 1}
+        return tuple(f"k = {k} ({part})" if k in several else f"k = {k}" for part, k in enumerate(dimensions))
+
     @classmethod
     def build(cls, settings: dict[str, Any]) -> Self:
         """See Modulator."""
@@ -207,10 +214,10 @@ class FieldModulator(ShapedModulator):
         """Running means of its simplices (TrackedHealth), over all layers; an edge has no other to be compared with."""
         means = self.health.values().mean(0)
         return {
-            f"{name.replace('_', ' ')}, k = {k}": value
-            for k, row in zip(self.shape.dimensions, means.tolist(), strict=True)
-            for name, value in zip(STATISTICS, row, strict=True)
-            if k > 1 or "ratio" not in name
+            f"{statistic}, {part}": value
+            for k, part, row in zip(self.shape.dimensions, self.part_names, means.tolist(), strict=True)
+            for statistic, value in zip(STATISTICS.values(), row, strict=True)
+            if k > 1 or "ratio" not in statistic
         }
 
     def forward(

@@ -45,6 +45,13 @@ class Modulator(nn.Module, ABC):
         """Its alphas in each layer (of each of its parts), with their gradients; None if it has none."""
         return None
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Of the parts that `strengths` tells of, all different; an only part needs no name."""
+        strengths = self.strengths()
+        n_parts = 0 if strengths is None else strengths.shape[1]
+        return ("",) if n_parts == 1 else tuple(f"part {part}" for part in range(n_parts))
+
     def role(self, parameter: str) -> Role:
         """The role of one of its named parameters."""
         del parameter

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from src.modulators.simplex_features import n_edges
 
-STATISTICS = ("log_volume", "log_volume_low", "log_edge_ratio", "log_edge_ratio_high")
+# as they are called in files, and for readers
+STATISTICS = {
+    "log_volume": "log volume (mean)",
+    "log_volume_low": "log volume (5 %)",
+    "log_edge_ratio": "log edge ratio (mean)",
+    "log_edge_ratio_high": "log edge ratio (95 %)",
+}
 _DECAY = 0.99
 # positions of a batch that are looked at, at even distances
 _POSITIONS = 256

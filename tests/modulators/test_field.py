@@ -188,3 +188,10 @@ def test_shapes_that_leave_nothing_are_refused() -> None:
         FieldModulator(2, (0,), FieldShape(null_share=0.9), 0)
     with pytest.raises(StrataError, match=r"alpha=0.5 lies outside of \(0.001, 0.35\)"):
         FieldModulator(16, (0,), FieldShape(alpha=0.5), 0)
+
+
+def test_experts_are_named_by_their_dimension_and_none_stands_for_another() -> None:
+    assert _field().part_names == ("k = 1", "k = 2", "k = 4")
+    twins = _field(dimensions=(2, 4, 2))
+    assert twins.part_names == ("k = 2 (0)", "k = 4", "k = 2 (2)")
+    assert len(twins.health_numbers()) == 3 * 4

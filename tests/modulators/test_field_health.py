@@ -71,7 +71,7 @@ def test_running_means_move_in_training_alone_and_are_saved() -> None:
     again = FieldModulator.build(field.settings())
     again.load_state_dict(field.state_dict())
     assert torch.equal(again.health.values(), values)
-    assert set(field.health_numbers()) >= {"log volume, k = 4", "log edge ratio high, k = 2"}
+    assert set(field.health_numbers()) >= {"log volume (mean), k = 4", "log edge ratio (95 %), k = 2"}
     assert not any("ratio" in name and "k = 1" in name for name in field.health_numbers())
 
 

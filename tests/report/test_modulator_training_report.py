@@ -38,7 +38,8 @@ def record(moves=(0.0, 0.5, 0.9), vals=(1.0, 0.8, 0.9), n_steps=20, frozen=0.95,
                 ends = {"lowest": sigmoid(-2 - within), "highest": sigmoid(-2 + within)}
                 trajectory.append({"step": step, "layer": layer, "part": part, "alpha": sigmoid(logit), **ends})
     best = history[vals.index(min(vals))]["step"]
-    return TrainingRecord("modulator", 123, n_steps, history, trajectory, best, frozen, COST)
+    names = [f"k = {part}" for part in range(parts)] if parts > 1 else [""]
+    return TrainingRecord("modulator", 123, n_steps, history, trajectory, names, best, frozen, COST)
 
 
 def test_the_first_sentence_tells_the_loss_and_what_it_is_to_be_compared_with():
@@ -71,7 +72,7 @@ def test_the_table_has_each_strength_and_plain_distances_to_the_notebooks_number
     assert first[6:] == pytest.approx([sigmoid(-1.5) - number for number in (0.29154, 0.5, 0.70846)])
     assert "no derivation" in table.caption
     (several,) = training_finding(record(parts=2)).details
-    assert [row[0] for row in several.rows][:2] == ["layer 0, part 0", "layer 0, part 1"]
+    assert [row[0] for row in several.rows][:2] == ["layer 0, k = 0", "layer 0, k = 1"]
 
 
 def test_time_and_memory_are_told_beside_the_bare_pass():
@@ -86,7 +87,7 @@ def test_time_and_memory_are_told_beside_the_bare_pass():
 
 def test_a_run_without_strengths_has_none_to_tell_of():
     whole = record()
-    lora = TrainingRecord("lora", 9, 20, whole.history, [], 10, 0.95, COST)
+    lora = TrainingRecord("lora", 9, 20, whole.history, [], [], 10, 0.95, COST)
     found = training_finding(lora)
     assert "lpha" not in found.text
     assert not found.details
@@ -102,6 +103,9 @@ def test_the_figure_has_losses_strengths_and_health():
     ]
     assert len(titles) == 3
     assert ["loss, nats per token" in titles[0], "alpha" in titles[1], "log volume" in titles[2]] == [True] * 3
+    several = chart_spec(training_finding(record(parts=2)).figures[0].chart)
+    drawn = [layer["encoding"]["y"] for panel in several["concat"] for layer in panel["layer"]]
+    assert [y["title"] for y in drawn if "scale" in y and "domain" in y["scale"]] == ["alpha, k = 0", "alpha, k = 1"]
     assert draw_png(spec).startswith(b"\x89PNG")
 
 
@@ -134,8 +138,19 @@ def test_starts_that_meet_and_starts_that_do_not_are_told_apart():
 
 
 def test_val_curves_are_less_the_frozen_models():
-    histories = {"modulator": [{"step": 0, "val": 1.5}, {"step": 5, "loss": 1.0}, {"step": 10, "val": 0.9}]}
+    histories = {("modulator", 42): [{"step": 0, "val": 1.5}, {"step": 5, "loss": 1.0}, {"step": 10, "val": 0.9}]}
     (named,) = curves_finding(histories, frozen=1.0).figures
     spec = chart_spec(named.chart)
-    assert [row["less_frozen"] for row in spec["data"]["values"]] == pytest.approx([0.5, -0.1])
+    assert [row["less_frozen"] for row in spec["data"]["values"]] == pytest.approx([-0.1, 0.5])
+
+
+def test_val_curves_of_one_run_have_one_colour_and_the_modulators_lie_on_top():
+    runs = [(run, seed) for run in ("modulator", "zero") for seed in (42, 43)]
+    histories = {run: [{"step": step, "val": 1.0} for step in (0, 10)] for run in runs}
+    (named,) = curves_finding(histories, frozen=1.0).figures
+    spec = chart_spec(named.chart)
+    encoding = spec["layer"][1]["encoding"]
+    assert encoding["color"]["scale"]["domain"] == ["modulator", "zero"]
+    assert encoding["detail"]["field"] == "seed"
+    assert [row["run"] for row in spec["data"]["values"]] == ["zero"] * 4 + ["modulator"] * 4
     assert draw_png(spec).startswith(b"\x89PNG")

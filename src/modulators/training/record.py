@@ -20,6 +20,7 @@ class TrainingRecord:
             (not at step 0), where val examples were evaluated their mean loss `val`, and what the modulator's own
             `health` tells.
         trajectory: records of strengths by step: `step`, `layer`, `part`, `alpha`, `lowest` and `highest` within reach.
+        part_names: of each `part`.
         best_step: of the evaluation whose state was kept.
         frozen: mean loss of the frozen model on the same val examples.
         cost: of a step.
@@ -30,6 +31,7 @@ class TrainingRecord:
     n_steps: int
     history: Sequence[Mapping[str, Any]]
     trajectory: Sequence[Mapping[str, Any]]
+    part_names: Sequence[str]
     best_step: int
     frozen: float
     cost: StepCost

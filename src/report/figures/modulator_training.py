@@ -20,13 +20,13 @@ def training_panels(
     health: Sequence[Record],
     title: str,
 ) -> alt.ConcatChart:
-    """A panel of losses, one of strengths if there are any, and one for each number of health.
+    """A panel of losses, one for the strengths of each part if there are any, and one for each number of health.
 
     Args:
         losses: `step`, `loss` (mean over one batch) and `val`, either of which may be missing.
         frozen: loss of the frozen model on the val examples.
         best_step: whose state was kept.
-        trajectory: `step`, `strength` (its name), `alpha`, `lowest`, `highest`.
+        trajectory: `step`, `layer`, `part` (its name, or nothing), `alpha`, `lowest`, `highest`.
         health: `step`, `name` (a panel each), `part` (a line each), `value`.
         title: what was trained.
     """
@@ -35,10 +35,14 @@ def training_panels(
         "step:Q", title="step", scale=alt.Scale(domain=[0, last]), axis=alt.Axis(tickCount=4, format="~s", grid=False)
     )
     charts: list[_Panel] = [_losses(losses, frozen, best_step, x)]
-    if trajectory:
-        charts.append(_strengths(trajectory, x))
+    highest = max(finite(trajectory, "highest"), default=1.0)
     charts += [
-        _health([row for row in health if row["name"] == name], str(name), x) for name in ordered(health, "name")
+        _strengths([row for row in trajectory if row["part"] == part], str(part), highest, x)
+        for part in ordered(trajectory, "part")
+    ]
+    parts = ordered(health, "part")
+    charts += [
+        _health([row for row in health if row["name"] == name], str(name), parts, x) for name in ordered(health, "name")
     ]
     return themed(alt.concat(*charts, columns=2, spacing=24).resolve_scale(color="independent"), title)
 
@@ -73,20 +77,18 @@ def _losses(records: Sequence[Record], frozen: float, best_step: int, x: alt.X) 
     return alt.layer(*layered, data=data(rows)).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def _strengths(records: Sequence[Record], x: alt.X) -> _Panel:
-    names = ordered(records, "strength")
-    hues = CATEGORIES if len(names) <= len(CATEGORIES) else MANY
-    scale = alt.Scale(domain=names, range=[hues[place % len(hues)] for place in range(len(names))])
-    colour = alt.Color(
-        "strength:N",
-        title=None,
-        sort=names,
-        scale=scale,
-        legend=alt.Legend(symbolLimit=0, columns=1 + len(names) // 12),
-    )
+def _strengths(records: Sequence[Record], part: str, highest: float, x: alt.X) -> _Panel:
+    layers = ordered(records, "layer")
+    few = len(layers) <= len(CATEGORIES)
+    scale = alt.Scale(domain=layers, range=CATEGORIES) if few else alt.Scale(scheme="viridis")
+    legend = alt.Legend(symbolType="stroke", symbolLimit=0, columns=1 + len(layers) // 12)
+    colour = alt.Color("layer:O", title="layer", sort=layers, scale=scale, legend=legend)
+    title = f"alpha, {part}" if part else "alpha"
+    # panels of parts are on one scale
+    y = alt.Scale(domain=[0, highest], nice=True)
     base = alt.Chart().encode(x=x)
     tooltip = [
-        alt.Tooltip("strength:N"),
+        alt.Tooltip("layer:O"),
         alt.Tooltip("step:Q", format=","),
         *(alt.Tooltip(f"{name}:Q", format=".4f") for name in ("alpha", "lowest", "highest")),
     ]
@@ -94,15 +96,15 @@ def _strengths(records: Sequence[Record], x: alt.X) -> _Panel:
         # strengths that begin alike have one band between them
         base.transform_aggregate(low="min(lowest)", high="max(highest)", groupby=["step"])
         .mark_area(color=SHADE, opacity=0.6)
-        .encode(y=alt.Y("low:Q", title="alpha"), y2="high:Q"),
-        base.mark_line(strokeWidth=1.8).encode(y=alt.Y("alpha:Q", title="alpha"), color=colour, tooltip=tooltip),
+        .encode(y=alt.Y("low:Q", title=title, scale=y), y2="high:Q"),
+        base.mark_line(strokeWidth=1.8).encode(y=alt.Y("alpha:Q", title=title), color=colour, tooltip=tooltip),
     ]
     return alt.layer(*layered, data=data(records)).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def _health(records: Sequence[Record], name: str, x: alt.X) -> _Panel:
-    parts = ordered(records, "part")
+def _health(records: Sequence[Record], name: str, parts: Sequence[str], x: alt.X) -> _Panel:
     legend = alt.Legend(symbolType="stroke") if len(parts) > 1 else None
+    # one colour for a part in all panels
     scale = alt.Scale(domain=parts, range=[CATEGORIES[place % len(CATEGORIES)] for place in range(len(parts))])
     colour = alt.Color("part:N", title=None, sort=parts, scale=scale, legend=legend)
     y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
@@ -122,9 +124,10 @@ def _health(records: Sequence[Record], name: str, x: alt.X) -> _Panel:
 def val_curves(records: Sequence[Record], title: str) -> _Panel:
     """Losses on val examples less the frozen model's over the steps, a line for each run.
 
-    The scale is linear within +-0.01 nats and logarithmic beyond (symlog), since some runs begin far above the others.
+    Runs that differ by their seed alone have one colour; the first ones lie on top. The scale is linear within +-0.01
+    nats and logarithmic beyond (symlog), since some runs begin far above the others.
 
-    records: `step`, `less_frozen`, `run`.
+    records: `step`, `less_frozen`, `run` (what was trained), `seed`.
     """
     names = ordered(records, "run")
     hues = CATEGORIES if len(names) <= len(CATEGORIES) else MANY
@@ -141,10 +144,12 @@ def val_curves(records: Sequence[Record], title: str) -> _Panel:
             axis=alt.Axis(values=ticks, format="~g"),
         ),
         color=alt.Color("run:N", title=None, sort=names, scale=scale),
+        detail="seed:O",
         opacity=alt.when(chosen).then(alt.value(1.0)).otherwise(alt.value(0.15)),
     )
     tooltip = [
         alt.Tooltip("run:N"),
+        alt.Tooltip("seed:O"),
         alt.Tooltip("step:Q", format=","),
         alt.Tooltip("less_frozen:Q", title="less frozen", format="+.4f"),
     ]
@@ -153,4 +158,5 @@ def val_curves(records: Sequence[Record], title: str) -> _Panel:
         base.mark_line(strokeWidth=1.8),
         base.mark_point(filled=True, size=34).encode(tooltip=tooltip).add_params(chosen),
     ]
-    return themed(alt.layer(*layered, data=data(records)).properties(width=480, height=280), title)
+    on_top = data(reversed(records))
+    return themed(alt.layer(*layered, data=on_top).properties(width=480, height=280), title)

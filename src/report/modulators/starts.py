@@ -13,18 +13,19 @@ from src.report.tables import Cell, Table
 _MET, _STAYED = 0.1, 0.8
 
 
-def curves_finding(histories: Mapping[str, Sequence[Mapping[str, Any]]], frozen: float) -> Finding:
-    """Val losses of all runs in one figure. histories: of each run's history.json."""
+def curves_finding(histories: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]], frozen: float) -> Finding:
+    """Val losses of all runs in one figure. histories: by what was trained and its seed, each its history.json."""
     records = [
-        {"run": run, "step": record["step"], "less_frozen": record["val"] - frozen}
-        for run, history in histories.items()
+        {"run": run, "seed": seed, "step": record["step"], "less_frozen": record["val"] - frozen}
+        for (run, seed), history in histories.items()
         for record in history
         if record.get("val") is not None
     ]
     chart = val_curves(records, "Loss on val examples over training")
     caption = (
-        "One line for each training; dashed: the frozen model. Below 0.01 nats the scale is linear, beyond it "
-        "logarithmic. The state at the lowest point of a line is what was kept and is compared on test examples."
+        "One line for each training, of one colour where only seeds differ; dashed: the frozen model. Below 0.01 nats "
+        "the scale is linear, beyond it logarithmic. The state at the lowest point of a line is what was kept and is "
+        "compared on test examples."
     )
     return Finding("", figures=[NamedChart("val_curves", "Loss on val examples over training", chart, caption)])
 

@@ -21,7 +21,7 @@ def training_finding(record: TrainingRecord) -> Finding:
         record.history,
         record.frozen,
         record.best_step,
-        [{"strength": _place(each, record), **each} for each in map(dict, record.trajectory)],
+        [{**each, "part": record.part_names[each["part"]]} for each in record.trajectory],
         _health(record),
         f"Training of {record.name}",
     )
@@ -30,7 +30,13 @@ def training_finding(record: TrainingRecord) -> Finding:
         "model there; light: each recorded step's own batch, which is another one every time."
     )
     if record.trajectory:
-        caption += " Strengths: the band is what the learning rates could reach by then, from where they began."
+        caption += " alpha: the band is what the learning rates could reach by then, from where it began."
+    if _health(record):
+        caption += (
+            " log volume: of V^2 over that of the regular simplex, its mean over positions and what 5 % are below; log "
+            "edge ratio: of the longest over the shortest edge, its mean and what 5 % are above; running means over "
+            "the steps, of all layers."
+        )
     strengths = _strength_table(record)
     return Finding(
         "\n\n".join([_training_words(record), *_strength_words(record), cost_words(record)]),
@@ -163,8 +169,7 @@ def _strength_table(record: TrainingRecord) -> list[Table]:
 
 
 def _place(each: dict, record: TrainingRecord) -> str:
-    several = any(other["part"] for other in record.trajectory)
-    return f"layer {each['layer']}, part {each['part']}" if several else f"layer {each['layer']}"
+    return ", ".join([f"layer {each['layer']}", *filter(None, [record.part_names[each["part"]]])])
 
 
 def _health(record: TrainingRecord) -> list[dict]:

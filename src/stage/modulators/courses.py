@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ def courses(trained: Mapping[Run, Artifact], work: ModulatorWork) -> list[Findin
     Raises:
         StrataError: a file of a training that is missing or damaged.
     """
-    histories = {work.name(run): _read(artifact.path / "history.json") for run, artifact in trained.items()}
+    histories = {
+        (work.name(replace(run, repeat=0)), work.seed(run)): _read(artifact.path / "history.json")
+        for run, artifact in trained.items()
+    }
     found = [curves_finding(histories, work.frozen_val)]
     if work.starts:
         runs = sorted([Run(MODULATOR), *work.starts], key=work.alpha)

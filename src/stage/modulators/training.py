@@ -88,6 +88,7 @@ def train_run(run: Run, work: ModulatorWork, stage: Stage, plan: Plan) -> Traine
         keys.steps,
         [_scalars(record) for record in history],
         [strength for record in history for strength in record["strengths"]],
+        training.modulator.part_names,
         evaluations[best_evaluation(_values(history))]["step"],
         frozen_val,
         cost,
