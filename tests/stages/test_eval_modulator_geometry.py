@@ -117,7 +117,9 @@ def test_every_control_is_beside_the_modulator(evaluated):
     assert "These vectors themselves correlate" in text
 
 
-def test_a_changed_taxonomy_is_refused(project):
+def test_a_changed_taxonomy_is_refused_before_anything_is_measured(project, monkeypatch):
+    started = []
+    monkeypatch.setattr("src.stage.modulators.evaluating.evaluation.evaluate", lambda *_: started.append(1))
     path = project / "taxonomy.json"
     before = path.read_text()
     content = json.loads(before)
@@ -125,9 +127,10 @@ def test_a_changed_taxonomy_is_refused(project):
     path.write_text(json.dumps(content))
     try:
         with pytest.raises(StrataError, match="nobody can tell which of them it has not seen"):
-            run("eval_modulator", project / "artifacts", *FEW, "overwrite=true")
+            run("eval_modulator", project / "artifacts", *FEW, "seed=1")
     finally:
         path.write_text(before)
+    assert not started
 
 
 def test_of_a_field_modulator_all_active_dimensions_are_measured_too(tmp_path, monkeypatch):
@@ -156,6 +159,13 @@ def test_of_a_field_modulator_all_active_dimensions_are_measured_too(tmp_path, m
     assert {row["space"] for row in records(found, "state_volumes")} == {"all", "active"}
     assert "There is no relations" in report_text(found)
     assert not (found.path / "word_relations.json").exists()
+    # what an evaluation found with one taxonomy is not what it finds with another
+    shutil.copy(ROOT / "testbed" / "taxonomy.json", none)
+    again = run("eval_modulator", artifacts, *FEW, "measures=[relations]")
+    assert (again.path / "word_relations.json").exists()
+    none.unlink()
+    with pytest.raises(StrataError, match="is not there"):
+        run("eval_modulator", artifacts, *FEW, "measures=[relations]")
 
 
 def test_words_whose_definitions_were_trained_on_are_left_out(tmp_path):

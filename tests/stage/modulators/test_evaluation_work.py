@@ -10,6 +10,7 @@ from src.modulators.controls.equal_strength import mean_gates_on
 from src.modulators.controls.field_gates import ConstantGates
 from src.modulators.training.examples import Example
 from src.stage.modulators.evaluating.work import EvaluationWork
+from src.stage.modulators.texts import Examples
 from tests.fixtures.tiny_models import N_VOCAB
 from tests.fixtures.tiny_modulators import field_modulator, wrapped
 
@@ -27,7 +28,7 @@ def test_mean_gates_of_the_constant_control_come_from_no_example_that_is_scored(
     scored, val = _examples(0, 5), _examples(1, 4)
     config = EvaluateModulatorConfig.model_construct(batch_size=2, seed=0)
     nothing = cast(Any, None)
-    work = EvaluationWork(config, nothing, nothing, model, field, "text", scored, val)
+    work = EvaluationWork(config, nothing, nothing, model, field, "text", scored, Examples(([], val, []), []))
     constant = work.controls["constant"]
     assert isinstance(constant, ConstantGates)
     of_val, of_scored = (mean_gates_on(model, field, examples, 2) for examples in (val, scored))

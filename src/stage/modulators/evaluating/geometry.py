@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.activations.clouds import clouds_of_model
 from src.activations.token_choice import ChosenTokens
-from src.errors import NotApplicableError, StrataError
+from src.errors import NotApplicableError
 from src.geometry.simplices.profile import SimplexSettings
 from src.geometry.words.matching import FEWEST_WORDS, Word
 from src.geometry.words.passages import chosen_tokens, in_carriers
@@ -40,8 +40,6 @@ from src.report.modulators.evaluation.relations import RelationsFound, relations
 from src.report.modulators.evaluation.volumes import volumes_finding
 from src.stage.context import Stage
 from src.stage.modulators.evaluating.work import EvaluationWork
-from src.stage.modulators.lexicon import Lexicon, prepare_lexicon
-from src.stage.modulators.texts import Examples, prepare_examples
 from src.text import Keep, TokenSequence
 
 Rows = Float[Tensor, "point d_model"]
@@ -54,10 +52,7 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     Raises NotApplicableError where too few of the model's tokens are words of the taxonomy that nothing was fitted on.
     """
     keys = work.config.relations
-    lexicon = prepare_lexicon(work.trained.lexicon, work.config.model, work.trained.seed)
-    definitions = _definitions(work, stage)
-    _refuse_other_words(work, lexicon, definitions)
-    words, told = _untold_words(work, lexicon, definitions)
+    words, told = _untold_words(work)
     tokenizer = load_tokenizer(work.config.model)
     passages = in_carriers(words, tokenizer, keys.carriers, work.trained.max_length)
     assert passages.sequences is not None
@@ -80,7 +75,7 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
         ids = torch.tensor([word.token_ids[0] for word in words], device=work.model.device)
         readings.append(WordReading(VECTORS, None, [work.modulator.target(ids).detach().cpu()]))
     readings += [WordReading(name, layer, draws) for (name, layer), draws in states.items()]
-    related = kinship(lexicon.taxonomy, [word.senses[0] for word in words])
+    related = kinship(work.lexicon.taxonomy, [word.senses[0] for word in words])
     with stage.progress("relations of words", 2 * len(readings), "readings") as advance:
         profiles = profile_readings(
             readings, related, last, keys.transform, keys.permutations, work.config.seed, stage.device, advance
@@ -91,35 +86,12 @@ def measure_relations(work: EvaluationWork, stage: Stage) -> Finding:
     return relations_finding(found)
 
 
-def _definitions(work: EvaluationWork, stage: Stage) -> Examples | None:
-    """What it was trained on, if that was definitions of words."""
-    if work.artifact.meta.identity["objective"] == "text":
-        return None
-    is_encoder_decoder = work.model.module.config.is_encoder_decoder
-    return prepare_examples(work.trained, stage, "definitions", is_encoder_decoder)
-
-
-def _refuse_other_words(work: EvaluationWork, lexicon: Lexicon, definitions: Examples | None) -> None:
-    """With another taxonomy or tokenizer, words that vectors were made from could be among the evaluated (BUG G-7)."""
-    then = work.artifact.meta.identity["lexicon"]
-    if then is None:
-        return
-    # words that are told from their definitions were no anchors
-    now = lexicon if definitions is None else lexicon.without_anchors(definitions.scored)
-    if then["words"] != now.digest:
-        raise StrataError(
-            f"the words of {work.trained.lexicon.taxonomy} are not those that {work.artifact.path.name} was begun "
-            "with, so nobody can tell which of them it has not seen: put the taxonomy back, or train again with "
-            "train_modulator.py; or leave relations out of measures"
-        )
-
-
-def _untold_words(work: EvaluationWork, lexicon: Lexicon, definitions: Examples | None) -> tuple[list[Word], int]:
+def _untold_words(work: EvaluationWork) -> tuple[list[Word], int]:
     """The words that neither vectors nor definitions that were trained on are of, and how many the latter leave out."""
-    words = list(lexicon.split.evaluated)
-    if definitions is None:
+    words = list(work.lexicon.split.evaluated)
+    if work.definitions is None:
         return words, 0
-    train, val, _ = definitions.shares
+    train, val, _ = work.definitions.shares
     tokenizer = load_tokenizer(work.config.model)
     told = set()
     for example in (*train, *val):

@@ -20,8 +20,6 @@ from src.stage.sequences import Reading, prepare_table
 from src.text import SeenText, Selection, SequenceTable, content_hashes
 
 _ALL = 2**62
-# enough for a mean
-_MOST_VAL = 100
 
 
 def prepare_test_examples(
@@ -30,8 +28,8 @@ def prepare_test_examples(
     artifact: Artifact,
     model: LanguageModel,
     stage: Stage,
-) -> tuple[Objective, Sequence[Example], Sequence[Example], list[Parent]]:
-    """The objective, at most `config.examples` examples, val examples, and the artifacts that they come from.
+) -> tuple[Objective, Sequence[Example], Examples, list[Parent]]:
+    """The objective, at most `config.examples` examples, those of the training, and the artifacts that they come from.
 
     They are drawn from the test examples of the modulator's training, split as they were then, or are the first of
     another dataset but for documents that begin like one of its train or val documents.
@@ -46,7 +44,7 @@ def prepare_test_examples(
     _refuse_other_text(artifact, known)
     train, val, test = known.shares
     if dataset is None:
-        return objective, _drawn(test, config), val[:_MOST_VAL], known.parents
+        return objective, _drawn(test, config), known, known.parents
     if model.module.config.is_encoder_decoder:
         raise StrataError(
             f"dataset={dataset.dataset_name}: {config.model.name} is an encoder-decoder, which does not go on with a "
@@ -54,7 +52,7 @@ def prepare_test_examples(
         )
     seen = [example.input_ids for example in (*train, *val)] if objective == "text" else []
     examples, table = _other_examples(config, trained, dataset, seen, artifact, stage)
-    return "text", _drawn(examples, config), val[:_MOST_VAL], [*known.parents, table]
+    return "text", _drawn(examples, config), known, [*known.parents, table]
 
 
 def _refuse_other_text(artifact: Artifact, known: Examples) -> None:
