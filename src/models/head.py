@@ -9,7 +9,7 @@ from torch import Tensor
 from src.errors import NotApplicableError
 from src.hook_points import HookPoint
 from src.models.capture import attach, capture, forward_pass
-from src.models.inner import probe_tokens, rounding_units
+from src.models.inner import probe_tokens, rounding_epsilon, rounding_units
 from src.models.language_model import LanguageModel
 from src.models.skipping import BlockSkipper
 
@@ -106,7 +106,7 @@ class VocabularyHead:
         finally:
             handle.remove()
         found = self(seen[0].flatten(0, 1)).float()
-        limit = _HEAD_LIMIT * torch.finfo(self._model.dtype).eps
+        limit = _HEAD_LIMIT * rounding_epsilon(self._model.dtype)
         if not bool(((found - expected).norm(dim=1) <= limit * expected.norm(dim=1)).all()):
             raise NotApplicableError(
                 f"the logits of {self._name} can't be computed from the output of its last block alone, token by "

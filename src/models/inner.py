@@ -148,9 +148,18 @@ def is_hidden_state(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 3
 
 
+def rounding_epsilon(dtype: torch.dtype) -> float:
+    """The machine epsilon of what a model of this dtype computes; of float64 that of float32.
+
+    Most families take their norms in float32 whatever the model's dtype is, so that states of passes of different shape
+    differ by as much: which way a number is rounded turns on its last digit.
+    """
+    return max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+
+
 def rounding_units(difference: Float[Tensor, "*shape"], scale: Float[Tensor, "*shape"], dtype: torch.dtype) -> float:
-    """The largest |difference| in units of the machine epsilon of `dtype` times `scale`; NaN counts as infinite."""
-    units = difference.abs() / (torch.finfo(dtype).eps * scale.abs() + torch.finfo(torch.float32).tiny)
+    """The largest |difference| in units of `rounding_epsilon` times `scale`; NaN counts as infinite."""
+    units = difference.abs() / (rounding_epsilon(dtype) * scale.abs() + torch.finfo(torch.float32).tiny)
     return float(units.nan_to_num(nan=torch.inf, posinf=torch.inf).max())
 
 
@@ -158,7 +167,7 @@ def states_agree(
     found: Float[Tensor, "row pos d_model"], expected: Float[Tensor, "row pos d_model"], where: Bool[Tensor, "row pos"]
 ) -> bool:
     """Whether hidden states of two passes of different shape are the same but for rounding."""
-    epsilon = torch.finfo(expected.dtype).eps
+    epsilon = rounding_epsilon(expected.dtype)
     limit = (_NORM_LIMIT if epsilon < torch.finfo(torch.float16).eps else _HALF_NORM_LIMIT) * epsilon
     expected, found = expected[where].float(), found[where].float()
     return bool(((found - expected).norm(dim=-1) <= limit * expected.norm(dim=-1)).all())

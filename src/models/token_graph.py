@@ -19,10 +19,10 @@ from transformers import DynamicCache
 from src.errors import StrataError
 from src.hook_points import HookPoint
 from src.models.capture import StopForward, attach, forward_pass
-from src.models.inner import probe_tokens
+from src.models.inner import probe_tokens, rounding_epsilon
 from src.models.language_model import LanguageModel
 
-# |difference| / |state| in units of the machine epsilon: products of one token and of many are rounded otherwise
+# |difference| / |state| in units of rounding: products of one token and of many are rounded otherwise
 _LIMIT = 512.0
 
 TokenStates = Mapping[HookPoint, Float[Tensor, "batch d_model"]]
@@ -156,7 +156,7 @@ class TokenGraph:
 def _agree(found: TokenStates, expected: TokenStates) -> bool:
     """Whether states are the same but for rounding."""
     for point, state in expected.items():
-        limit = _LIMIT * torch.finfo(state.dtype).eps
+        limit = _LIMIT * rounding_epsilon(state.dtype)
         difference = (found[point].detach().float() - state.detach().float()).norm(dim=1)
         if not bool((difference <= limit * state.detach().float().norm(dim=1)).all()):
             return False

@@ -46,6 +46,7 @@ def plain_gradients(model: LanguageModel, tokens: Tensor) -> list[Tensor]:
     ("family", "keys"),
     [*((family, {}) for family in CAUSAL), ("gemma2", {"final_logit_softcapping": 3.0}), ("gpt2", {"tie": False})],
 )
+@pytest.mark.usefixtures("true_double")
 def test_they_are_those_of_the_models_own_loss_at_all_layers_at_once(family: str, keys: dict[str, Any]) -> None:
     keys = {"tie_word_embeddings": False} if keys == {"tie": False} else keys
     model = wrap_model(tiny_model(family, **keys).double(), model_config())
@@ -67,7 +68,8 @@ def test_they_are_those_of_the_models_own_loss_at_all_layers_at_once(family: str
 
 
 @pytest.mark.parametrize("point", ["resid_pre.0", "attn_out.1", "mlp_out.1", "resid_post.0", "resid_post.2"])
-@pytest.mark.parametrize("family", ["gpt2", "opt"])  # others compute their norms in float32
+@pytest.mark.parametrize("family", ["gpt2", "opt", "gemma2"])
+@pytest.mark.usefixtures("true_double")
 def test_finite_differences(family: str, point: str) -> None:
     model = wrap_model(tiny_model(family).double(), model_config())
     ids, mask = ragged_batch([9])

@@ -65,6 +65,16 @@ def wrapped(family: str, **keys) -> LanguageModel:
 
 
 @pytest.mark.parametrize("family", CAUSAL)
+def test_norms_in_float32_do_not_hinder_a_model_in_float64(family: str) -> None:
+    """What differs by the rounding of float32 was taken for another state: whole sequences, with a warning."""
+    ids, mask = ragged_batch([7, 4, 8])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TokenGraph(wrapped(family)).states(ids, mask, AT, [FIRST, LAST])
+
+
+@pytest.mark.usefixtures("true_double")
+@pytest.mark.parametrize("family", CAUSAL)
 def test_derivatives_are_the_models_own_and_cost_one_token(family: str) -> None:
     model = wrapped(family)
     ids, mask = ragged_batch([7, 4, 8])
@@ -92,6 +102,7 @@ def test_derivatives_are_the_models_own_and_cost_one_token(family: str) -> None:
     ("source", "target"), [("resid_pre.0", "resid_pre.2"), ("attn_out.0", "attn_out.2"), ("mlp_out.0", "mlp_out.1")]
 )
 @pytest.mark.parametrize("family", ["gpt2", "opt", "gemma2", "falcon"])
+@pytest.mark.usefixtures("true_double")
 def test_any_hook_point(family: str, source: str, target: str) -> None:
     model = wrapped(family)
     ids, mask = ragged_batch([7, 4, 8])
@@ -100,8 +111,10 @@ def test_any_hook_point(family: str, source: str, target: str) -> None:
     torch.testing.assert_close(found, patched_jacobians(model, ids, mask, AT, points), atol=1e-9, rtol=1e-7)
 
 
-def test_finite_differences() -> None:
-    model = wrapped("gpt2")  # others compute their norms in float32
+@pytest.mark.usefixtures("true_double")
+@pytest.mark.parametrize("family", ["gpt2", "gemma2"])
+def test_finite_differences(family: str) -> None:
+    model = wrapped(family)
     ids, mask = ragged_batch([7])
     found = jacobians(TokenGraph(model).states(ids, mask, torch.tensor([4]), [FIRST, LAST]), FIRST, LAST)[0]
     direction = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(1)).double()
