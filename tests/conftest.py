@@ -21,6 +21,12 @@ settings.register_profile("strata", deadline=None)
 settings.load_profile("strata")
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws does not turn on the tests before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def true_double() -> Iterator[None]:
     """Models in float64 compute in float64 throughout (see TrueDouble)."""
