@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from src.config.shared import StageConfig
+from src.config.shared import Names, StageConfig
 
 Analysis = Literal[
     "logit_lens",
@@ -42,7 +42,7 @@ class AnalyseRunConfig(StageConfig):
         description="logit = states as they are through norm and head; transport = first mapped to the last layer by "
         "transport operators; both"
     )
-    operators: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+    operators: Names | None = Field(
         description="artifacts of train_transport_operators.py; null = those fitted on activations of this model"
     )
     method: str | None = Field(description="of the operators, where several methods were fitted")

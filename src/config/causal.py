@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from src.config.features import FeatureInterventionsConfig
 from src.config.sae import SaeConfig
 from src.config.schema import Schema
-from src.config.shared import DatasetConfig, ModelConfig, StageConfig
+from src.config.shared import DatasetConfig, ModelConfig, Names, StageConfig
 from src.config.stages import Layers, Leaps, Method, Offsets
 
 Position = Annotated[int, Field(ge=0)]
@@ -109,7 +109,7 @@ class CausalEvalConfig(StageConfig):
         min_length=1,
         description="name or path of the store that operators were fitted on; null = the one of this model",
     )
-    operators: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+    operators: Names | None = Field(
         description="names or paths of the operators, also of several methods; null = the ones fitted on the store"
     )
     method: Method | Annotated[list[Method], Field(min_length=1)] | None = Field(

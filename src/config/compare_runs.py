@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from src.config.shared import StageConfig
+from src.config.shared import Names, StageConfig
 
 
 class CompareRunsConfig(StageConfig):
     """compare_runs.py."""
 
-    runs: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+    runs: Names | None = Field(
         description="names or paths of results of capture_scenario.py, whose runs are compared; null = the newest "
         "of this "
         "experiment_name; all = every one of it"

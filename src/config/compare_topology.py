@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from src.config.schema import Schema
-from src.config.shared import DatasetConfig, StageConfig
+from src.config.shared import DatasetConfig, Names, StageConfig
 
 
 class DrawsConfig(Schema):
@@ -33,7 +33,7 @@ class CompareTopologyConfig(StageConfig):
     """compare_topology.py."""
 
     dataset: DatasetConfig
-    results: str | Annotated[list[str], Field(min_length=1)] = Field(
+    results: Names = Field(
         description="names or paths of results of measure_topology.py; all = every one of this experiment_name"
     )
     reference: Annotated[str, Field(min_length=1)] | None = Field(

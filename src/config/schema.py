@@ -120,6 +120,8 @@ def flat_keys(schema: type[Schema], prefix: str = "") -> Iterator[tuple[str, Key
 
 
 def _with_limits(annotation: Any, metadata: Iterable[Any]) -> str:
+    if annotation is str:  # that a name is not empty goes without saying
+        metadata = [item for item in metadata if getattr(item, "min_length", None) != 1]
     return " ".join([_type_name(annotation), *filter(None, map(_limit, metadata))])
 
 

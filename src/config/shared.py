@@ -8,6 +8,9 @@ from pydantic import AfterValidator, Field
 from src.config.schema import Schema
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
+_Name = Annotated[str, Field(min_length=1)]
+# of artifacts or files: one, or several
+Names = _Name | Annotated[list[_Name], Field(min_length=1)]
 
 
 def _folder_name(name: str) -> str:

@@ -8,7 +8,7 @@ from src.config.features import FeatureEvalConfig
 from src.config.matched_rank import MatchedRankConfig
 from src.config.sae import SaeConfig
 from src.config.schema import Schema
-from src.config.shared import DatasetConfig, DtypeName, ModelConfig, StageConfig
+from src.config.shared import DatasetConfig, DtypeName, ModelConfig, Names, StageConfig
 from src.hook_points import HOOKS
 
 Layer = Annotated[int, Field(ge=0)]
@@ -233,9 +233,7 @@ class EvalConfig(StageConfig):
     activations: str | None = Field(
         min_length=1, description="name or path of the store; null = the one of this model and dataset"
     )
-    operators: str | Annotated[list[str], Field(min_length=1)] | None = Field(
-        description="names or paths of the operators; null = the ones fitted on this store"
-    )
+    operators: Names | None = Field(description="names or paths of the operators; null = the ones fitted on this store")
     method: Method | None = Field(description="only operators of this method; null = any")
     eval: EvalPairsConfig
     bootstrap: int = Field(ge=100, description="replicates of the bootstrap over documents behind each 95 % interval")

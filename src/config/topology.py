@@ -6,11 +6,10 @@ from pydantic import Field, model_validator
 
 from src.config.protocol import ProtocolConfig
 from src.config.schema import Schema
-from src.config.shared import DatasetConfig, ModelConfig, StageConfig
+from src.config.shared import DatasetConfig, ModelConfig, Names, StageConfig
 from src.config.stages import Layers
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Files = str | Annotated[list[str], Field(min_length=1)]
 
 
 class SubsamplesConfig(Schema):
@@ -54,7 +53,7 @@ class TopologyConfig(StageConfig):
         description="run the model on the texts of a file, without a store: .txt (one a line) or .jsonl (text, prompt "
         "or messages, and perhaps a label)",
     )
-    clouds: Files | None = Field(
+    clouds: Names | None = Field(
         description="files of clouds in place of a model: .npy, .npz, .safetensors; every array is one, point by row"
     )
     point_names: str | None = Field(min_length=1, description="text file that names the rows of clouds=..., one a line")

@@ -144,6 +144,9 @@ def test_shares_that_do_not_sum_to_one_are_refused():
     ("stage", "override", "message"),
     [
         ("collect_activations", "layers=[]", r"^layers: \[\] is not allowed; expected .*with length >= 1"),
+        ("compare_runs", "runs=", r"^runs: '' is not allowed: .*at least 1 character"),
+        ("compare_runs", "runs=[a,'']", r"^runs: '' is not allowed: .*at least 1 character"),
+        ("compare_runs", "runs=3", r"^runs: 3 is not allowed; expected str \| list of str with length >= 1 \| null"),
         ("analyse_run", "steps=3", r"^steps: 3 is not allowed: a list is written \[3\]; expected list of int"),
         ("analyse_run", "analyses=pca", r"^analyses: 'pca' is not allowed: a list is written \[pca\]; expected list"),
         ("analyse_run", "analyses=[pcs]", r"^analyses: 'pcs' is not allowed; expected list of logit_lens"),

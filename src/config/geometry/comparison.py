@@ -1,16 +1,14 @@
 """The config of compare_geometry.py: its keys, their types and limits, and what --help says of them."""
 
-from typing import Annotated
-
 from pydantic import Field
 
-from src.config.shared import StageConfig
+from src.config.shared import Names, StageConfig
 
 
 class CompareGeometryConfig(StageConfig):
     """compare_geometry.py."""
 
-    results: str | Annotated[list[str], Field(min_length=1)] = Field(
+    results: Names = Field(
         description="names or paths of results of measure_geometry.py; all = of this experiment_name, the newest of "
         "each model and analysis"
     )
