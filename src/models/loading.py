@@ -1,5 +1,6 @@
 """Load models and tokenizers from a local folder or the hub."""
 
+import difflib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -198,9 +199,12 @@ def explained(config: ModelConfig, load: Callable[[], Loaded]) -> Loaded:
                 f"model.path={config.path} can't be loaded ({reason}). The folder must hold what save_pretrained "
                 "writes: config.json, weights (model.safetensors) and the tokenizer's files"
             ) from error
+        known = [path.stem for path in (PROJECT_ROOT / "configs" / "model").glob("[!_]*.yaml")]
+        near = difflib.get_close_matches(config.name, known, n=1, cutoff=0.8)
+        hint = f" (or did you mean {near[0]} of configs/model?)" if near else ""
         raise StrataError(
-            f"model.name={config.name} can't be loaded from the Hugging Face hub ({reason}). Check the id and the "
-            "network (HF_TOKEN for gated models), or download it and set model.path=FOLDER"
+            f"model.name={config.name} can't be loaded from the Hugging Face hub ({reason}). Check the id{hint} and "
+            "the network (HF_TOKEN for gated models), or download it and set model.path=FOLDER"
         ) from error
 
 

@@ -125,6 +125,7 @@ def test_a_run_is_exported_and_imported_again(project, monkeypatch, capsys):
         (("import", "nowhere"), "nowhere: no such folder"),
         (("import", "."), "no run of Activation Lab"),
         (("layers", "./empty"), "holds no config.json"),
+        (("layers", "testbed_chatt"), "did you mean testbed_chat of configs/model?"),
     ],
 )
 def test_what_is_not_there_is_told(project, monkeypatch, words, message):
