@@ -148,7 +148,7 @@ def _strength_table(record: TrainingRecord) -> list[Table]:
     starts = {(each.layer, each.part): each.alpha for each in record.strengths(0)}
     rows: list[Sequence[Cell]] = [
         [
-            _place(asdict(each), record),
+            _place(each, record),
             starts[each.layer, each.part],
             each.alpha,
             each.lowest,
@@ -168,8 +168,9 @@ def _strength_table(record: TrainingRecord) -> list[Table]:
     return [Table(f"Strengths of {record.name}", columns, rows, caption)]
 
 
-def _place(each: dict, record: TrainingRecord) -> str:
-    return ", ".join([f"layer {each['layer']}", *filter(None, [record.part_names[each["part"]]])])
+def _place(strength: Strength, record: TrainingRecord) -> str:
+    part = record.part_names[strength.part]
+    return f"layer {strength.layer}, {part}" if part else f"layer {strength.layer}"
 
 
 def _health(record: TrainingRecord) -> list[dict]:
