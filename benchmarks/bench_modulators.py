@@ -41,7 +41,7 @@ from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.modulator import Modulator
 from src.modulators.residual import ResidualModulator
 from src.modulators.training.examples import Example, example_losses
-from src.modulators.training.trainer import ModulatorTraining, TrainingSettings
+from src.modulators.training.trainer import ModulatorTraining, TrainingSettings, step_losses
 from src.report.tables import Cell, Table
 from src.report.terminal import print_table
 
@@ -172,7 +172,7 @@ def loss(model: LanguageModel, batch: list[Example]) -> Tensor:
 
 def trained_step(training: ModulatorTraining, model: LanguageModel, batch: list[Example]) -> None:
     training.modulator.train()
-    training.train([loss(model, batch)])
+    training.train(step_losses(model, training.modulator, batch, len(batch)))
 
 
 def bare_step(model: LanguageModel, batch: list[Example]) -> Turn:

@@ -1,7 +1,8 @@
 """The geometric field modulator: experts that place simplices by the residual stream, and gate it by their shape."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,7 +15,7 @@ from src.modulators.gating import gated
 from src.modulators.modulator import Modulator, Role
 from src.modulators.simplex_features import first_edges, n_features, simplex_features
 from src.modulators.simplex_geometry import regular_simplex
-from src.modulators.tracked_health import STATISTICS, TrackedHealth
+from src.modulators.tracked_health import STATISTICS, TrackedHealth, looked_at
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class FieldModulator(ShapedModulator):
         start = math.log(share / (1 - share))
         self.strength = nn.Parameter(torch.full((len(self.layers), len(shape.dimensions)), start))
         self.health = TrackedHealth(len(self.layers), shape.dimensions)
+        self._looked_at: Int[Tensor, " place"] | None = None
 
     @torch.no_grad()
     def _begin(self, directions: Float[Tensor, "direction d_model"] | None, draws: torch.Generator) -> None:
@@ -210,6 +212,15 @@ class FieldModulator(ShapedModulator):
             for gate, seen in zip(self._gates(), features, strict=True)
         ]
 
+    @contextmanager
+    def tracked(self, lengths: Sequence[int]) -> Iterator[None]:
+        """See Modulator: in TrackedHealth. Blocks that a backward pass after it computes again count once."""
+        self._looked_at = looked_at(lengths).to(self.strength.device)
+        try:
+            yield
+        finally:
+            self._looked_at = None
+
     def health_numbers(self) -> dict[str, float]:
         """Running means of its simplices (TrackedHealth), over all layers; an edge has no other to be compared with."""
         means = self.health.values().mean(0)
@@ -226,7 +237,7 @@ class FieldModulator(ShapedModulator):
         """See Modulator."""
         row = self.layers.index(layer)
         features = self.features(self.read(residual, token_ids))
-        if self.training and torch.is_grad_enabled():
-            self.health.update(row, features)
+        if self._looked_at is not None:
+            self.health.update(row, features, self._looked_at)
         logits = [logit.view(*residual.shape[:-1], -1) for logit in self.gate_logits(features)]
         return gated(residual, self.place, self.strengths()[row], logits)

@@ -1,7 +1,8 @@
 """What training, saving and evaluation know of any modulator, control or adapter."""
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal, Self
 
 from jaxtyping import Float, Int
@@ -86,6 +87,14 @@ class Modulator(nn.Module, ABC):
         """
         self.check_fits(model)
         return changed_inputs(model, self.layers, self)
+
+    def tracked(self, lengths: Sequence[int]) -> AbstractContextManager[None]:
+        """Within it, passes count in the running numbers of `health_numbers`, if there are any.
+
+        lengths: of the texts of a pass, which is padded on the right.
+        """
+        del lengths
+        return nullcontext()
 
     def health_numbers(self) -> dict[str, float]:
         """Numbers of its state by name that are worth following over training; no pass of the model is needed."""

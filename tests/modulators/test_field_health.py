@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from src.models import wrap_model
 from src.modulators.field import FieldModulator, FieldShape
 from src.modulators.field_health import QUANTILES, field_health, field_parts
 from src.modulators.simplex_features import first_edges, simplex_features
 from src.modulators.simplex_geometry import regular_simplex
-from src.modulators.tracked_health import TrackedHealth, edge_ratios, simplex_statistics
+from src.modulators.tracked_health import TrackedHealth, edge_ratios, looked_at, simplex_statistics
 from src.modulators.training.examples import Example
 from tests.fixtures.tiny_models import N_VOCAB, model_config, tiny_model
 
@@ -50,24 +52,39 @@ def test_running_means_are_right_from_the_first_step_on() -> None:
     assert bool(health.values().isnan().all())
     large = [_features(3 * regular_simplex(2, 4)[..., None].expand(-1, -1, 700))]
     small = [_features(0.5 * regular_simplex(2, 4)[..., None].expand(-1, -1, 700))]
-    health.update(0, large)
+    health.update(0, large, torch.arange(700))
     assert float(health.values()[0, 0, 0]) == pytest.approx(4 * np.log(3), abs=1e-4)
-    health.update(0, small)
+    health.update(0, small, torch.arange(300))
     expected = (0.99 * 4 * np.log(3) + 4 * np.log(0.5)) / 1.99
     assert float(health.values()[0, 0, 0]) == pytest.approx(expected, abs=1e-4)
     assert bool(health.values()[1].isnan().all())
 
 
-def test_running_means_move_in_training_alone_and_are_saved() -> None:
+@given(lengths=st.lists(st.integers(1, 200), min_size=1, max_size=12))
+def test_what_is_looked_at_is_text_evenly_drawn(lengths: list[int]) -> None:
+    places = looked_at(lengths).numpy()
+    rows, columns = np.divmod(places, max(lengths))
+    assert (columns < np.array(lengths)[rows]).all()
+    numbers = np.concatenate([[0], np.cumsum(lengths)])[rows] + columns  # among the tokens without padding
+    assert numbers[0] == 0
+    stride = -(-sum(lengths) // 256)
+    assert len(places) == -(-sum(lengths) // stride) <= 256
+    assert (np.diff(numbers) == stride).all()
+
+
+def test_running_means_move_where_they_are_tracked_and_are_saved() -> None:
     field = FieldModulator(16, (0,), SHAPE, 0)
     residual, ids = torch.randn(2, 5, 16), torch.zeros(2, 5, dtype=torch.long)
-    with torch.no_grad():
-        field(residual, ids, 0)
-    field.eval()(residual, ids, 0)
-    assert bool(field.health.values().isnan().all())
     field.train()(residual, ids, 0)
+    assert bool(field.health.values().isnan().all())
+    with field.tracked([5, 3]):
+        changed = field(residual, ids, 0)
     values = field.health.values()
     assert bool(values.isfinite().all())
+    # a block that the backward pass computes again, as gradient checkpointing does
+    field(residual, ids, 0)
+    changed.sum().backward()
+    assert torch.equal(field.health.values(), values)
     again = FieldModulator.build(field.settings())
     again.load_state_dict(field.state_dict())
     assert torch.equal(again.health.values(), values)

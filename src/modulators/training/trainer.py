@@ -1,9 +1,11 @@
 """Train a modulator: AdamW with a rate for each role, a warm-up and a cosine, clipping; states to go on from."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 from src.artifacts.tensors import load_tensors, save_tensors
 from src.errors import StrataError
+from src.models import LanguageModel
 from src.modulators.modulator import Modulator, Role
+from src.modulators.training.examples import Example, changed_ids, example_losses, n_predicted, passes
 from src.modulators.training.schedule import rate_factor, reach
 
 _MODULATOR, _MOMENTS, _BEST = "modulator.safetensors", "moments.safetensors", "best.safetensors"
@@ -155,6 +159,32 @@ class ModulatorTraining:
 
     def _strength_rate(self, step: int) -> float:
         return self.settings.lr * self.settings.strength_lr * self._rate(step)
+
+
+def step_losses(
+    model: LanguageModel,
+    modulator: Modulator,
+    examples: Sequence[Example],
+    per_pass: int,
+    cast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[Float[Tensor, ""]]:
+    """Summands of the mean loss over the predicted tokens of a step's examples: one for each pass, which is tracked.
+
+    Args:
+        model: frozen, with the modulator attached.
+        modulator: what is trained.
+        examples: of the step.
+        per_pass: examples of a pass, at most.
+        cast: a context of forward passes (autocast).
+
+    Raises:
+        StrataError: as `example_losses`.
+    """
+    total = n_predicted(examples)
+    for part in passes(examples, per_pass):
+        with cast(), modulator.tracked([len(changed_ids(model, example)) for example in part]):
+            sums, _ = example_losses(model, part)
+        yield sums.sum() / total
 
 
 def batch_order(n_examples: int, batch_size: int, step: int, seed: int) -> Sequence[int]:

@@ -1,23 +1,21 @@
 """One run of train_modulator.py: training with its evaluations and checkpoints."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from src.artifacts import Plan
 from src.models import forward_pass
 from src.modulators.modulator import Modulator
 from src.modulators.training.cost import measure_step
-from src.modulators.training.examples import Example, example_losses, losses_of, n_predicted, passes
+from src.modulators.training.examples import Example, losses_of, passes
 from src.modulators.training.record import TrainingRecord, best_evaluation, is_out_of_patience
 from src.modulators.training.strengths import StrengthWatch, strength_records
-from src.modulators.training.trainer import ModulatorTraining, TrainingSettings, batch_order
+from src.modulators.training.trainer import ModulatorTraining, TrainingSettings, batch_order, step_losses
 from src.stage.checkpoints import Checkpoints
 from src.stage.context import Stage
 from src.stage.modulators.candidates import candidate
@@ -65,7 +63,9 @@ def train_run(run: Run, work: ModulatorWork, stage: Stage, plan: Plan) -> Traine
                 training.modulator.train()
                 # memory runs out in backward passes too
                 with forward_pass(work.model, (work.per_pass, max(len(it.input_ids) for it in batch))):
-                    loss = training.train(_summands(work, batch))
+                    loss = training.train(
+                        step_losses(work.model, training.modulator, batch, work.per_pass, lambda: _cast(work))
+                    )
                 advance(1)
                 at_end = training.step == keys.steps
                 if training.step % keys.evaluate_every == 0 or at_end:
@@ -99,15 +99,6 @@ def train_run(run: Run, work: ModulatorWork, stage: Stage, plan: Plan) -> Traine
 def _batch(run: Run, work: ModulatorWork, step: int) -> Sequence[Example]:
     rows = batch_order(len(work.train), work.config.training.batch_size, step, work.seed(run))
     return [work.train[row] for row in rows]
-
-
-def _summands(work: ModulatorWork, batch: Sequence[Example]) -> Iterator[Float[Tensor, ""]]:
-    """Of the mean loss over the batch's predicted tokens: one for each pass."""
-    total = n_predicted(batch)
-    for part in passes(batch, work.per_pass):
-        with _cast(work):
-            sums, _ = example_losses(work.model, part)
-        yield sums.sum() / total
 
 
 def _cast(work: ModulatorWork) -> AbstractContextManager[Any]:

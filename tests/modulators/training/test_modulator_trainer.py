@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from src.errors import StrataError
-from src.modulators.training.examples import example_losses, n_predicted, passes
-from src.modulators.training.trainer import ModulatorTraining, TrainingSettings, batch_order
+from src.modulators.training.examples import example_losses, passes
+from src.modulators.training.trainer import ModulatorTraining, TrainingSettings, batch_order, step_losses
 from tests.fixtures.tiny_modulators import field_modulator, residual_modulator, wrapped
 from tests.modulators.training.test_modulator_examples import texts
 
@@ -15,15 +15,13 @@ EXAMPLES = texts([6, 9, 4, 7, 8, 5])
 SETTINGS = TrainingSettings(n_steps=8, warm_up=0.3)
 
 
-def summands(model, examples=EXAMPLES, per_pass=6):
-    total = n_predicted(examples)
-    for part in passes(examples, per_pass):
-        yield example_losses(model, part)[0].sum() / total
+def summands(model, modulator, examples=EXAMPLES, per_pass=6):
+    return step_losses(model, modulator, examples, per_pass)
 
 
 def train(model, training, steps, **keys):
     with training.modulator.attached(model):
-        return [training.train(summands(model, **keys)) for _ in range(steps)]
+        return [training.train(summands(model, training.modulator, **keys)) for _ in range(steps)]
 
 
 def values(modulator):
@@ -55,7 +53,8 @@ def test_a_step_is_adamws_with_the_rate_of_each_role():
             group["lr"] = rate * factor
         optimiser.zero_grad()
         with twin.attached(model):
-            next(summands(model)).backward()
+            sums, counts = example_losses(model, EXAMPLES)
+            (sums.sum() / counts.sum()).backward()
         optimiser.step()
     for name, value in modulator.named_parameters():
         torch.testing.assert_close(value, parameters[name], rtol=1e-6, atol=1e-7, msg=name)
@@ -79,13 +78,33 @@ def test_a_long_gradient_is_cut_to_the_clip_and_keeps_its_direction(clip):
     model = wrapped("llama")
     modulator = residual_modulator(model)
     with modulator.attached(model):
-        whole = torch.autograd.grad(next(summands(model)), list(modulator.parameters()))
+        whole = torch.autograd.grad(next(summands(model, modulator)), list(modulator.parameters()))
     training = ModulatorTraining(modulator, TrainingSettings(4, clip=clip))
     train(model, training, 1)
     length = float(torch.cat([part.flatten() for part in whole]).norm())
     assert 1e-2 < length < 1e9
     for parameter, part in zip(modulator.parameters(), whole, strict=True):
         torch.testing.assert_close(parameter.grad, part * min(1, clip / length), rtol=1e-3, atol=1e-9)
+
+
+def test_running_means_are_over_every_pass_of_a_step_without_its_padding():
+    """Before layer 0 the states are embeddings, which need no pass."""
+    model = wrapped("llama")
+    chosen = [EXAMPLES[1], EXAMPLES[2]]
+    apart, together = field_modulator(model), field_modulator(model)
+    volumes = []
+    with torch.no_grad():
+        for part in passes(chosen, 1):
+            ids = torch.from_numpy(part[0].input_ids).long()[None]
+            volumes.append(apart.features(apart.read(model.embedding[ids], ids))[2][-1])
+    assert sorted(map(len, volumes)) == [4, 9]
+    with apart.attached(model):
+        torch.stack(list(step_losses(model, apart, chosen, 1))).sum().backward()
+    with together.attached(model):
+        next(step_losses(model, together, chosen, 2)).backward()
+    first, second = (float(each.mean()) for each in volumes)
+    assert float(apart.health.values()[0, 2, 0]) == pytest.approx((0.99 * first + second) / 1.99, rel=1e-5)
+    assert float(together.health.values()[0, 2, 0]) == pytest.approx(float(torch.cat(volumes).mean()), rel=1e-5)
 
 
 def test_strengths_do_not_decay():
@@ -140,9 +159,9 @@ def test_float16_gradients_are_scaled_and_the_scale_is_gone_on_from(tmp_path):
     plain, scaled = (ModulatorTraining(residual_modulator(model), SETTINGS, half=half) for half in (False, True))
     # a loss so small that its gradients are zero in float16, were it not for the scale
     with plain.modulator.attached(model):
-        plain.train(1e-6 * each for each in summands(model))
+        plain.train(1e-6 * each for each in summands(model, plain.modulator))
     with scaled.modulator.attached(model):
-        scaled.train(1e-6 * each for each in summands(model))
+        scaled.train(1e-6 * each for each in summands(model, scaled.modulator))
     read = sorted({int(token) for example in EXAMPLES for token in example.input_ids[:-2]})
     gradients = [training.modulator.get_parameter("table").grad for training in (plain, scaled)]
     lost = [int((gradient[read] == 0).sum()) for gradient in gradients if gradient is not None]
@@ -163,11 +182,11 @@ def test_a_step_that_overflows_in_float16_is_left_out():
     training = ModulatorTraining(residual_modulator(model), SETTINGS, half=True)
     before = values(training.modulator)
     with training.modulator.attached(model):
-        training.train(1e6 * each for each in summands(model))
+        training.train(1e6 * each for each in summands(model, training.modulator))
     assert same(before, values(training.modulator))
     with training.modulator.attached(model):
         for _ in range(6):
-            training.train(summands(model))
+            training.train(summands(model, training.modulator))
     assert not same(before, values(training.modulator))
 
 
@@ -176,9 +195,11 @@ def test_a_loss_or_gradient_that_is_not_finite_is_told():
     training = ModulatorTraining(residual_modulator(model), SETTINGS)
     with training.modulator.attached(model):
         with pytest.raises(StrataError, match=r"^the loss at step 1 is nan: try a smaller training\.lr"):
-            training.train(math.nan * each for each in summands(model))
+            training.train(math.nan * each for each in summands(model, training.modulator))
         with pytest.raises(StrataError, match=r"but its gradient has the norm (inf|nan)"):
-            training.train((each - each.detach()) * 1e38 * 1e38 + each.detach() for each in summands(model))
+            training.train(
+                (each - each.detach()) * 1e38 * 1e38 + each.detach() for each in summands(model, training.modulator)
+            )
 
 
 def test_another_modulators_checkpoint_is_refused(tmp_path):
