@@ -56,7 +56,7 @@ def test_a_field_tells_of_its_simplices(project, tmp_path):
     tracked = saved["health.sums"] / saved["health.weight"][:, None, None]
     assert health["tracked"]["log_volume"][1] == pytest.approx(tracked[1, :, 0].tolist())
     history = json.loads((folder / "history.json").read_text())
-    assert history[-1]["log volume, k = 4"] == pytest.approx(float(tracked[:, 2, 0].mean()), rel=1e-5)
+    assert history[-1]["log volume (mean), k = 4"] == pytest.approx(float(tracked[:, 2, 0].mean()), rel=1e-5)
     assert "simplices of" in json.loads((folder / "report.json").read_text())["text"]
 
 

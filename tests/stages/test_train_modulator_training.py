@@ -227,7 +227,7 @@ def test_mixed_precision_trains_in_it_and_judges_without(project, plain, tmp_pat
         seen.add((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
         return losses(model, examples)
 
-    monkeypatch.setattr("src.stage.modulators.training.example_losses", watched)
+    monkeypatch.setattr("src.modulators.training.trainer.example_losses", watched)
     monkeypatch.setattr("src.modulators.training.examples.example_losses", watched)
     run(of_texts(project, tmp_path), "training.autocast=bfloat16")
     assert seen == {(True, True), (False, False)}
