@@ -49,6 +49,7 @@ def test_the_first_sentence_tells_the_loss_and_what_it_is_to_be_compared_with():
         "frozen model's 0.9500. It was lowest at step 10, whose state is kept."
     )
     assert "0.0500 above" in training_finding(record(frozen=0.75)).text
+    assert "0.000040 above" in training_finding(record(frozen=0.79996)).text
     assert "training stopped at step 20 of 50" in training_finding(record(n_steps=50)).text
 
 
@@ -101,8 +102,8 @@ def test_the_figure_has_losses_strengths_and_health():
         {layer["encoding"]["y"].get("title") for layer in panel["layer"] if "y" in layer["encoding"]}
         for panel in spec["concat"]
     ]
-    assert len(titles) == 3
-    assert ["loss, nats per token" in titles[0], "alpha" in titles[1], "log volume" in titles[2]] == [True] * 3
+    expected = ["val loss, nats per token", "batch loss, nats per token", "alpha", "log volume"]
+    assert [title in drawn for title, drawn in zip(expected, titles, strict=True)] == [True] * 4
     several = chart_spec(training_finding(record(parts=2)).figures[0].chart)
     drawn = [layer["encoding"]["y"] for panel in several["concat"] for layer in panel["layer"]]
     assert [y["title"] for y in drawn if "scale" in y and "domain" in y["scale"]] == ["alpha, k = 0", "alpha, k = 1"]
@@ -142,6 +143,15 @@ def test_val_curves_are_less_the_frozen_models():
     (named,) = curves_finding(histories, frozen=1.0).figures
     spec = chart_spec(named.chart)
     assert [row["less_frozen"] for row in spec["data"]["values"]] == pytest.approx([-0.1, 0.5])
+
+
+@pytest.mark.parametrize(("val", "scale"), [(1.004, None), (1.04, "symlog")])
+def test_differences_of_val_losses_are_on_an_axis_with_numbers(val, scale):
+    (named,) = curves_finding({("modulator", 42): [{"step": 0, "val": 1.0}, {"step": 5, "val": val}]}, 1.0).figures
+    y = chart_spec(named.chart)["layer"][1]["encoding"]["y"]
+    assert y["scale"].get("type") == scale
+    assert scale is None or len(y["axis"]["values"]) > 2
+    assert scale or "values" not in y["axis"]
 
 
 def test_val_curves_of_one_run_have_one_colour_and_the_modulators_lie_on_top():

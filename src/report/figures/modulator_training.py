@@ -9,6 +9,8 @@ from src.report.figures.theme import BLUE, CATEGORIES, GREY, ORANGE, SHADE, Reco
 
 _Panel = alt.LayerChart | alt.FacetChart
 _WIDTH, _HEIGHT = 300, 200
+# nats within which differences of val losses are drawn to scale
+_LINEAR = 0.01
 _TICKS = [sign * size for sign in (-1, 1) for size in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)] + [0]
 
 
@@ -20,7 +22,9 @@ def training_panels(
     health: Sequence[Record],
     title: str,
 ) -> alt.ConcatChart:
-    """A panel of losses, one for the strengths of each part if there are any, and one for each number of health.
+    """Panels of losses on val examples and on batches, of the strengths of each part, of each number of health.
+
+    The two losses are apart: a frozen model's change is often small beside what one batch differs from another.
 
     Args:
         losses: `step`, `loss` (mean over one batch) and `val`, either of which may be missing.
@@ -34,7 +38,7 @@ def training_panels(
     x = alt.X(
         "step:Q", title="step", scale=alt.Scale(domain=[0, last]), axis=alt.Axis(tickCount=4, format="~s", grid=False)
     )
-    charts: list[_Panel] = [_losses(losses, frozen, best_step, x)]
+    charts: list[_Panel] = [_val_losses(losses, frozen, best_step, x), _batch_losses(losses, x)]
     highest = max(finite(trajectory, "highest"), default=1.0)
     charts += [
         _strengths([row for row in trajectory if row["part"] == part], str(part), highest, x)
@@ -47,32 +51,41 @@ def training_panels(
     return themed(alt.concat(*charts, columns=2, spacing=24).resolve_scale(color="independent"), title)
 
 
-def _losses(records: Sequence[Record], frozen: float, best_step: int, x: alt.X) -> _Panel:
+def _val_losses(records: Sequence[Record], frozen: float, best_step: int, x: alt.X) -> _Panel:
     rows = [
-        {"step": record["step"], "value": record[key], "of": name}
-        for key, name in (("loss", "batch"), ("val", "val examples"))
+        {"step": record["step"], "value": record["val"], "of": "with it"}
         for record in records
-        if record.get(key) is not None
+        if record.get("val") is not None
     ]
-    rows.append({"step": 0, "value": frozen, "of": "val, frozen model"})
-    names, hues = ["batch", "val examples", "val, frozen model"], [SHADE, BLUE, ORANGE]
+    rows.append({"step": 0, "value": frozen, "of": "frozen model"})
     colour = alt.Color(
         "of:N",
-        scale=alt.Scale(domain=names, range=hues),
-        legend=alt.Legend(title=None, orient="top", symbolType="stroke"),
+        scale=alt.Scale(domain=["with it", "frozen model"], range=[BLUE, ORANGE]),
+        legend=alt.Legend(title=None, symbolType="stroke"),
     )
-    y = alt.Y("value:Q", title="loss, nats per token", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    y = alt.Y("value:Q", title="val loss, nats per token", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
     base = alt.Chart().encode(y=y, color=colour)
-    tooltip = [alt.Tooltip("of:N", title="of"), alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", format=".4f")]
-    of_val = "datum.of === 'val examples'"
+    tooltip = [alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", format=".6f")]
+    with_it = base.transform_filter("datum.of === 'with it'")
     layered = [
-        base.transform_filter("datum.of === 'batch'").mark_line(strokeWidth=1).encode(x=x),
-        base.transform_filter("datum.of === 'val, frozen model'").mark_rule(strokeDash=[5, 3], strokeWidth=1.5),
-        base.transform_filter(of_val).mark_line(strokeWidth=2).encode(x=x),
-        base.transform_filter(of_val).mark_point(filled=True, size=40, opacity=1).encode(x=x, tooltip=tooltip),
-        base.transform_filter(f"{of_val} && datum.step === {best_step}")
+        base.transform_filter("datum.of === 'frozen model'").mark_rule(strokeDash=[5, 3], strokeWidth=1.5),
+        with_it.mark_line(strokeWidth=2).encode(x=x),
+        with_it.mark_point(filled=True, size=40, opacity=1).encode(x=x, tooltip=tooltip),
+        with_it.transform_filter(f"datum.step === {best_step}")
         .mark_point(size=130, strokeWidth=1.5, opacity=1)
         .encode(x=x),
+    ]
+    return alt.layer(*layered, data=data(rows)).properties(width=_WIDTH, height=_HEIGHT)
+
+
+def _batch_losses(records: Sequence[Record], x: alt.X) -> _Panel:
+    rows = [{"step": record["step"], "loss": record["loss"]} for record in records if record.get("loss") is not None]
+    y = alt.Y("loss:Q", title="batch loss, nats per token", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+    base = alt.Chart().encode(x=x, y=y)
+    tooltip = [alt.Tooltip("step:Q", format=","), alt.Tooltip("loss:Q", format=".4f")]
+    layered = [
+        base.mark_line(strokeWidth=1, color=GREY),
+        base.mark_point(filled=True, size=16, color=GREY, opacity=1).encode(tooltip=tooltip),
     ]
     return alt.layer(*layered, data=data(rows)).properties(width=_WIDTH, height=_HEIGHT)
 
@@ -124,8 +137,8 @@ def _health(records: Sequence[Record], name: str, parts: Sequence[str], x: alt.X
 def val_curves(records: Sequence[Record], title: str) -> _Panel:
     """Losses on val examples less the frozen model's over the steps, a line for each run.
 
-    Runs that differ by their seed alone have one colour; the first ones lie on top. The scale is linear within +-0.01
-    nats and logarithmic beyond (symlog), since some runs begin far above the others.
+    Runs that differ by their seed alone have one colour; the first ones lie on top. Where some differ by more than 0.01
+    nats the scale is logarithmic beyond that (symlog), since some runs begin far above the others.
 
     records: `step`, `less_frozen`, `run` (what was trained), `seed`.
     """
@@ -134,14 +147,18 @@ def val_curves(records: Sequence[Record], title: str) -> _Panel:
     scale = alt.Scale(domain=names, range=[hues[place % len(hues)] for place in range(len(names))])
     chosen = alt.selection_point(name="chosen", fields=["run"], bind="legend")
     values = finite(records, "less_frozen")
-    ticks = [tick for tick in _TICKS if min([0.0, *values]) * 1.2 <= tick <= max([0.0, *values]) * 1.2]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    y_scale, y_axis = alt.Scale(), alt.Axis(format="~g")
+    if max(-low, high) > _LINEAR:
+        y_scale = alt.Scale(type="symlog", constant=_LINEAR)
+        y_axis = alt.Axis(values=[tick for tick in _TICKS if low * 1.2 <= tick <= high * 1.2], format="~g")
     base = alt.Chart().encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(tickCount=6, format="~s", grid=False)),
         y=alt.Y(
             "less_frozen:Q",
             title="val loss less the frozen model's, nats per token",
-            scale=alt.Scale(type="symlog", constant=0.01),
-            axis=alt.Axis(values=ticks, format="~g"),
+            scale=y_scale,
+            axis=y_axis,
         ),
         color=alt.Color("run:N", title=None, sort=names, scale=scale),
         detail="seed:O",

@@ -23,8 +23,8 @@ def curves_finding(histories: Mapping[tuple[str, int], Sequence[Mapping[str, Any
     ]
     chart = val_curves(records, "Loss on val examples over training")
     caption = (
-        "One line for each training, of one colour where only seeds differ; dashed: the frozen model. Below 0.01 nats "
-        "the scale is linear, beyond it logarithmic. The state at the lowest point of a line is what was kept and is "
+        "One line for each training, of one colour where only seeds differ; dashed: the frozen model. Beyond 0.01 nats "
+        "the scale is logarithmic. The state at the lowest point of a line is what was kept and is "
         "compared on test examples."
     )
     return Finding("", figures=[NamedChart("val_curves", "Loss on val examples over training", chart, caption)])

@@ -12,6 +12,8 @@ from src.report.tables import Cell, Table
 
 # of a strength's reach: beyond it, more steps or a higher rate would have carried it on
 _STILL_MOVING = 0.8
+# nats of which four decimals would leave little
+_SMALL = 0.001
 _HISTORY = ("step", "reach", "loss", "val")
 
 
@@ -26,8 +28,9 @@ def training_finding(record: TrainingRecord) -> Finding:
         f"Training of {record.name}",
     )
     caption = (
-        f"Blue: loss on val examples, ringed at step {record.best_step:,}, whose state was kept; dashed: the frozen "
-        "model there; light: each recorded step's own batch, which is another one every time."
+        f"val loss: on the same examples every time, ringed at step {record.best_step:,}, whose state was kept; "
+        "dashed: the frozen model there. batch loss: of each recorded step's own batch, which is another one every "
+        "time."
     )
     if record.trajectory:
         caption += " alpha: the band is what the learning rates could reach by then, from where it began."
@@ -86,7 +89,8 @@ def training_summary(record: TrainingRecord) -> str:
 def _training_words(record: TrainingRecord) -> str:
     best, begin = record.best["val"], record.evaluations[0]["val"]
     change = best - record.frozen
-    against = f"{abs(change):.4f} {'below' if change < 0 else 'above'} the frozen model's {record.frozen:.4f}"
+    size = f"{abs(change):.4f}" if abs(change) > _SMALL else f"{abs(change):.6f}"
+    against = f"{size} {'below' if change < 0 else 'above'} the frozen model's {record.frozen:.4f}"
     stopped = record.steps_done < record.n_steps
     ended = f", and training stopped at step {record.steps_done:,} of {record.n_steps:,}" if stopped else ""
     return (
