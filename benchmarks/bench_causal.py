@@ -3,17 +3,18 @@
     python -m benchmarks.bench_causal             # a random llama of 12 layers, d_model 256 (minutes)
     python -m benchmarks.bench_causal --quick     # smaller (seconds)
 
-What is evaluated: twenty edits of every position, and the reference's own presets, as it runs them: transport, null and
-zero at positions 10, 50, 100 one at a time (single_js), at three sets of five positions (multiple_js), and at all
-(all_js). All contenders edit resid_post of one layer of the same sequences, share the weights and the machine, and take
-turns; medians are shown. Hooked batches are what one would write without this project: the edit by a forward hook, at
-the same batch size, one forward pass for each condition and a clean one, and the same scores (NLL, KL to the clean
-distribution, agreement) from the logits. Lean batch size 1 is the same one sequence at a time, with NLL alone. The
-reference's way is the manner of the published code (benchmarks/reference_causal_way.py): batch size 1, NLL alone, the
-text streamed, skipped through (100 documents for each sequence, as 10,000 for its 100) and tokenised again for every
-condition, operators asked through numpy and scikit-learn, a loop over positions that writes. The others tokenise once,
-which is in their time. The arithmetic is counted: matrix products of blocks and vocabulary head of hooked batches over
-those that Strata's scores need, which are the layers after the edit at the positions from the first edit on.
+What is evaluated: see benchmarks/causal_workloads.py. All contenders make the same edits of the same sequences, share
+the weights and the machine, and take turns; medians are shown. Threads are torch's default, as for a user; with
+OMP_NUM_THREADS=1 the reference's numpy does not compete with torch for the cores.
+
+Hooked batches are what one would write without this project: the edit by a forward hook, at the same batch size, one
+forward pass for each condition and a clean one, and the same scores (NLL, KL to the clean distribution, agreement) from
+the logits. Lean batch size 1 is the same one sequence at a time, with NLL alone. The reference's way is the manner of
+the published code (benchmarks/reference_causal_way.py): batch size 1, NLL alone, the text streamed, skipped through
+(100 documents for each sequence, as 10,000 for its 100) and tokenised again for every condition, operators asked
+through numpy and scikit-learn, a loop over positions that writes. The others tokenise once, which is in their time. The
+arithmetic is counted: matrix products of blocks and vocabulary head of hooked batches over those that Strata's scores
+need, which are the layers after the edit at the positions from the first edit on.
 """
 
 import argparse
@@ -33,43 +34,27 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.bench_collect import median_ratio, model_config
+from benchmarks.causal_workloads import NAMES, Workload, workloads
 from benchmarks.reference_causal_way import Text, reference_way
-from src.causal.interventions import Constant, Intervention, Transport
+from src.causal.interventions import Constant, Transport
 from src.causal.perplexity import Condition, ConditionScorer
 from src.hook_points import HookPoint
 from src.models import LanguageModel, wrap_model
 from src.report.tables import Cell, Table
 from src.report.terminal import print_table
-from src.transport.operator import TransportOperator
 
-N_CONDITIONS = 20
-LEAP = 2
 SKIPPED_PER_SEQUENCE = 100
-PRESETS = {
-    "single_js": [(10,), (50,), (100,)],
-    "multiple_js": [(10 + shift, *(place + shift for place in (50, 70, 100, 120))) for shift in range(3)],
-    "all_js": [None],
-}
 
 Scores = list[Tensor]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Conditions that are evaluated together. null_operators: whose bias a condition of that name writes."""
-
-    name: str
-    conditions: list[Condition]
-    null_operators: dict[str, TransportOperator]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
     parser.add_argument("--repeats", type=int, default=3, help="times that each contender runs (default: 3)")
-    parser.add_argument("--layer", type=int, help="that is edited (default: the middle one)")
+    parser.add_argument("--layer", type=int, help="that is edited, but for readme_pairs (default: the middle one)")
     parser.add_argument("--batch-size", type=int, default=8, help="sequences, in one batch (default: 8)")
-    parser.add_argument("--only", nargs="*", help="these evaluations: 20_edits, single_js, multiple_js, all_js")
+    parser.add_argument("--only", nargs="*", choices=NAMES, help="these evaluations")
     parser.add_argument("--rows-per-pass", type=int, help="of Strata (default: what suits the device)")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -83,15 +68,16 @@ def main() -> None:
         path, n_sequences = Path(folder) / "text.jsonl", arguments.batch_size
         text = Text.write(path, vocabulary, SKIPPED_PER_SEQUENCE * n_sequences, n_sequences, length)
         for workload in workloads(model, target):
-            if not arguments.only or workload.name in arguments.only:
+            if workload.name in (arguments.only or NAMES):
                 run = measure(workload, contenders(model, workload, text, arguments.rows_per_pass), arguments.repeats)
                 ratio = arithmetic_saved(model, workload, length)
                 rows += table_rows(workload, run, n_sequences * length, ratio)
                 difference = max(difference, largest_difference(run))
     caption = (
         f"Random llama, {model.n_layers} layers x {model.d_model}, {n_sequences} sequences of {length} tokens, "
-        f"edits of {target}; {torch.get_num_threads()} threads on {model.device}, medians of {arguments.repeats} "
-        f"turns. Arithmetic: of hooked batches over Strata's. Largest difference of a sequence's NLL: {difference:.1e}."
+        f"edits of {target} (readme_pairs: of four layers); {torch.get_num_threads()} threads on {model.device}, "
+        f"medians of {arguments.repeats} turns. Arithmetic: of hooked batches over Strata's. Largest difference of a "
+        f"sequence's NLL: {difference:.1e}."
     )
     columns = [
         "edits",
@@ -107,23 +93,6 @@ def main() -> None:
     if not console.is_terminal:
         console.width = 160
     print_table(Table("Causal evaluation", columns, rows, caption), console)
-
-
-def workloads(model: LanguageModel, target: HookPoint) -> Iterator[Workload]:
-    edits = enumerate(interventions(model, target))
-    yield Workload("20_edits", [Condition(str(index), edit, target) for index, edit in edits], {})
-    transport = next(interventions(model, target))
-    assert isinstance(transport, Transport)
-    null, zero = Constant(transport.operator.bias), Constant(torch.zeros(model.d_model, device=model.device))
-    families = {"transport": transport, "null": null, "zero": zero}
-    for preset, sets in PRESETS.items():
-        conditions = [
-            Condition(f"{name} {positions}", edit, target, positions)
-            for name, edit in families.items()
-            for positions in sets
-        ]
-        nulls = {each.name: transport.operator for each in conditions if each.intervention is null}
-        yield Workload(preset, conditions, nulls)
 
 
 def contenders(
@@ -151,19 +120,6 @@ def random_llama(*, quick: bool, device: str) -> LanguageModel:
     config = AutoConfig.for_model("llama", **sizes, **heads)
     module = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(device)
     return wrap_model(module, model_config("random-llama"))
-
-
-def interventions(model: LanguageModel, target: HookPoint) -> Iterator[Intervention]:
-    """Half operators, half constants."""
-    draws = torch.Generator().manual_seed(1)
-    source = HookPoint("resid_post", target.layer - LEAP)
-    for index in range(N_CONDITIONS):
-        bias = torch.randn(model.d_model, generator=draws).to(model.device)
-        if index % 2:
-            yield Constant(bias)
-        else:
-            weight = torch.eye(model.d_model) + 0.02 * torch.randn(model.d_model, model.d_model, generator=draws)
-            yield Transport(TransportOperator(weight.to(model.device), 0.1 * bias, source, target, "random"))
 
 
 def strata(model: LanguageModel, conditions: list[Condition], ids: Tensor, rows_per_pass: int | None) -> Scores:
