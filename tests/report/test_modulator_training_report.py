@@ -50,6 +50,7 @@ def test_the_first_sentence_tells_the_loss_and_what_it_is_to_be_compared_with():
     )
     assert "0.0500 above" in training_finding(record(frozen=0.75)).text
     assert "0.000040 above" in training_finding(record(frozen=0.79996)).text
+    assert "nats per token, the same as the frozen model's 0.8000." in training_finding(record(frozen=0.8)).text
     assert "training stopped at step 20 of 50" in training_finding(record(n_steps=50)).text
 
 

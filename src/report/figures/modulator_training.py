@@ -53,25 +53,25 @@ def training_panels(
 
 def _val_losses(records: Sequence[Record], frozen: float, best_step: int, x: alt.X) -> _Panel:
     rows = [
-        {"step": record["step"], "value": record["val"], "of": "with it"}
+        {"step": record["step"], "value": record["val"], "of": "trained"}
         for record in records
         if record.get("val") is not None
     ]
     rows.append({"step": 0, "value": frozen, "of": "frozen model"})
     colour = alt.Color(
         "of:N",
-        scale=alt.Scale(domain=["with it", "frozen model"], range=[BLUE, ORANGE]),
+        scale=alt.Scale(domain=["trained", "frozen model"], range=[BLUE, ORANGE]),
         legend=alt.Legend(title=None, symbolType="stroke"),
     )
     y = alt.Y("value:Q", title="val loss, nats per token", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
     base = alt.Chart().encode(y=y, color=colour)
     tooltip = [alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", format=".6f")]
-    with_it = base.transform_filter("datum.of === 'with it'")
+    trained = base.transform_filter("datum.of === 'trained'")
     layered = [
         base.transform_filter("datum.of === 'frozen model'").mark_rule(strokeDash=[5, 3], strokeWidth=1.5),
-        with_it.mark_line(strokeWidth=2).encode(x=x),
-        with_it.mark_point(filled=True, size=40, opacity=1).encode(x=x, tooltip=tooltip),
-        with_it.transform_filter(f"datum.step === {best_step}")
+        trained.mark_line(strokeWidth=2).encode(x=x),
+        trained.mark_point(filled=True, size=40, opacity=1).encode(x=x, tooltip=tooltip),
+        trained.transform_filter(f"datum.step === {best_step}")
         .mark_point(size=130, strokeWidth=1.5, opacity=1)
         .encode(x=x),
     ]

@@ -90,7 +90,8 @@ def _training_words(record: TrainingRecord) -> str:
     best, begin = record.best["val"], record.evaluations[0]["val"]
     change = best - record.frozen
     size = f"{abs(change):.4f}" if abs(change) > _SMALL else f"{abs(change):.6f}"
-    against = f"{size} {'below' if change < 0 else 'above'} the frozen model's {record.frozen:.4f}"
+    distance = f"{size} {'below' if change < 0 else 'above'}" if float(size) else "the same as"
+    against = f"{distance} the frozen model's {record.frozen:.4f}"
     stopped = record.steps_done < record.n_steps
     ended = f", and training stopped at step {record.steps_done:,} of {record.n_steps:,}" if stopped else ""
     return (
